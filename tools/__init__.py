@@ -1,0 +1,1 @@
+"""Tools of the project's own making; nothing here is installed with the plugin."""
