@@ -1,0 +1,168 @@
+"""Per-token figures → the statistics people know from ``llama-perplexity --kl-divergence``.
+
+Names, percentiles and the ± of that program (``tools/perplexity/perplexity.cpp``): its standard
+errors treat every token as independent and are about half of the chunk-level ones, which stand
+beside them as ``…_chunk_se``. Shares and probabilities are in 0..1; log figures in nats.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.numerics.kernels import TokenFigures
+
+F64 = npt.NDArray[np.float64]
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """Quality figures of one cell over all scored tokens of ``chunks`` chunks."""
+
+    tokens: int
+    chunks: int
+    ppl: float
+    ppl_se: float
+    ppl_reference: float
+    ppl_reference_se: float
+    ppl_delta: float
+    ppl_delta_se: float
+    ppl_ratio: float
+    ppl_ratio_se: float
+    ln_ppl_ratio: float
+    ln_ppl_ratio_se: float
+    ln_ppl_ratio_chunk_se: float | None
+    cor_ln_ppl: float | None
+    """Correlation of the per-token nll of cell and reference, in 0..1."""
+    kl_mean: float
+    kl_mean_se: float
+    kl_mean_chunk_se: float | None
+    kl_max: float
+    kl_p999: float
+    kl_p99: float
+    kl_p95: float
+    kl_p90: float
+    kl_median: float
+    kl_p10: float
+    kl_p05: float
+    kl_p01: float
+    kl_p001: float
+    kl_min: float
+    top1: float
+    """Share of tokens with the same argmax."""
+    top1_se: float
+    top1_chunk_se: float | None
+    mean_dp: float
+    """Mean of p(cell) − p(reference) of the token that came next."""
+    mean_dp_se: float
+    rms_dp: float
+    rms_dp_se: float
+    dp_max: float
+    dp_p999: float
+    dp_p99: float
+    dp_p95: float
+    dp_p90: float
+    dp_p75: float
+    dp_median: float
+    dp_p25: float
+    dp_p10: float
+    dp_p05: float
+    dp_p01: float
+    dp_p001: float
+    dp_min: float
+
+
+def quality(figures: TokenFigures) -> Quality:
+    """Summarize the tokens of complete chunks.
+
+    Args:
+        figures: columns of shape ``(chunks, scored)``, all finite, at least two tokens.
+    """
+    chunks, _ = figures.kl.shape
+    cell, reference = figures.nll_cell.ravel(), figures.nll_reference.ravel()
+    ln_cell, ln_cell_se = _mean_se(cell)
+    ln_reference, ln_reference_se = _mean_se(reference)
+    ln_ratio, ln_ratio_se = _mean_se(cell - reference)
+    ppl, ppl_reference, ratio = math.exp(ln_cell), math.exp(ln_reference), math.exp(ln_ratio)
+    kl_mean, kl_se = _mean_se(figures.kl.ravel())
+    dp_mean, dp_se = _mean_se(figures.delta_p.ravel())
+    dp_square, dp_square_se = _mean_se(figures.delta_p.ravel() ** 2)
+    rms = math.sqrt(dp_square)
+    same = figures.top_cell == figures.top_reference
+    kl = np.percentile(figures.kl, [0, 0.1, 1, 5, 10, 50, 90, 95, 99, 99.9, 100]).tolist()
+    dp = np.percentile(
+        figures.delta_p, [0, 0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 100]
+    ).tolist()
+    return Quality(
+        tokens=cell.size,
+        chunks=chunks,
+        ppl=ppl,
+        ppl_se=ppl * ln_cell_se,
+        ppl_reference=ppl_reference,
+        ppl_reference_se=ppl_reference * ln_reference_se,
+        ppl_delta=ppl - ppl_reference,
+        ppl_delta_se=_mean_se(ppl * cell - ppl_reference * reference)[1],
+        ppl_ratio=ratio,
+        ppl_ratio_se=ratio * ln_ratio_se,
+        ln_ppl_ratio=ln_ratio,
+        ln_ppl_ratio_se=ln_ratio_se,
+        ln_ppl_ratio_chunk_se=_chunk_se(figures.nll_cell - figures.nll_reference),
+        cor_ln_ppl=_correlation(cell, reference),
+        kl_mean=kl_mean,
+        kl_mean_se=kl_se,
+        kl_mean_chunk_se=_chunk_se(figures.kl),
+        kl_max=kl[10],
+        kl_p999=kl[9],
+        kl_p99=kl[8],
+        kl_p95=kl[7],
+        kl_p90=kl[6],
+        kl_median=kl[5],
+        kl_p10=kl[4],
+        kl_p05=kl[3],
+        kl_p01=kl[2],
+        kl_p001=kl[1],
+        kl_min=kl[0],
+        top1=float(same.mean()),
+        top1_se=_mean_se(same.ravel())[1],
+        top1_chunk_se=_chunk_se(same),
+        mean_dp=dp_mean,
+        mean_dp_se=dp_se,
+        rms_dp=rms,
+        rms_dp_se=0.5 / rms * dp_square_se if rms else 0.0,
+        dp_max=dp[12],
+        dp_p999=dp[11],
+        dp_p99=dp[10],
+        dp_p95=dp[9],
+        dp_p90=dp[8],
+        dp_p75=dp[7],
+        dp_median=dp[6],
+        dp_p25=dp[5],
+        dp_p10=dp[4],
+        dp_p05=dp[3],
+        dp_p01=dp[2],
+        dp_p001=dp[1],
+        dp_min=dp[0],
+    )
+
+
+def _mean_se(values: npt.NDArray[np.float64] | npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Mean and token-level standard error, √(variance / (n − 1)), as ``llama-perplexity``."""
+    if values.size < 2:
+        return float(values.mean()), 0.0
+    return float(values.mean()), float(values.std() / math.sqrt(values.size - 1))
+
+
+def _chunk_se(values: npt.NDArray[np.float64] | npt.NDArray[np.bool_]) -> float | None:
+    """Standard error of the mean with the chunk as the unit; shape ``(chunks, scored)``."""
+    if len(values) < 2:
+        return None
+    return float(values.mean(axis=1).std(ddof=1) / math.sqrt(len(values)))
+
+
+def _correlation(a: F64, b: F64) -> float | None:
+    spread = float(a.std() * b.std())
+    if spread == 0.0:
+        return None
+    return float(((a - a.mean()) * (b - b.mean())).mean() / spread)
