@@ -1,0 +1,1 @@
+"""Everything that touches llama.cpp: the worker process and the parent's side of it."""
