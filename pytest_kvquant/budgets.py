@@ -1,0 +1,63 @@
+"""Budgets per pair: the packaged defaults, overlaid by ``[budgets."K/V"]`` of the configuration."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.settings import BudgetOverride
+
+DEFAULTS = Path(__file__).parent / "data" / "budgets.toml"
+
+
+class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The most that the figures of one pair may be."""
+
+    kl_mean: float
+    """Mean KL, nats per token."""
+    kl_tail: float
+    """Share of tokens whose KL may exceed ``kl_tail_over``."""
+    kl_tail_over: float
+    """Nats above which a token counts for the tail."""
+    ln_ppl: float
+    """|ln PPL ratio|, in either direction."""
+    top1_flips: float
+    """Share of decisive flips of the argmax."""
+
+
+IDENTICAL = Budgets(kl_mean=0.0, kl_tail=0.0, kl_tail_over=0.0, ln_ppl=0.0, top1_flips=0.0)
+"""``f16/f16`` against itself, batched alike: nothing may differ."""
+
+
+def resolve_budgets(
+    pair: Pair, *, embedded: bool, overrides: Mapping[str, BudgetOverride]
+) -> Budgets:
+    """Budgets of a pair.
+
+    The packaged table for the embedded model, or the one for any other model, is read from top to
+    bottom and each pattern that matches overlays the ones before; then the configuration's.
+
+    Raises:
+        SettingsError: a malformed pattern.
+    """
+    if pair == REFERENCE:
+        return IDENTICAL
+    table = tomllib.loads(DEFAULTS.read_text(encoding="utf-8"))
+    values: dict[str, float] = {}
+    for pattern, entry in table["embedded" if embedded else "other"].items():
+        if pair.matches(pattern):
+            values |= entry
+    for pattern, override in overrides.items():
+        if pair.matches(pattern):
+            given = msgspec.to_builtins(override)
+            values |= {name: value for name, value in given.items() if value is not None}
+    return msgspec.convert(values, Budgets)
+
+
+def unused_patterns(pairs: list[Pair], overrides: Mapping[str, BudgetOverride]) -> list[str]:
+    """Patterns of the configuration that match no cell; a typing error as a rule."""
+    return [pattern for pattern in overrides if not any(pair.matches(pattern) for pair in pairs)]

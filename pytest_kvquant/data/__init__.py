@@ -1,0 +1,1 @@
+"""The embedded default: a small trained model, a corpus, the default budgets."""

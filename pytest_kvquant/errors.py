@@ -1,0 +1,64 @@
+"""The exception tree. Every message is a sentence: what happened, where, what to do."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+CellVerdict = Literal["crashed", "timeout", "out-of-memory", "unsupported"]
+"""DESIGN's words for a cell that could not be measured honestly."""
+
+
+class KVQuantError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class RunRefused(KVQuantError):
+    """Known before the first cell: the run ends with exit code 4 and this one message."""
+
+
+class SettingsError(RunRefused):
+    """An option, a configuration key or a value that cannot be meant."""
+
+
+class ModelError(RunRefused):
+    """The model file cannot be measured with."""
+
+
+class CorpusError(RunRefused):
+    """The corpus cannot be read or is too short."""
+
+
+class LibraryError(RunRefused):
+    """The llama.cpp build or its Python bindings cannot be used."""
+
+
+class CellError(KVQuantError):
+    """A cell that could not be measured; ``verdict`` is one of DESIGN's words for it."""
+
+    verdict: CellVerdict = "crashed"
+
+    def __init__(self, message: str, *, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
+
+
+class CellCrashed(CellError):
+    """The worker died: a signal, an abort, an exit."""
+
+
+class CellTimeout(CellError):
+    """The worker was silent for longer than ``--kv-timeout``."""
+
+    verdict: CellVerdict = "timeout"
+
+
+class CellOutOfMemory(CellError):
+    """The library could not allocate, or the system killed the worker."""
+
+    verdict: CellVerdict = "out-of-memory"
+
+
+class CellUnsupported(CellError):
+    """The library refuses this pair on this model."""
+
+    verdict: CellVerdict = "unsupported"

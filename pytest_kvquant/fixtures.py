@@ -1,0 +1,40 @@
+"""The public fixtures. Heavy imports happen inside: pytest imports this module on every run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_kvquant.matrix import Pair
+    from pytest_kvquant.session import Session
+    from pytest_kvquant.verdicts import CellQuality
+
+SESSION: pytest.StashKey[Session] = pytest.StashKey()
+
+
+@pytest.fixture(scope="session")
+def kv_matrix(pytestconfig: pytest.Config) -> Session:
+    """The run: its settings, its plan, ``measure(pair)`` and ``result()``."""
+    session = pytestconfig.stash.get(SESSION, None)
+    if session is None:
+        pytest.skip("KV-cache pairs are measured with --kv-matrix")
+    return session
+
+
+@pytest.fixture
+def kv_cell(request: pytest.FixtureRequest) -> Pair:
+    """The cell of this test; a test that asks for it runs once for every cell of the matrix."""
+    if not hasattr(request, "param"):
+        pytest.skip("KV-cache pairs are measured with --kv-matrix")
+    pair: Pair = request.param
+    return pair
+
+
+@pytest.fixture
+def kv_quality(kv_matrix: Session, kv_cell: Pair, request: pytest.FixtureRequest) -> CellQuality:
+    """The quality of this cell: figures, gates, and ``check(gate)``. Measures it if need be."""
+    from pytest_kvquant.verdicts import CellQuality
+
+    return CellQuality(kv_matrix, kv_cell, request.node)

@@ -1,0 +1,76 @@
+"""Every option of the plugin, declared once.
+
+The command line (``--kv-ctx``), the TOML key (``ctx``) and the README's table all come from
+:data:`OPTIONS`. Standard library only: pytest imports this module on every run of every project
+on the machine.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+TEXT, INT, NUMBER, LIST, FLAG = "text", "int", "number", "list", "flag"
+"""How a command-line word becomes a value: as it is, whole number, number, comma list, switch."""
+
+
+class Option(NamedTuple):
+    """One option: ``--kv-<name>`` on the command line, ``<name>`` in TOML (dashes kept)."""
+
+    name: str
+    kind: str
+    metavar: str
+    help: str
+    choices: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        """The command-line spelling."""
+        return f"--kv-{self.name}"
+
+    @property
+    def field(self) -> str:
+        """The name of the field of :class:`pytest_kvquant.settings.Settings`."""
+        return self.name.replace("-", "_")
+
+    @property
+    def dest(self) -> str:
+        """The attribute of pytest's option namespace."""
+        return f"kv_{self.field}"
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("model", TEXT, "PATH", "GGUF model to measure with (default: the embedded one)"),
+    Option("corpus", TEXT, "PATH", "UTF-8 text to evaluate on (default: the embedded one)"),
+    Option("lib", TEXT, "DIR", "directory of the llama.cpp build (libllama) to measure"),
+    Option("types", LIST, "T1,T2,…", "cache types by ggml name; all ordered pairs are cells"),
+    Option("pairs", LIST, "K/V,…", "these cells instead: K type/V type"),
+    Option("skip", LIST, "K/V,…", "leave these cells out; * matches any type"),
+    Option("ctx", INT, "N", "tokens per chunk (default: 512)"),
+    Option(
+        "profile",
+        TEXT,
+        "NAME",
+        "quick (at most 8 chunks), pr (32, the default) or nightly (128, then decided by the mean)",
+        choices=("quick", "pr", "nightly"),
+    ),
+    Option("chunks", INT, "N", "exactly N chunks per cell, judged once: no early decisions"),
+    Option("strict", FLAG, "", "an inconclusive gate fails"),
+    Option("scored", INT, "N", "score only the last N tokens of a chunk (default: half of it)"),
+    Option(
+        "order",
+        TEXT,
+        "ORDER",
+        "order of chunks: sequential, or shuffled by the seed (default)",
+        choices=("sequential", "shuffled"),
+    ),
+    Option("seed", INT, "N", "seed of the shuffled order (default: 0)"),
+    Option("threads", INT, "N", "CPU threads of llama.cpp (default: physical cores)"),
+    Option("gpu-layers", INT, "N", "layers on the GPU (default: all)"),
+    Option("batch", INT, "N", "logical batch, n_batch (default: 2048)"),
+    Option("ubatch", INT, "N", "physical batch, n_ubatch (default: 512)"),
+    Option("timeout", NUMBER, "SECONDS", "longest silence of a worker (default: 600)"),
+    Option("store", TEXT, "DIR", "where f16 references are kept (default: the user's cache)"),
+    Option("store-limit", NUMBER, "GB", "most that the store may hold (default: 20)"),
+    Option("json", TEXT, "PATH", "write the whole result here"),
+)
+"""In the order of the README. ``--kv-matrix`` and ``--kv-config`` stand apart: no TOML twin."""

@@ -1,0 +1,107 @@
+"""Hooks only; without ``--kv-matrix`` they do nothing and import nothing.
+
+``pytest --kv-matrix`` collects the packaged suite; with paths, those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_kvquant.fixtures import SESSION, kv_cell, kv_matrix, kv_quality
+from pytest_kvquant.options import FLAG, OPTIONS
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["kv_cell", "kv_matrix", "kv_quality"]
+
+SUITE = Path(__file__).parent / "suite"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options; every default is ``None``, the resolver knows the real ones."""
+    group = parser.getgroup("kvquant", "quality and speed of quantized KV caches")
+    group.addoption(
+        "--kv-matrix", action="store_true", help="measure every K/V cache-type pair against f16"
+    )
+    group.addoption("--kv-config", metavar="PATH", help="configuration file (kvquant.toml)")
+    for option in OPTIONS:
+        if option.kind == FLAG:
+            group.addoption(option.flag, dest=option.dest, action="store_const", const="on",
+                            help=option.help)  # fmt: skip
+        else:
+            group.addoption(
+                option.flag,
+                dest=option.dest,
+                metavar=option.metavar,
+                choices=option.choices or None,
+                help=option.help,
+            )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With ``--kv-matrix``: collect the packaged suite unless paths were given."""
+    if not config.getoption("kv_matrix"):
+        return
+    pytest.register_assert_rewrite("pytest_kvquant.suite")
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        config.args[:] = [str(SUITE)]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Prepare the run before the first test is collected; what cannot work ends it here."""
+    config = session.config
+    if config.getoption("kv_matrix"):
+        from pytest_kvquant.run import prepare
+
+        config.stash[SESSION] = prepare(config)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for a cell once for every cell."""
+    run = metafunc.config.stash.get(SESSION, None)
+    if run is not None and "kv_cell" in metafunc.fixturenames:
+        metafunc.parametrize("kv_cell", run.pairs, ids=str, indirect=True)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tell the run which cells the selected tests ask for."""
+    run = session.config.stash.get(SESSION, None)
+    if run is not None:
+        asked = {item.callspec.params.get("kv_cell") for item in session.items
+                 if isinstance(item, pytest.Function) and hasattr(item, "callspec")}  # fmt: skip
+        run.selected = [pair for pair in run.pairs if pair in asked]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """Write what was asked for, also after an interruption."""
+    run = session.config.stash.get(SESSION, None)
+    if run is not None:
+        from pytest_kvquant.run import finish
+
+        finish(run)
+    return (yield)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Draw the matrix."""
+    run = terminalreporter.config.stash.get(SESSION, None)
+    if run is not None:
+        from pytest_kvquant.report.terminal import draw
+
+        draw(run.result(), terminalreporter)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Name the plugin's version where it is at work."""
+    if not config.getoption("kv_matrix"):
+        return None
+    from pytest_kvquant import __version__
+
+    return f"kvquant: {__version__}"

@@ -1,0 +1,1 @@
+"""One result model; terminal and JSON are views of it."""

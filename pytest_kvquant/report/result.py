@@ -1,0 +1,191 @@
+"""The one result model: what a run measured, under which conditions, with which verdicts.
+
+``--kv-json`` writes it as it is; the terminal draws it. ``schema`` names the version of its shape.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from pytest_kvquant.numerics.gates import Gate
+from pytest_kvquant.numerics.metrics import Quality
+
+SCHEMA = "pytest-kvquant/1"
+
+Verdict = Literal[
+    "pass", "fail", "inconclusive",
+    "crashed", "timeout", "out-of-memory", "unsupported", "non-finite",
+]  # fmt: skip
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """A backend device as the library describes it; memory in bytes."""
+
+    name: str
+    description: str
+    gpu: bool
+    free: int
+    total: int
+
+
+class CacheType(msgspec.Struct, frozen=True, kw_only=True):
+    """A ggml type of the library: ``bytes`` hold ``block`` values."""
+
+    id: int
+    block: int
+    bytes: int
+    cache: bool
+    """Whether a KV cache can be of this type."""
+
+
+class Library(msgspec.Struct, frozen=True, kw_only=True):
+    """The llama.cpp build that was measured."""
+
+    path: str
+    bindings: str
+    """Version of llama-cpp-python."""
+    python: str
+    llama_version: str | None
+    ggml_version: str | None
+    ggml_commit: str | None
+    system_info: str | None
+    files: tuple[str, ...]
+    hash: str
+    """SHA-256 over the llama and ggml libraries in use, 16 hex digits."""
+    devices: tuple[Device, ...]
+    types: dict[str, CacheType]
+
+    @property
+    def build(self) -> str:
+        """A short name of the build for people."""
+        commit = self.ggml_commit or "commit unknown"
+        return f"{self.llama_version or self.ggml_version or 'llama.cpp'} ({commit})"
+
+    @property
+    def device(self) -> str:
+        """The device that computes: the first GPU, else the CPU."""
+        gpus = [device for device in self.devices if device.gpu]
+        return (gpus or list(self.devices))[0].name
+
+
+class EnvironmentRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine, the library and the variables that the workers saw."""
+
+    library: Library
+    machine: str
+    system: str
+    cpu: str
+    memory: int
+    python: str
+    plugin: str
+    """Version of pytest-kvquant."""
+    variables_dropped: dict[str, str]
+    variables_set: dict[str, str]
+    started: str
+    """UTC, ISO 8601."""
+
+
+class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The model of the run."""
+
+    path: str
+    name: str
+    architecture: str
+    fingerprint: str
+    size: int
+    vocabulary: int
+    context_trained: int
+
+
+class CorpusRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The text of the run and the chunks drawn from it, in order."""
+
+    path: str
+    name: str
+    fingerprint: str
+    tokens: int
+    chunks: tuple[int, ...]
+    """Numbers of the chunks within the corpus, in the order drawn."""
+    tokens_hash: str
+    """SHA-256 over the tokens of these chunks, 16 hex digits."""
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """How tokens were cut and batched: part of the conditions of every figure."""
+
+    ctx: int
+    scored: int
+    sequences: int
+    batch: int
+    ubatch: int
+    threads: int
+    gpu_layers: int
+    order: str
+    seed: int
+    profile: str
+    cap: int
+    early: bool
+    strict: bool
+
+
+class QualitySection(msgspec.Struct, frozen=True, kw_only=True):
+    """Quality by path; ``prefill`` is the batched one."""
+
+    prefill: Quality
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds: the cell's wall time, and what of it the worker spent inside ``llama_decode``."""
+
+    wall: float
+    decode: float
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """One pair: its verdict, the gates that led to it, its figures."""
+
+    pair: str
+    verdict: Verdict
+    gates: tuple[Gate, ...] = ()
+    alone: tuple[str, ...] = ()
+    """Gates that fail alone, but not in the light of the whole matrix (Holm)."""
+    quality: QualitySection | None = None
+    per_chunk: dict[str, tuple[float, ...]] = {}
+    """Figures per chunk: ``kl``, ``ln_ppl``, ``tail``, ``flips``, ``top1``."""
+    digest: str | None = None
+    """Hash of all scored logits: equal digests are bit-identical logits."""
+    message: str | None = None
+    """What happened, where the cell could not be measured."""
+    log: str | None = None
+    """The end of the library's log, where the cell could not be measured."""
+    timing: Timing | None = None
+
+
+class ReferenceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run did for its reference, in chunks."""
+
+    computed: int
+    reused: int
+    damaged: int
+    decode_seconds: float
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole run."""
+
+    environment: EnvironmentRecord
+    model: ModelRecord
+    corpus: CorpusRecord
+    settings: Shape
+    reference: ReferenceRecord
+    cells: tuple[Cell, ...]
+    schema: str = SCHEMA
+    seconds: float = 0.0
+    """Wall time from the first preparation to the last verdict."""
+
+
+def encode(result: Result) -> bytes:
+    """The result as indented JSON (non-finite numbers as null)."""
+    return msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n"

@@ -1,0 +1,54 @@
+"""Between pytest and a run: options to settings, refusals to usage errors, results to files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pytest_kvquant.errors import RunRefused
+from pytest_kvquant.options import OPTIONS
+from pytest_kvquant.report.progress import Progress
+from pytest_kvquant.report.result import encode
+from pytest_kvquant.session import Session
+from pytest_kvquant.settings import resolve
+
+
+def prepare(config: pytest.Config) -> Session:
+    """Everything before the first cell.
+
+    Raises:
+        pytest.UsageError: what was asked for cannot work; pytest then exits with code 4.
+    """
+    typed = {option.field: config.getoption(option.dest) for option in OPTIONS}
+    file = config.getoption("kv_config")
+    try:
+        settings = resolve(typed, config=Path(file) if file else None, root=config.rootpath)
+        if settings.json is not None and not settings.json.parent.is_dir():
+            raise RunRefused(f"--kv-json {settings.json}: there is no such folder.")
+        session = Session(settings, dict(os.environ), Progress(config))
+    except RunRefused as error:
+        raise pytest.UsageError(str(error)) from None
+    session.invocation = _typed_options(config, file)
+    return session
+
+
+def finish(session: Session) -> None:
+    """Write the files that were asked for."""
+    path = session.settings.json
+    if path is not None:
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        aside.write_bytes(encode(session.result()))
+        aside.replace(path)
+
+
+def _typed_options(config: pytest.Config, file: str | None) -> list[str]:
+    """The options as typed, for the command that repeats one cell."""
+    words = ["--kv-config", file] if file else []
+    for option in OPTIONS:
+        value = config.getoption(option.dest)
+        if value is None or option.field in ("pairs", "types", "skip", "json"):
+            continue
+        words += [option.flag] if option.kind == "flag" else [option.flag, value]
+    return words

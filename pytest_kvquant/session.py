@@ -1,0 +1,374 @@
+"""The composition root of a run: settings → plan → engine → evidence → verdicts.
+
+Owns every lifetime. Cells are measured when they are first asked for and never twice.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import cpuinfo
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+import psutil
+
+from pytest_kvquant import __version__, quality
+from pytest_kvquant.budgets import Budgets, resolve_budgets, unused_patterns
+from pytest_kvquant.corpus import cut_chunks, read_corpus
+from pytest_kvquant.engine.client import Engine, Shape, Worker
+from pytest_kvquant.engine.environment import scrub
+from pytest_kvquant.engine.scoring import sequences_per_batch
+from pytest_kvquant.errors import (
+    CellError,
+    LibraryError,
+    ModelError,
+    SettingsError,
+)
+from pytest_kvquant.matrix import Pair, plan_pairs
+from pytest_kvquant.model import Model, read_model
+from pytest_kvquant.numerics.evidence import Evidence
+from pytest_kvquant.numerics.gates import Gate, Rules, holm_exit
+from pytest_kvquant.numerics.metrics import quality as quality_figures
+from pytest_kvquant.reference import Reference, ReferenceStore
+from pytest_kvquant.report import result as records
+from pytest_kvquant.settings import Settings
+
+DATA = Path(__file__).parent / "data"
+EMBEDDED_MODEL = DATA / "kvq-mini-6m.q8_0.gguf"
+EMBEDDED_CORPUS = DATA / "corpus.txt"
+
+PROFILES = {
+    "quick": Rules(cap=8),
+    "pr": Rules(cap=32),
+    "nightly": Rules(cap=128, census=True),
+}
+"""Most chunks, and whether what is open at that point is then decided by the plain mean."""
+
+GATES_PER_CELL = 4
+
+
+class Observer(Protocol):
+    """Who is told how a run goes on."""
+
+    def note(self, line: str) -> None:
+        """Something that a person should read."""
+
+    def reference(self, chunks: int) -> None:
+        """So many chunks of the reference have been computed, in all."""
+
+    def cell(self, pair: Pair, number: int, cells: int, chunks: int, cap: int) -> None:
+        """A cell has so many chunks now."""
+
+
+class Session:
+    """One run of the matrix.
+
+    Args:
+        settings: resolved settings.
+        shell: the variables that the run was started with.
+
+    Raises:
+        RunRefused: from the constructor, everything that is known before the first cell.
+    """
+
+    def __init__(self, settings: Settings, shell: dict[str, str], observer: Observer) -> None:
+        self.settings, self._observer = settings, observer
+        self._begun = time.perf_counter()
+        self._started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.pairs = plan_pairs(settings.types, settings.pairs, settings.skip)
+        for pattern in unused_patterns(self.pairs, settings.budgets):
+            observer.note(f"budgets for '{pattern}' match no cell of this run")
+        self.embedded = settings.model is None
+        self.model = read_model(settings.model or EMBEDDED_MODEL)
+        self.corpus = read_corpus(settings.corpus or EMBEDDED_CORPUS)
+        self.environment = scrub(shell, settings.environment)
+        self.engine = Engine(
+            directory=_library_directory(settings, shell),
+            environment=self.environment,
+            timeout=settings.timeout,
+        )
+        with Worker(self.engine) as worker:
+            self.library = _identify(worker, self.engine)
+            _check_types(self.pairs, self.library)
+            vocabulary = _load(worker, self.model, settings.gpu_layers)
+            tokens = worker.tokenize(self.corpus.text)
+        self._corpus_tokens = len(tokens)
+        self.task, self._chunk_numbers = self._plan_task(tokens, vocabulary)
+        self.source = quality.ReferenceSource(
+            self.task, self._open_store(), self._observer.reference
+        )
+        self.selected = self.pairs
+        """Cells of this run that tests ask for, in order."""
+        self.announced: set[Pair] = set()
+        """Cells whose failure to be measured a test has reported already."""
+        self.invocation: list[str] = []
+        """Options as typed, for the command that repeats one cell."""
+        self._cells: dict[Pair, records.Cell] = {}
+
+    def measure(self, pair: Pair) -> records.Cell:
+        """The record of a cell, measured now if it has not been.
+
+        Raises:
+            RunRefused: the reference cannot be stored.
+        """
+        if pair not in self._cells:
+            self._cells[pair] = self._measure(pair)
+        return self._cells[pair]
+
+    def budgets(self, pair: Pair) -> Budgets:
+        """Budgets of a cell."""
+        return resolve_budgets(pair, embedded=self.embedded, overrides=self.settings.budgets)
+
+    def stands(self, pair: Pair, gate: Gate) -> bool:
+        """Whether a failing gate counts for the exit code, in the light of the whole matrix.
+
+        Holm over every gated figure of the run; a cell not measured yet speaks for nothing.
+        """
+        owned = [(cell, gate) for cell in self._cells for gate in self._cells[cell].gates]
+        unmeasured = GATES_PER_CELL * (len(self.selected) - len(self._cells))
+        kept = holm_exit([gate for _, gate in owned], unmeasured=max(0, unmeasured))
+        return (pair, gate) in [one for one, keep in zip(owned, kept, strict=True) if keep]
+
+    def result(self) -> records.Result:
+        """The record of the run so far."""
+        usage = self.source.usage
+        return records.Result(
+            environment=self._environment_record(),
+            model=records.ModelRecord(
+                path=self.model.path,
+                name=self.model.name,
+                architecture=self.model.architecture,
+                fingerprint=self.model.fingerprint,
+                size=self.model.size,
+                vocabulary=self.task.vocabulary,
+                context_trained=self.model.context_trained,
+            ),
+            corpus=records.CorpusRecord(
+                path=str(self.corpus.path),
+                name=self.corpus.name,
+                fingerprint=self.corpus.fingerprint,
+                tokens=self._corpus_tokens,
+                chunks=tuple(self._chunk_numbers.tolist()),
+                tokens_hash=self.task.tokens_hash,
+            ),
+            settings=self._shape_record(),
+            reference=records.ReferenceRecord(
+                computed=usage.computed,
+                reused=usage.reused,
+                damaged=usage.damaged,
+                decode_seconds=self.source.decode_seconds,
+            ),
+            cells=tuple(self._judged(pair) for pair in self.pairs if pair in self._cells),
+            seconds=time.perf_counter() - self._begun,
+        )
+
+    def _plan_task(
+        self, tokens: npt.NDArray[np.int32], vocabulary: int
+    ) -> tuple[quality.Task, npt.NDArray[np.int32]]:
+        settings, trained = self.settings, self.model.context_trained
+        if trained and settings.ctx > trained:
+            self._observer.note(
+                f"--kv-ctx {settings.ctx} exceeds the {trained} tokens that {self.model.name} "
+                "was trained for: expect a large perplexity in every cell"
+            )
+        fixed = settings.chunks is not None
+        rules = (
+            Rules(cap=settings.chunks, early=False)
+            if settings.chunks is not None
+            else PROFILES[settings.profile]
+        )
+        chunks, numbers = cut_chunks(
+            tokens,
+            ctx=settings.ctx,
+            wanted=rules.cap,
+            exact=fixed,
+            order=settings.order,
+            seed=settings.seed,
+            name=self.corpus.name,
+        )
+        scored = settings.scored_tokens
+        sequences = sequences_per_batch(
+            ctx=settings.ctx, batch=settings.batch, scored=scored, vocabulary=vocabulary
+        )
+        shape = Shape(
+            ctx=settings.ctx,
+            scored=scored,
+            sequences=sequences,
+            batch=settings.batch,
+            ubatch=settings.ubatch,
+            threads=settings.threads or _physical_cores(),
+        )
+        task = quality.Task(
+            engine=self.engine,
+            model=self.model.path,
+            gpu_layers=settings.gpu_layers,
+            vocabulary=vocabulary,
+            shape=shape,
+            chunks=chunks,
+            rules=msgspec.structs.replace(rules, cap=len(chunks)),
+        )
+        return task, numbers
+
+    def _open_store(self) -> Reference:
+        cache = Path(platformdirs.user_cache_dir("pytest-kvquant"))
+        store = ReferenceStore(
+            self.settings.store or cache / "references", int(self.settings.store_limit * 1e9)
+        )
+        identity = {
+            "model": self.model.fingerprint,
+            "gpu_layers": self.task.gpu_layers,
+            "shape": msgspec.to_builtins(self.task.shape),
+            "library": self.library.hash,
+            "device": self.library.device,
+            "environment": self.environment.added,
+        }
+        return store.open(identity, rows=self.task.shape.scored, vocabulary=self.task.vocabulary)
+
+    def _measure(self, pair: Pair) -> records.Cell:
+        budgets, task = self.budgets(pair), self.task
+        number = self.selected.index(pair) + 1 if pair in self.selected else 0
+
+        def on_chunk(done: int) -> None:
+            self._observer.cell(pair, number, len(self.selected), done, len(task.chunks))
+
+        begun = time.perf_counter()
+        on_chunk(0)
+        try:
+            with Worker(self.engine) as worker:
+                task.open_cell(worker, pair)
+                evidence = quality.measure(
+                    worker,
+                    task,
+                    self.source,
+                    budgets,
+                    tie_band=0.0,
+                    figures_in_run=GATES_PER_CELL * len(self.selected),
+                    on_chunk=on_chunk,
+                )
+        except CellError as error:
+            return records.Cell(
+                pair=str(pair), verdict=error.verdict, message=str(error), log=error.log
+            )
+        timing = records.Timing(wall=time.perf_counter() - begun, decode=worker.decode_seconds)
+        return _record(pair, evidence, budgets, task, timing)
+
+    def _judged(self, pair: Pair) -> records.Cell:
+        """The cell with the failing gates that the whole matrix does not keep named."""
+        cell = self._cells[pair]
+        failing = [gate for gate in cell.gates if gate.verdict == "fail"]
+        alone = tuple(gate.name for gate in failing if not self.stands(pair, gate))
+        if not alone:
+            return cell
+        verdict: records.Verdict = "fail" if len(alone) < len(failing) else "inconclusive"
+        return msgspec.structs.replace(cell, verdict=verdict, alone=alone)
+
+    def _environment_record(self) -> records.EnvironmentRecord:
+        return records.EnvironmentRecord(
+            library=self.library,
+            machine=platform.machine(),
+            system=f"{platform.system()} {platform.release()}",
+            cpu=cpuinfo.get_cpu_info().get("brand_raw", platform.processor()),
+            memory=psutil.virtual_memory().total,
+            python=platform.python_version(),
+            plugin=__version__,
+            variables_dropped=self.environment.dropped,
+            variables_set=self.environment.added,
+            started=self._started,
+        )
+
+    def _shape_record(self) -> records.Shape:
+        settings, task = self.settings, self.task
+        return records.Shape(
+            **msgspec.to_builtins(task.shape),
+            gpu_layers=task.gpu_layers,
+            order=settings.order,
+            seed=settings.seed,
+            profile=settings.profile,
+            cap=task.rules.cap,
+            early=task.rules.early,
+            strict=settings.strict,
+        )
+
+
+def _record(
+    pair: Pair,
+    evidence: Evidence,
+    budgets: Budgets,
+    task: quality.Task,
+    timing: records.Timing,
+) -> records.Cell:
+    if (place := evidence.first_non_finite()) is not None:
+        chunk, row = place
+        return records.Cell(
+            pair=str(pair),
+            verdict="non-finite",
+            message=f"Logits of chunk {chunk}, scored token {row}, hold a NaN or an infinity.",
+            timing=timing,
+        )
+    judged = quality.judge(evidence, budgets, task.rules)
+    return records.Cell(
+        pair=str(pair),
+        verdict=_worst(judged),
+        gates=judged,
+        quality=records.QualitySection(prefill=quality_figures(evidence.tokens())),
+        per_chunk={
+            name: tuple(values.tolist()) for name, values in evidence.per_chunk()._asdict().items()
+        },
+        digest=evidence.digest(),
+        timing=timing,
+    )
+
+
+def _worst(judged: Iterable[Gate]) -> records.Verdict:
+    verdicts = {gate.verdict for gate in judged}
+    if "fail" in verdicts:
+        return "fail"
+    return "inconclusive" if "inconclusive" in verdicts else "pass"
+
+
+def _identify(worker: Worker, engine: Engine) -> records.Library:
+    try:
+        identity = worker.library(engine.directory, full=True)
+    except CellError as error:
+        raise LibraryError(str(error)) from None
+    return msgspec.convert(identity, records.Library)
+
+
+def _load(worker: Worker, model: Model, gpu_layers: int) -> int:
+    try:
+        return int(worker.model(model.path, gpu_layers=gpu_layers)["vocabulary"])
+    except CellError as error:
+        raise ModelError(str(error)) from None
+
+
+def _check_types(pairs: Iterable[Pair], library: records.Library) -> None:
+    possible = [name for name, kind in library.types.items() if kind.cache]
+    for name in dict.fromkeys(name for pair in pairs for name in pair):
+        if name in possible:
+            continue
+        reason = "cannot hold a KV cache" if name in library.types else "is not a type"
+        raise SettingsError(
+            f"The cache type '{name}' {reason} of this library ({library.build}). "
+            f"It has: {', '.join(possible)}."
+        )
+
+
+def _library_directory(settings: Settings, shell: dict[str, str]) -> str | None:
+    """``--kv-lib``, else where ``LLAMA_CPP_LIB_PATH`` points the bindings, else their own."""
+    if settings.lib is not None:
+        return str(settings.lib)
+    return shell.get("LLAMA_CPP_LIB_PATH")
+
+
+def _physical_cores() -> int:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    return min(physical, usable) if usable else physical

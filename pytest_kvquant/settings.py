@@ -1,0 +1,185 @@
+"""Frozen, validated settings and the one resolver: command line > file > defaults."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.options import FLAG, INT, LIST, NUMBER, OPTIONS, Option
+
+CONFIG_NAME = "kvquant.toml"
+TABLES = ("budgets", "environment")
+"""Keys of the configuration file that are tables, not twins of an option."""
+
+
+class BudgetOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What ``[budgets."K/V"]`` may say; a figure left out keeps its default."""
+
+    kl_mean: float | None = None
+    """Most mean KL, nats per token."""
+    kl_tail: float | None = None
+    """Most share of tokens with a KL over ``kl_tail_over``."""
+    kl_tail_over: float | None = None
+    """Nats above which a token counts for the tail."""
+    ln_ppl: float | None = None
+    """Most |ln PPL ratio|; two-sided."""
+    top1_flips: float | None = None
+    """Most share of decisive flips of the argmax."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise ValueError(f"budget {name} = {value} must be a number from 0 up")
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything a run depends on. Field names are the options' names with underscores."""
+
+    model: Path | None = None
+    corpus: Path | None = None
+    lib: Path | None = None
+    types: tuple[str, ...] = ()
+    pairs: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    ctx: int = 512
+    chunks: int | None = None
+    scored: int | None = None
+    order: Literal["sequential", "shuffled"] = "shuffled"
+    seed: int = 0
+    threads: int | None = None
+    gpu_layers: int = -1
+    batch: int = 2048
+    ubatch: int = 512
+    timeout: float = 600.0
+    profile: Literal["quick", "pr", "nightly"] = "pr"
+    strict: bool = False
+    store: Path | None = None
+    store_limit: float = 20.0
+    json: Path | None = None
+    budgets: dict[str, BudgetOverride] = {}
+    environment: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        for name in ("ctx", "batch", "ubatch", "timeout", "store_limit"):
+            _require(getattr(self, name) > 0, name, "must be above zero")
+        _require(self.chunks is None or self.chunks > 0, "chunks", "must be above zero")
+        _require(self.ctx >= 8, "ctx", "must be at least 8 tokens")
+        _require(self.threads is None or self.threads > 0, "threads", "must be above zero")
+        _require(self.gpu_layers >= -1, "gpu-layers", "must be -1 (all) or a number of layers")
+        _require(self.seed >= 0, "seed", "must not be negative")
+        _require(self.ubatch <= self.batch, "ubatch", f"must not exceed --kv-batch {self.batch}")
+        if self.scored is not None:
+            _require(
+                0 < self.scored < self.ctx,
+                "scored",
+                f"must lie between 1 and --kv-ctx − 1 = {self.ctx - 1}: "
+                "the last token of a chunk has no successor",
+            )
+
+    @property
+    def scored_tokens(self) -> int:
+        """Scored tokens per chunk: the second half, as ``llama-perplexity`` scores it."""
+        return self.scored if self.scored is not None else self.ctx - 1 - self.ctx // 2
+
+
+def resolve(command_line: Mapping[str, str | None], *, config: Path | None, root: Path) -> Settings:
+    """Settings of a run: defaults, overlaid by the file, overlaid by the command line.
+
+    Args:
+        command_line: option field name to the word typed, ``None`` where nothing was.
+        config: ``--kv-config``; without it ``kvquant.toml``, then ``[tool.kvquant]`` of
+            ``pyproject.toml``, is looked for in ``root``.
+        root: pytest's root directory.
+
+    Raises:
+        SettingsError: unknown key (the nearest valid one is named), wrong type, bad value.
+    """
+    path, values = _read_file(config, root)
+    if path is not None:
+        values = _from_file(values, path)
+    for option in OPTIONS:
+        word = command_line.get(option.field)
+        if word is not None:
+            values[option.field] = _parse_word(option, word)
+    try:
+        return msgspec.convert(values, Settings, dec_hook=_decode_path)
+    except msgspec.ValidationError as error:
+        where = f" (in {path})" if path is not None else ""
+        raise SettingsError(f"kvquant settings{where}: {error}.") from None
+
+
+def _require(condition: bool, name: str, rule: str) -> None:
+    if not condition:
+        raise ValueError(f"--kv-{name.replace('_', '-')} {rule}")
+
+
+def _decode_path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(kind)
+
+
+def _read_file(config: Path | None, root: Path) -> tuple[Path | None, dict[str, Any]]:
+    if config is not None:
+        if not config.is_file():
+            raise SettingsError(f"--kv-config {config}: there is no such file.")
+        return config, _load_toml(config)
+    if (found := root / CONFIG_NAME).is_file():
+        return found, _load_toml(found)
+    if (found := root / "pyproject.toml").is_file():
+        table = _load_toml(found).get("tool", {}).get("kvquant")
+        if table is not None:
+            return found, table
+    return None, {}
+
+
+def _load_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}.") from None
+
+
+def _from_file(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Keys as the file spells them (``gpu-layers``) to field names; paths relative to the file."""
+    by_key = {option.name: option for option in OPTIONS}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key in TABLES:
+            values[key] = value
+        elif key in by_key:
+            values[by_key[key].field] = _anchor(by_key[key], value, path.parent)
+        else:
+            nearest = difflib.get_close_matches(key, [*by_key, *TABLES], n=1, cutoff=0.0)
+            raise SettingsError(f"{path}: unknown key '{key}'; did you mean '{nearest[0]}'?")
+    return values
+
+
+def _anchor(option: Option, value: object, folder: Path) -> object:
+    if option.metavar in {"PATH", "DIR"} and isinstance(value, str):
+        return str(folder / Path(value).expanduser())
+    return value
+
+
+def _parse_word(option: Option, word: str) -> object:
+    try:
+        if option.kind == INT:
+            return int(word)
+        if option.kind == NUMBER:
+            return float(word)
+    except ValueError:
+        raise SettingsError(f"{option.flag} {word}: not a number.") from None
+    if option.kind == FLAG:
+        return True
+    if option.kind == LIST:
+        return [item for part in word.split(",") if (item := part.strip())]
+    if option.metavar in {"PATH", "DIR"}:
+        return str(Path(word).expanduser())
+    return word

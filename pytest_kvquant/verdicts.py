@@ -1,0 +1,92 @@
+"""Verdicts as test outcomes: what a gate decided becomes a pass, a failure or a skip, in words."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_kvquant.numerics.gates import Gate, failure_text
+from pytest_kvquant.numerics.metrics import Quality
+from pytest_kvquant.report.result import Cell
+
+if TYPE_CHECKING:
+    from pytest_kvquant.matrix import Pair
+    from pytest_kvquant.session import Session
+
+
+class CellQuality:
+    """The quality of one cell, as a test sees it."""
+
+    def __init__(self, session: Session, pair: Pair, node: pytest.Item) -> None:
+        self._session, self._pair, self._node = session, pair, node
+
+    @property
+    def cell(self) -> Cell:
+        """The whole record of the cell."""
+        return self._session.measure(self._pair)
+
+    @property
+    def figures(self) -> Quality:
+        """The quality figures by the prefill path; fails the test where there are none."""
+        self.require_measured()
+        section = self.cell.quality
+        assert section is not None
+        return section.prefill
+
+    def require_measured(self) -> None:
+        """Fail where the cell could not be measured; later tests of the cell then skip."""
+        __tracebackhide__ = True
+        cell = self.cell
+        if cell.gates:
+            return
+        if self._pair in self._session.announced:
+            pytest.skip(f"{self._pair} was not measured: {cell.verdict}")
+        self._session.announced.add(self._pair)
+        log = f"\n\nThe end of the library's log:\n{cell.log}" if cell.log else ""
+        pytest.fail(
+            f"{self._pair}: {cell.verdict}. {cell.message}{log}\n\n{self._conditions()}",
+            pytrace=False,
+        )
+
+    def check(self, name: str) -> None:
+        """Pass, fail or skip by the verdict of one gate.
+
+        Args:
+            name: ``kl_mean``, ``kl_tail``, ``ln_ppl_ratio`` or ``top1_flips``.
+        """
+        __tracebackhide__ = True
+        self.require_measured()
+        gate = next(gate for gate in self.cell.gates if gate.name == name)
+        self._node.user_properties.append((f"kv_{name}", gate.figure))
+        if gate.verdict == "pass":
+            return
+        text = f"{failure_text(gate, str(self._pair))}\n{self._conditions()}"
+        if gate.verdict == "inconclusive" and not self._session.settings.strict:
+            pytest.skip(_first_line(gate, self._pair))
+        if gate.verdict == "fail" and not self._session.stands(self._pair, gate):
+            pytest.skip(
+                f"{_first_line(gate, self._pair)}; alone this would fail, among all gates of "
+                "the run it may be chance"
+            )
+        pytest.fail(text, pytrace=False)
+
+    def _conditions(self) -> str:
+        session = self._session
+        task = session.task
+        again = shlex.join(
+            ["pytest", "--kv-matrix", *session.invocation, "--kv-pairs", str(self._pair)]
+        )
+        return (
+            f"  measured  {session.model.name} on {session.corpus.name}, {task.shape.ctx} tokens "
+            f"per chunk, {session.library.build}, {session.library.device}, "
+            f"{task.shape.threads} threads\n"
+            f"  again     {again}"
+        )
+
+
+def _first_line(gate: Gate, pair: Pair) -> str:
+    first = failure_text(gate, str(pair)).splitlines()[0]
+    needed = f"; about {gate.chunks_needed} chunks would decide" if gate.chunks_needed else ""
+    return first + needed
