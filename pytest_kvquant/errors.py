@@ -32,6 +32,10 @@ class LibraryError(RunRefused):
     """The llama.cpp build or its Python bindings cannot be used."""
 
 
+class ResultError(KVQuantError):
+    """A result file that cannot be read, or results that do not belong together."""
+
+
 class CellError(KVQuantError):
     """A cell that could not be measured; ``verdict`` is one of DESIGN's words for it."""
 

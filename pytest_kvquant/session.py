@@ -20,7 +20,7 @@ import numpy.typing as npt
 import platformdirs
 import psutil
 
-from pytest_kvquant import __version__, quality
+from pytest_kvquant import __version__, evidence_file, quality
 from pytest_kvquant.budgets import Budgets, resolve_budgets, unused_patterns
 from pytest_kvquant.corpus import cut_chunks, read_corpus
 from pytest_kvquant.engine.client import Engine, Shape, Worker
@@ -36,6 +36,7 @@ from pytest_kvquant.matrix import Pair, plan_pairs
 from pytest_kvquant.model import Model, read_model
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.gates import Gate, Rules, holm_exit
+from pytest_kvquant.numerics.metrics import kl_profile
 from pytest_kvquant.numerics.metrics import quality as quality_figures
 from pytest_kvquant.reference import Reference, ReferenceStore
 from pytest_kvquant.report import result as records
@@ -167,6 +168,7 @@ class Session:
                 decode_seconds=self.source.decode_seconds,
             ),
             cells=tuple(self._judged(pair) for pair in self.pairs if pair in self._cells),
+            invocation=tuple(self.invocation),
             seconds=time.perf_counter() - self._begun,
         )
 
@@ -258,7 +260,38 @@ class Session:
                 pair=str(pair), verdict=error.verdict, message=str(error), log=error.log
             )
         timing = records.Timing(wall=time.perf_counter() - begun, decode=worker.decode_seconds)
+        self._keep(pair, evidence, budgets)
         return _record(pair, evidence, budgets, task, timing)
+
+    def _keep(self, pair: Pair, evidence: Evidence, budgets: Budgets) -> None:
+        """Write the per-token figures where they were asked for."""
+        if self.settings.evidence is None or not evidence.complete:
+            return
+        task = self.task
+        conditions = evidence_file.Conditions(
+            pair=str(pair),
+            model=self.model.name,
+            model_fingerprint=self.model.fingerprint,
+            embedded=self.embedded,
+            corpus=self.corpus.name,
+            corpus_fingerprint=self.corpus.fingerprint,
+            tokens_hash=task.tokens_hash,
+            chunk_numbers=tuple(self._chunk_numbers[: evidence.complete].tolist()),
+            order=self.settings.order,
+            seed=self.settings.seed,
+            shape=task.shape,
+            library=self.library.build,
+            library_hash=self.library.hash,
+            device=self.library.device,
+            environment=self.environment.added,
+            budgets=budgets,
+            rules=task.rules,
+            tie_band=evidence.tie_band,
+            figures_in_run=GATES_PER_CELL * len(self.selected),
+            digest=evidence.digest(),
+            plugin=__version__,
+        )
+        evidence_file.write(self.settings.evidence, conditions, evidence)
 
     def _judged(self, pair: Pair) -> records.Cell:
         """The cell with the failing gates that the whole matrix does not keep named."""
@@ -322,6 +355,7 @@ def _record(
         per_chunk={
             name: tuple(values.tolist()) for name, values in evidence.per_chunk()._asdict().items()
         },
+        profile=kl_profile(evidence.tokens().kl),
         digest=evidence.digest(),
         timing=timing,
     )

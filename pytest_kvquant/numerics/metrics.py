@@ -74,6 +74,40 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     dp_min: float
 
 
+POSITION_BINS = 16
+"""Into how many runs of scored tokens a profile divides the chunk, at most."""
+
+LOG10_KL_EDGES = (-8.0, 1.5, 0.25)
+"""First edge, last edge and width of a profile's bins of log10 KL."""
+
+
+class KLProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """Where in a chunk, and in how many tokens, the KL of one cell is."""
+
+    positions: tuple[float, ...]
+    """Mean KL, nats, of runs of scored tokens as equal as can be, from the first to the last."""
+    histogram: tuple[int, ...]
+    """Tokens per bin of log10 KL (`LOG10_KL_EDGES`); the outer bins hold what lies beyond."""
+
+
+def kl_profile(kl: F64) -> KLProfile:
+    """Summarize KL over position and over size.
+
+    Args:
+        kl: nats, shape ``(chunks, scored)``, all finite.
+    """
+    by_position = np.maximum(kl, 0.0).mean(axis=0)
+    runs = np.array_split(by_position, min(POSITION_BINS, by_position.size))
+    low, high, width = LOG10_KL_EDGES
+    bins = round((high - low) / width)
+    logs = np.log10(np.maximum(kl.ravel(), 10.0**low))
+    at = np.clip(np.floor((logs - low) / width), 0, bins - 1).astype(np.int64)
+    return KLProfile(
+        positions=tuple(float(run.mean()) for run in runs),
+        histogram=tuple(np.bincount(at, minlength=bins).tolist()),
+    )
+
+
 def quality(figures: TokenFigures) -> Quality:
     """Summarize the tokens of complete chunks.
 

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from pytest_kvquant.errors import ResultError
 from pytest_kvquant.numerics.gates import Gate
-from pytest_kvquant.numerics.metrics import Quality
+from pytest_kvquant.numerics.metrics import KLProfile, Quality
 
 SCHEMA = "pytest-kvquant/1"
 
@@ -154,6 +156,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     quality: QualitySection | None = None
     per_chunk: dict[str, tuple[float, ...]] = {}
     """Figures per chunk: ``kl``, ``ln_ppl``, ``tail``, ``flips``, ``top1``."""
+    profile: KLProfile | None = None
+    """KL over the position in the chunk, and its distribution, by the prefill path."""
     digest: str | None = None
     """Hash of all scored logits: equal digests are bit-identical logits."""
     message: str | None = None
@@ -181,6 +185,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     settings: Shape
     reference: ReferenceRecord
     cells: tuple[Cell, ...]
+    invocation: tuple[str, ...] = ()
+    """The options as typed, without those that choose cells and outputs."""
     schema: str = SCHEMA
     seconds: float = 0.0
     """Wall time from the first preparation to the last verdict."""
@@ -189,3 +195,34 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 def encode(result: Result) -> bytes:
     """The result as indented JSON (non-finite numbers as null)."""
     return msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n"
+
+
+def decode(data: bytes, name: str) -> Result:
+    """Read what :func:`encode` wrote.
+
+    Args:
+        name: what to call the data in a complaint.
+
+    Raises:
+        ResultError: not a result, or of another version of the schema.
+    """
+    try:
+        result = msgspec.json.decode(data, type=Result)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ResultError(f"{name} is not a result of pytest-kvquant: {error}.") from None
+    if result.schema != SCHEMA:
+        raise ResultError(f"{name} is of schema '{result.schema}'; this version reads '{SCHEMA}'.")
+    return result
+
+
+def read(path: Path) -> Result:
+    """Read a file that ``--kv-json`` wrote.
+
+    Raises:
+        ResultError: no such file, or not a result.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ResultError(f"{path} cannot be read: {error.strerror}.") from None
+    return decode(data, str(path))
