@@ -30,12 +30,12 @@ class Pair(NamedTuple):
         Raises:
             SettingsError: not two type names with a slash between them.
         """
-        k, slash, v = text.strip().partition("/")
-        if not (k and slash and v) or "/" in v:
+        k, slash, v = text.partition("/")
+        if not (k.strip() and slash and v.strip()) or "/" in v:
             raise SettingsError(
                 f"'{text}' is not a pair of cache types: write K/V, for example q8_0/q4_0."
             )
-        return cls(k, v)
+        return cls(k.strip(), v.strip())
 
 
 REFERENCE = Pair("f16", "f16")
@@ -49,14 +49,15 @@ def plan_pairs(types: Sequence[str], pairs: Sequence[str], skip: Sequence[str]) 
     """The cells of a run, in a stable order, ``f16/f16`` first.
 
     ``pairs`` replaces the product of ``types``; ``skip`` takes cells away by pattern; the
-    reference is always a cell, because it is the self-check of the run.
+    reference is always a cell, because it is the self-check of the run. A skip pattern is written
+    for a whole matrix: beside ``pairs`` it may match nothing.
 
     Raises:
-        SettingsError: a malformed pair, or a skip pattern that matches nothing.
+        SettingsError: a malformed pair, or a skip pattern that matches nothing of the product.
     """
     wanted = [Pair.parse(pair) for pair in pairs] or list(_product(types or DEFAULT_TYPES))
     for pattern in skip:
-        if not any(pair.matches(pattern) for pair in wanted):
+        if not pairs and not any(pair.matches(pattern) for pair in wanted):
             raise SettingsError(f"--kv-skip {pattern} matches no cell of this run; remove it.")
     kept = [pair for pair in wanted if not any(pair.matches(pattern) for pattern in skip)]
     return list(dict.fromkeys([REFERENCE, *kept]))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,13 @@ from pytest_kvquant.options import FLAG, INT, LIST, NUMBER, OPTIONS, Option
 CONFIG_NAME = "kvquant.toml"
 TABLES = ("budgets", "environment")
 """Keys of the configuration file that are tables, not twins of an option."""
+
+
+_SHARES = ("kl_tail", "top1_flips")
+"""Budgets that are shares of tokens."""
+
+_INT32 = ("ctx", "batch", "ubatch", "threads", "chunks", "gpu_layers")
+"""What llama.cpp takes as an int32."""
 
 
 class BudgetOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -31,12 +39,18 @@ class BudgetOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Most |ln PPL ratio|; two-sided."""
     top1_flips: float | None = None
     """Most share of decisive flips of the argmax."""
+    decode_kl_mean: float | None = None
+    """Most mean KL by the decode path, nats per token."""
+    trajectory: float | None = None
+    """Least share of a greedy continuation that agrees with f16's."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise ValueError(f"budget {name} = {value} must be a number from 0 up")
+            if value is not None and name in _SHARES and value > 1:
+                raise ValueError(f"budget {name} = {value} is a share: it must not exceed 1")
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -70,6 +84,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         for name in ("ctx", "batch", "ubatch", "timeout", "store_limit"):
             _require(getattr(self, name) > 0, name, "must be above zero")
         _require(self.chunks is None or self.chunks > 0, "chunks", "must be above zero")
+        for name in ("timeout", "store_limit"):
+            _require(math.isfinite(getattr(self, name)), name, "must be a finite number")
+        for name in _INT32:
+            _require((getattr(self, name) or 0) < 1 << 31, name, "must be below 2^31")
         _require(self.ctx >= 8, "ctx", "must be at least 8 tokens")
         _require(self.threads is None or self.threads > 0, "threads", "must be above zero")
         _require(self.gpu_layers >= -1, "gpu-layers", "must be -1 (all) or a number of layers")
@@ -123,7 +141,7 @@ def _require(condition: bool, name: str, rule: str) -> None:
 def _decode_path(kind: type, value: object) -> object:
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise NotImplementedError(kind)
+    raise TypeError(f"a path is written as a string, not as {value!r}")
 
 
 def _read_file(config: Path | None, root: Path) -> tuple[Path | None, dict[str, Any]]:
@@ -134,9 +152,11 @@ def _read_file(config: Path | None, root: Path) -> tuple[Path | None, dict[str, 
     if (found := root / CONFIG_NAME).is_file():
         return found, _load_toml(found)
     if (found := root / "pyproject.toml").is_file():
-        table = _load_toml(found).get("tool", {}).get("kvquant")
-        if table is not None:
-            return found, table
+        tool = _load_toml(found).get("tool", {})
+        if isinstance(tool, dict) and "kvquant" in tool:
+            if not isinstance(tool["kvquant"], dict):
+                raise SettingsError(f"{found}: tool.kvquant must be a table.")
+            return found, tool["kvquant"]
     return None, {}
 
 
@@ -146,6 +166,8 @@ def _load_toml(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}.") from None
 
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
 
 def _from_file(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Keys as the file spells them (``gpu-layers``) to field names; paths relative to the file."""
@@ -154,15 +176,29 @@ def _from_file(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     for key, value in table.items():
         if key in TABLES:
             values[key] = value
+            if key == "budgets" and isinstance(value, dict):
+                _check_budgets(value, path)
         elif key in by_key:
             values[by_key[key].field] = _anchor(by_key[key], value, path.parent)
         else:
-            nearest = difflib.get_close_matches(key, [*by_key, *TABLES], n=1, cutoff=0.0)
-            raise SettingsError(f"{path}: unknown key '{key}'; did you mean '{nearest[0]}'?")
+            raise _unknown(key, [*by_key, *TABLES], path)
     return values
 
 
 def _anchor(option: Option, value: object, folder: Path) -> object:
+def _check_budgets(tables: Mapping[str, Any], path: Path) -> None:
+    known = BudgetOverride.__struct_fields__
+    for pattern, table in tables.items():
+        for key in table if isinstance(table, dict) else ():
+            if key not in known:
+                raise _unknown(key, known, path, f' in [budgets."{pattern}"]')
+
+
+def _unknown(key: str, known: Sequence[str], path: Path, where: str = "") -> SettingsError:
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+    return SettingsError(f"{path}: unknown key '{key}'{where}; did you mean '{nearest}'?")
+
+
     if option.metavar in {"PATH", "DIR"} and isinstance(value, str):
         return str(folder / Path(value).expanduser())
     return value
