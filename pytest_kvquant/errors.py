@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-CellVerdict = Literal["crashed", "timeout", "out-of-memory", "unsupported"]
+CellVerdict = Literal["crashed", "timeout", "out-of-memory", "unsupported", "no-reference"]
 """DESIGN's words for a cell that could not be measured honestly."""
 
 
@@ -66,3 +66,9 @@ class CellUnsupported(CellError):
     """The library refuses this pair on this model."""
 
     verdict: CellVerdict = "unsupported"
+
+
+class CellWithoutReference(CellError):
+    """The f16 logits that the cell is compared with cannot be stored or read."""
+
+    verdict: CellVerdict = "no-reference"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +17,13 @@ import numpy.typing as npt
 
 from pytest_kvquant.budgets import Budgets
 from pytest_kvquant.engine.client import Engine, Shape, Worker
+from pytest_kvquant.errors import CellError, CellWithoutReference
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics import gates
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.gates import Gate, Rules
 from pytest_kvquant.numerics.kernels import compare_rows
-from pytest_kvquant.reference import Reference
+from pytest_kvquant.reference import Reference, StoreError
 
 I32 = npt.NDArray[np.int32]
 
@@ -77,13 +79,12 @@ class ReferenceSource:
         """See that the chunks of a range are stored and intact.
 
         Raises:
-            CellError: the worker that computes them dies.
-            StoreError: they cannot be stored.
+            CellError: the worker that computes them dies, or they cannot be stored.
         """
         if start in self._place:
             return
         groups = self._task.groups(start, stop)
-        with self._reference.exclusively():
+        with _as_cell_error(), self._reference.exclusively():
             if absent := [groups[number] for number in self._reference.missing(groups)]:
                 self._reference.make_room(absent)
                 self._compute(absent)
@@ -93,7 +94,8 @@ class ReferenceSource:
     def rows(self, chunk: int, first: int, count: int) -> npt.NDArray[np.float32]:
         """Scored logits of a chunk that was ensured, shape ``(count, vocabulary)``."""
         group, within = self._place[chunk]
-        return self._reference.rows(group, within, first, count)
+        with _as_cell_error():
+            return self._reference.rows(group, within, first, count)
 
     def _compute(self, groups: list[I32]) -> None:
         task = self._task
@@ -111,6 +113,17 @@ def measure(
     worker: Worker,
     task: Task,
     source: ReferenceSource,
+@contextmanager
+def _as_cell_error() -> Iterator[None]:
+    """Without a reference this cell has no figures; the run goes on."""
+    try:
+        yield
+    except StoreError as error:
+        raise CellWithoutReference(str(error)) from None
+    except CellError as error:
+        raise type(error)(f"The f16 reference: {error}", log=error.log) from None
+
+
     budgets: Budgets,
     *,
     tie_band: float,

@@ -226,6 +226,7 @@ class Session:
         )
         identity = {
             "model": self.model.fingerprint,
+            "corpus": [self.corpus.fingerprint, self.settings.order, self.settings.seed],
             "gpu_layers": self.task.gpu_layers,
             "shape": msgspec.to_builtins(self.task.shape),
             "library": self.library.hash,

@@ -18,7 +18,8 @@ SCHEMA = "pytest-kvquant/1"
 
 Verdict = Literal[
     "pass", "fail", "inconclusive",
-    "crashed", "timeout", "out-of-memory", "unsupported", "non-finite",
+    "crashed", "timeout", "out-of-memory", "unsupported", "no-reference", "non-finite",
+    "substituted", "aliased", "inactive",
 ]  # fmt: skip
 
 
