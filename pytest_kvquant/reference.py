@@ -13,15 +13,16 @@ import os
 import shutil
 import struct
 import tempfile
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pytest_kvquant.errors import RunRefused
 
@@ -31,6 +32,10 @@ F32 = npt.NDArray[np.float32]
 _TRAILER = struct.Struct("<8sIQ")
 _MAGIC = b"kvqref01"
 _GB = 1e9
+_ASIDE = ".writing-"
+"""Files under way; what a killed run left of them goes when the next one holds the lock."""
+_USE = "use-"
+"""Files that are locked while a run uses the folder they lie in."""
 
 
 class StoreError(RunRefused):
@@ -77,43 +82,55 @@ class ReferenceStore:
         """
         text = json.dumps(identity, sort_keys=True)
         folder = self.root / hashlib.sha256(text.encode()).hexdigest()[:24]
-        with _said(self.root):
+        with _said(self.root), self._exclusively():
             folder.mkdir(exist_ok=True)
             (folder / "identity.json").write_text(text, encoding="utf-8")
-        return Reference(self, folder, rows, vocabulary)
+            _in_use(folder)  # sweeps the marks of runs that are gone
+            return Reference(self, folder, rows, vocabulary)
 
     def make_room(self, size: int, keep: Path) -> None:
-        """Delete other references, oldest use first, until ``size`` more bytes are allowed.
+        """Delete references that no run uses, oldest use first, until ``size`` more bytes fit.
 
         Raises:
             StoreError: more is needed than the limit or the disk allows.
         """
-        sizes = {folder: _size(folder) for folder in self.root.iterdir() if folder.is_dir()}
-        by_age = sorted((folder for folder in sizes if folder != keep), key=_last_use)
-        while sum(sizes.values()) + size > self.limit and by_age:
-            oldest = by_age.pop(0)
-            shutil.rmtree(oldest, ignore_errors=True)
-            del sizes[oldest]
-        total = sum(sizes.values()) + size
-        if total > self.limit:
+        with _said(self.root), self._exclusively():
+            sizes = {folder: _size(folder) for folder in self.root.iterdir() if folder.is_dir()}
+            by_age = sorted((folder for folder in sizes if folder != keep), key=_last_use)
+            for oldest in by_age:
+                if sum(sizes.values()) + size <= self.limit:
+                    break
+                if not _in_use(oldest):
+                    shutil.rmtree(oldest, ignore_errors=True)
+                    del sizes[oldest]
+            free = shutil.disk_usage(self.root).free
+        own = sizes.pop(keep, 0) + size
+        others = sum(sizes.values())
+        if own + others > self.limit:
+            used = f" while other runs use {others / _GB:.2g} GB there" if others else ""
             raise StoreError(
-                f"The f16 reference needs {total / _GB:.2f} GB, more than --kv-store-limit "
+                f"The f16 reference needs {own / _GB:.2g} GB{used}, more than --kv-store-limit "
                 f"{self.limit / _GB:g} GB; raise it, or lower --kv-chunks or --kv-scored."
             )
-        free = shutil.disk_usage(self.root).free
         if size > free:
             raise StoreError(
-                f"The f16 reference needs {size / _GB:.2f} GB and {self.root} has "
-                f"{free / _GB:.2f} GB free; choose another folder with --kv-store, or lower "
+                f"The f16 reference needs {size / _GB:.2g} GB and {self.root} has "
+                f"{free / _GB:.2g} GB free; choose another folder with --kv-store, or lower "
                 "--kv-chunks or --kv-scored."
             )
 
+    def _exclusively(self) -> FileLock:
+        """The lock under which references are taken into use and deleted."""
+        return FileLock(self.root / "lock")
+
 
 class Reference:
-    """Logits of the reference, by group of chunks."""
+    """Logits of the reference, by group of chunks. While it lives, no run deletes its files."""
 
     def __init__(self, store: ReferenceStore, folder: Path, rows: int, vocabulary: int) -> None:
         self._store, self._folder = store, folder
+        self._use = FileLock(folder / f"{_USE}{uuid.uuid4().hex}")
+        self._use.acquire()
         self._rows, self._vocabulary = rows, vocabulary
         self._checked: set[Path] = set()
         self.usage = Usage()
@@ -121,8 +138,15 @@ class Reference:
     @contextmanager
     def exclusively(self) -> Iterator[None]:
         """Hold the lock of this reference: another run waits, then finds what this one stored."""
-        with FileLock(self._folder / "lock"):
+        lock = FileLock(self._folder / "lock")
+        with _said(self._folder):
+            lock.acquire()
+        try:
+            for left_over in self._folder.glob(f"{_ASIDE}*"):
+                left_over.unlink(missing_ok=True)
             yield
+        finally:
+            lock.release()
 
     def missing(self, groups: Iterable[I32]) -> list[int]:
         """Numbers of the groups that are not stored or are damaged; counts what is there."""
@@ -155,7 +179,7 @@ class Reference:
         """Store the logits of a group, block by block; nothing is visible until all are in."""
         path = self._path(group)
         with _said(self._folder):
-            handle, name = tempfile.mkstemp(dir=self._folder, prefix=".writing-")
+            handle, name = tempfile.mkstemp(dir=self._folder, prefix=_ASIDE)
             try:
                 with os.fdopen(handle, "wb") as file:
                     writer = GroupWriter(file)
@@ -176,7 +200,13 @@ class Reference:
         """
         offset = (within * self._rows + first) * self._vocabulary * 4
         shape = (count, self._vocabulary)
-        return np.memmap(self._path(group), np.float32, "r", offset=offset, shape=shape)
+        try:
+            return np.memmap(self._path(group), np.float32, "r", offset=offset, shape=shape)
+        except (OSError, ValueError):
+            raise StoreError(
+                f"The f16 reference in {self._folder} vanished or was cut while it was in use; "
+                "run again."
+            ) from None
 
     def _path(self, group: I32) -> Path:
         return self._folder / f"{hashlib.sha256(group.tobytes()).hexdigest()[:24]}.f32"
@@ -186,14 +216,13 @@ class Reference:
             return False
         expected = chunks * self._rows * self._vocabulary * 4
         checksum, left = 0, expected
-        with path.open("rb") as file:
+        with suppress(OSError), path.open("rb") as file:
             while left and (part := file.read(min(left, 1 << 22))):
                 checksum = zlib.crc32(part, checksum)
                 left -= len(part)
-            trailer = file.read()
-        if left == 0 and trailer == _TRAILER.pack(_MAGIC, checksum, expected):
-            os.utime(path.parent)
-            return True
+            if left == 0 and file.read() == _TRAILER.pack(_MAGIC, checksum, expected):
+                os.utime(path.parent)
+                return True
         self.usage.damaged += chunks
         return False
 
@@ -225,7 +254,23 @@ def _said(folder: Path) -> Iterator[None]:
 
 
 def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.iterdir())
+    """Bytes in a folder; other runs may add and rename files meanwhile."""
+    size = 0
+    for file in folder.iterdir():
+        with suppress(FileNotFoundError):
+            size += file.stat().st_size
+    return size
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether a living process uses a folder; removes the marks of dead ones."""
+    for path in folder.glob(f"{_USE}*"):
+        try:
+            with FileLock(path, timeout=0):
+                path.unlink(missing_ok=True)
+        except Timeout:
+            return True
+    return False
 
 
 def _last_use(folder: Path) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.options import FLAG, INT, LIST, NUMBER, OPTIONS, Option
 from pytest_kvquant.settings import TABLES, Settings, resolve
@@ -134,7 +135,7 @@ class TestRefusals:
     )  # fmt: skip
     def test_an_unknown_key_names_the_nearest(self, text: str, nearest: str, folder: Path) -> None:
         (folder / "kvquant.toml").write_text(text)
-        key = text.split()[0]
+        key = text.split(maxsplit=1)[0]
         with pytest.raises(
             SettingsError, match=rf"kvquant\.toml: unknown key '{key}'; did you mean '{nearest}"
         ) as caught:
