@@ -1,25 +1,4 @@
-"""What every test of the project shares: pytester, the big material, a store of its own."""
+"""Nothing: the fixtures of the project's own tests are in tests/conftest.py.
 
-from __future__ import annotations
-
-from pathlib import Path
-
-import pytest
-
-pytest_plugins = ["pytester"]
-
-SHARED = Path(__file__).resolve().parent.parent / "shared"
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder with the larger models and corpora, beside the repository."""
-    if not SHARED.is_dir():
-        pytest.skip("the larger models and corpora (../shared) are not here")
-    return SHARED
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep references of tests out of the user's cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+This file marks the repository's root for pytest, which puts it on the import path.
+"""

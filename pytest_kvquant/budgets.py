@@ -14,8 +14,8 @@ from pytest_kvquant.settings import BudgetOverride
 DEFAULTS = Path(__file__).parent / "data" / "budgets.toml"
 
 
-class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The most that the figures of one pair may be."""
+class BatchedBudgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The most that the figures of the prefill path may be."""
 
     kl_mean: float
     """Mean KL, nats per token."""
@@ -29,7 +29,30 @@ class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Share of decisive flips of the argmax."""
 
 
-IDENTICAL = Budgets(kl_mean=0.0, kl_tail=0.0, kl_tail_over=0.0, ln_ppl=0.0, top1_flips=0.0)
+class Budgets(BatchedBudgets, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The most that the figures of one pair may be."""
+
+    decode_kl_mean: float
+    """Mean KL by the decode path, nats; where no table says, twice ``kl_mean``: fewer tokens."""
+    trajectory: float
+    """Least share of a greedy continuation that agrees with f16's."""
+
+    @property
+    def batched(self) -> BatchedBudgets:
+        """Those of the prefill path alone."""
+        names = BatchedBudgets.__struct_fields__
+        return BatchedBudgets(**{name: getattr(self, name) for name in names})
+
+
+IDENTICAL = Budgets(
+    kl_mean=0.0,
+    kl_tail=0.0,
+    kl_tail_over=0.0,
+    ln_ppl=0.0,
+    top1_flips=0.0,
+    decode_kl_mean=0.0,
+    trajectory=1.0,
+)
 """``f16/f16`` against itself, batched alike: nothing may differ."""
 
 
@@ -55,6 +78,7 @@ def resolve_budgets(
         if pair.matches(pattern):
             given = msgspec.to_builtins(override)
             values |= {name: value for name, value in given.items() if value is not None}
+    values.setdefault("decode_kl_mean", 2 * values["kl_mean"])
     return msgspec.convert(values, Budgets)
 
 

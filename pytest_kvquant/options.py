@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-TEXT, INT, NUMBER, LIST, FLAG = "text", "int", "number", "list", "flag"
-"""How a command-line word becomes a value: as it is, whole number, number, comma list, switch."""
+TEXT, INT, NUMBER, LIST, INTS, FLAG = "text", "int", "number", "list", "ints", "flag"
+"""How a command-line word becomes a value: as it is, whole number, number, comma list of either,
+switch."""
 
 
 class Option(NamedTuple):
@@ -68,9 +69,20 @@ OPTIONS: tuple[Option, ...] = (
     Option("gpu-layers", INT, "N", "layers on the GPU (default: all)"),
     Option("batch", INT, "N", "logical batch, n_batch (default: 2048)"),
     Option("ubatch", INT, "N", "physical batch, n_ubatch (default: 512)"),
+    Option("decode", INT, "N", "tokens per cell scored one at a time (default: 128; 0: none)"),
+    Option("trajectory", INT, "N", "tokens of each greedy continuation (default: 16; 0: none)"),
+    Option("speed", TEXT, "ON", "time every pair against f16 (default: on)", choices=("on", "off")),
+    Option("depths", INTS, "N,…", "depths to time at (default: by profile; embedded model: 0)"),
+    Option("pp", INT, "N", "tokens of the prefill test (default: 512; embedded model: 32)"),
+    Option("tg", INT, "N", "tokens of the decode test (default: 128; embedded model: 16)"),
+    Option("rounds", INT, "N", "most rounds of a speed test (default: 24; quick: 9)"),
+    Option("sample", NUMBER, "SECONDS", "time of a speed sample (default: 0.5; embedded: 0.015)"),
+    Option("speed-baseline", TEXT, "PATH", "result of an earlier run, for absolute speed floors"),
+    Option("memory-limit", NUMBER, "GB", "most memory for caches (default: what is free)"),
     Option("timeout", NUMBER, "SECONDS", "longest silence of a worker (default: 600)"),
     Option("store", TEXT, "DIR", "where f16 references are kept (default: the user's cache)"),
     Option("store-limit", NUMBER, "GB", "most that the store may hold (default: 20)"),
     Option("json", TEXT, "PATH", "write the whole result here"),
+    Option("evidence", TEXT, "DIR", "keep the per-token figures of each cell here, for a replay"),
 )
 """In the order of the README. ``--kv-matrix`` and ``--kv-config`` stand apart: no TOML twin."""

@@ -20,8 +20,10 @@ import numpy.typing as npt
 import platformdirs
 import psutil
 
-from pytest_kvquant import __version__, evidence_file, quality
+from pytest_kvquant import __version__, cell, checks, evidence_file, paths, quality
 from pytest_kvquant.budgets import Budgets, resolve_budgets, unused_patterns
+from pytest_kvquant.cell import GATES_PER_CELL, Ground
+from pytest_kvquant.control import Control, measure_control
 from pytest_kvquant.corpus import cut_chunks, read_corpus
 from pytest_kvquant.engine.client import Engine, Shape, Worker
 from pytest_kvquant.engine.environment import scrub
@@ -36,8 +38,6 @@ from pytest_kvquant.matrix import Pair, plan_pairs
 from pytest_kvquant.model import Model, read_model
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.gates import Gate, Rules, holm_exit
-from pytest_kvquant.numerics.metrics import kl_profile
-from pytest_kvquant.numerics.metrics import quality as quality_figures
 from pytest_kvquant.reference import Reference, ReferenceStore
 from pytest_kvquant.report import result as records
 from pytest_kvquant.settings import Settings
@@ -52,8 +52,6 @@ PROFILES = {
     "nightly": Rules(cap=128, census=True),
 }
 """Most chunks, and whether what is open at that point is then decided by the plain mean."""
-
-GATES_PER_CELL = 4
 
 
 class Observer(Protocol):
@@ -113,6 +111,7 @@ class Session:
         self.invocation: list[str] = []
         """Options as typed, for the command that repeats one cell."""
         self._cells: dict[Pair, records.Cell] = {}
+        self._control: Control | CellError | None = None
 
     def measure(self, pair: Pair) -> records.Cell:
         """The record of a cell, measured now if it has not been.
@@ -133,7 +132,7 @@ class Session:
 
         Holm over every gated figure of the run; a cell not measured yet speaks for nothing.
         """
-        owned = [(cell, gate) for cell in self._cells for gate in self._cells[cell].gates]
+        owned = [(one, gate) for one in self._cells for gate in self._cells[one].gates]
         unmeasured = GATES_PER_CELL * (len(self.selected) - len(self._cells))
         kept = holm_exit([gate for _, gate in owned], unmeasured=max(0, unmeasured))
         return (pair, gate) in [one for one, keep in zip(owned, kept, strict=True) if keep]
@@ -167,7 +166,8 @@ class Session:
                 damaged=usage.damaged,
                 decode_seconds=self.source.decode_seconds,
             ),
-            cells=tuple(self._judged(pair) for pair in self.pairs if pair in self._cells),
+            floor=self._control.floor if isinstance(self._control, Control) else None,
+            cells=tuple(self.checked(pair) for pair in self.pairs if pair in self._cells),
             invocation=tuple(self.invocation),
             seconds=time.perf_counter() - self._begun,
         )
@@ -236,33 +236,56 @@ class Session:
         return store.open(identity, rows=self.task.shape.scored, vocabulary=self.task.vocabulary)
 
     def _measure(self, pair: Pair) -> records.Cell:
-        budgets, task = self.budgets(pair), self.task
         number = self.selected.index(pair) + 1 if pair in self.selected else 0
 
         def on_chunk(done: int) -> None:
-            self._observer.cell(pair, number, len(self.selected), done, len(task.chunks))
+            cap = len(self.task.chunks)
+            self._observer.cell(pair, number, len(self.selected), done, cap)
 
-        begun = time.perf_counter()
         on_chunk(0)
         try:
-            with Worker(self.engine) as worker:
-                task.open_cell(worker, pair)
-                evidence = quality.measure(
-                    worker,
-                    task,
-                    self.source,
-                    budgets,
-                    tie_band=0.0,
-                    figures_in_run=GATES_PER_CELL * len(self.selected),
-                    on_chunk=on_chunk,
-                )
+            control = self.control()
         except CellError as error:
             return records.Cell(
-                pair=str(pair), verdict=error.verdict, message=str(error), log=error.log
+                pair=str(pair),
+                verdict=error.verdict,
+                message=f"f16/f16, which every cell is compared with, failed: {error}",
+                log=error.log,
             )
-        timing = records.Timing(wall=time.perf_counter() - begun, decode=worker.decode_seconds)
-        self._keep(pair, evidence, budgets)
-        return _record(pair, evidence, budgets, task, timing)
+        ground = Ground(
+            self.task, self.source, control, self.model, self.library, len(self.selected)
+        )
+        budgets = self.budgets(pair)
+        measured = cell.measure(pair, budgets, self._expected(pair), ground, on_chunk)
+        if measured.evidence is not None:
+            self._keep(pair, measured.evidence, budgets)
+        return measured.cell
+
+    def control(self) -> Control:
+        """f16 by every path, measured once.
+
+        Raises:
+            CellError: it cannot be measured; tried once, told every time.
+        """
+        if self._control is None:
+            plan = paths.plan(
+                self.task.chunks,
+                decode_tokens=self.settings.decode,
+                trajectory_tokens=self.settings.trajectory,
+                sequences=self.task.shape.sequences,
+            )
+            try:
+                self._control = measure_control(self.task, plan, self.source)
+            except CellError as error:
+                self._control = error
+        if isinstance(self._control, CellError):
+            raise self._control
+        return self._control
+
+    def _expected(self, pair: Pair) -> str | None:
+        """What the configuration says that this pair is substituted by."""
+        entry = self.settings.expect.get(str(pair))
+        return entry.substituted if entry is not None else None
 
     def _keep(self, pair: Pair, evidence: Evidence, budgets: Budgets) -> None:
         """Write the per-token figures where they were asked for."""
@@ -285,24 +308,34 @@ class Session:
             library_hash=self.library.hash,
             device=self.library.device,
             environment=self.environment.added,
-            budgets=budgets,
+            budgets=budgets.batched,
             rules=task.rules,
             tie_band=evidence.tie_band,
             figures_in_run=GATES_PER_CELL * len(self.selected),
-            digest=evidence.digest(),
+            digests=evidence.digests(),
             plugin=__version__,
         )
         evidence_file.write(self.settings.evidence, conditions, evidence)
 
-    def _judged(self, pair: Pair) -> records.Cell:
-        """The cell with the failing gates that the whole matrix does not keep named."""
-        cell = self._cells[pair]
-        failing = [gate for gate in cell.gates if gate.verdict == "fail"]
+    def checked(self, pair: Pair) -> records.Cell:
+        """The record of a cell in the light of the whole matrix.
+
+        Failing gates that may be chance among so many are named in ``alone``; a cell that is
+        bit-identical to another one with another census is ``aliased``.
+        """
+        own = self._cells[pair]
+        failing = [gate for gate in own.gates if gate.verdict == "fail"]
         alone = tuple(gate.name for gate in failing if not self.stands(pair, gate))
-        if not alone:
-            return cell
-        verdict: records.Verdict = "fail" if len(alone) < len(failing) else "inconclusive"
-        return msgspec.structs.replace(cell, verdict=verdict, alone=alone)
+        verdict = own.verdict
+        if alone and len(alone) == len(failing) and verdict == "fail":
+            facts = any(check.verdict == "fail" for check in own.checks)
+            verdict = "fail" if facts else "inconclusive"
+        found = own.checks
+        if own.gates:
+            distinct = checks.check_distinct(cell.twins(own, list(self._cells.values())))
+            found = (*found, distinct)
+            verdict = "aliased" if distinct.verdict == "fail" else verdict
+        return msgspec.structs.replace(own, verdict=verdict, alone=alone, checks=found)
 
     def _environment_record(self) -> records.EnvironmentRecord:
         return records.EnvironmentRecord(
@@ -330,43 +363,6 @@ class Session:
             early=task.rules.early,
             strict=settings.strict,
         )
-
-
-def _record(
-    pair: Pair,
-    evidence: Evidence,
-    budgets: Budgets,
-    task: quality.Task,
-    timing: records.Timing,
-) -> records.Cell:
-    if (place := evidence.first_non_finite()) is not None:
-        chunk, row = place
-        return records.Cell(
-            pair=str(pair),
-            verdict="non-finite",
-            message=f"Logits of chunk {chunk}, scored token {row}, hold a NaN or an infinity.",
-            timing=timing,
-        )
-    judged = quality.judge(evidence, budgets, task.rules)
-    return records.Cell(
-        pair=str(pair),
-        verdict=_worst(judged),
-        gates=judged,
-        quality=records.QualitySection(prefill=quality_figures(evidence.tokens())),
-        per_chunk={
-            name: tuple(values.tolist()) for name, values in evidence.per_chunk()._asdict().items()
-        },
-        profile=kl_profile(evidence.tokens().kl),
-        digest=evidence.digest(),
-        timing=timing,
-    )
-
-
-def _worst(judged: Iterable[Gate]) -> records.Verdict:
-    verdicts = {gate.verdict for gate in judged}
-    if "fail" in verdicts:
-        return "fail"
-    return "inconclusive" if "inconclusive" in verdicts else "pass"
 
 
 def _identify(worker: Worker, engine: Engine) -> records.Library:

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import msgspec
 
 from pytest_kvquant.errors import SettingsError
-from pytest_kvquant.options import FLAG, INT, LIST, NUMBER, OPTIONS, Option
+from pytest_kvquant.options import FLAG, INT, INTS, LIST, NUMBER, OPTIONS, Option
 
 CONFIG_NAME = "kvquant.toml"
-TABLES = ("budgets", "environment")
+TABLES = ("budgets", "floors", "environment", "expect")
 """Keys of the configuration file that are tables, not twins of an option."""
 
 
@@ -53,6 +53,38 @@ class BudgetOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
                 raise ValueError(f"budget {name} = {value} is a share: it must not exceed 1")
 
 
+class FloorOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What ``[floors."K/V @ dN"]`` may say; a figure left out keeps its default."""
+
+    pp: float | None = None
+    """Least prefill speed over that of f16/f16."""
+    tg: float | None = None
+    """Least decode speed over that of f16/f16."""
+    fall: float | None = None
+    """Most that the ratio may fall from one depth to the next, as a share of it."""
+    stored: float | None = None
+    """Least share of the stored speed of the same hardware."""
+    compression: float | None = None
+    """Least bytes per token of f16/f16 over those of the pair."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"floor {name} = {value} must be a number above 0")
+        if self.fall is not None and self.fall >= 1:
+            raise ValueError(f"floor fall = {self.fall} is a share: it must be below 1")
+
+
+class Expect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What ``[expect."K/V"]`` may say: known behaviour that must then really happen."""
+
+    substituted: str | None = None
+    """The pair, as ``K/V``, that the library makes of this one."""
+    cliff: Literal["pp", "tg", "both"] | None = None
+    """The paths on which this pair is known to be off the fast path."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything a run depends on. Field names are the options' names with underscores."""
 
@@ -72,23 +104,44 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     batch: int = 2048
     ubatch: int = 512
     timeout: float = 600.0
+    decode: int = 128
+    trajectory: int = 16
     profile: Literal["quick", "pr", "nightly"] = "pr"
     strict: bool = False
     store: Path | None = None
     store_limit: float = 20.0
     json: Path | None = None
+    evidence: Path | None = None
+    speed: Literal["on", "off"] = "on"
+    depths: tuple[int, ...] | None = None
+    pp: int | None = None
+    tg: int | None = None
+    rounds: int | None = None
+    sample: float | None = None
+    speed_baseline: Path | None = None
+    memory_limit: float | None = None
     budgets: dict[str, BudgetOverride] = {}
+    floors: dict[str, FloorOverride] = {}
     environment: dict[str, str] = {}
+    expect: dict[str, Expect] = {}
 
     def __post_init__(self) -> None:
         for name in ("ctx", "batch", "ubatch", "timeout", "store_limit"):
             _require(getattr(self, name) > 0, name, "must be above zero")
-        _require(self.chunks is None or self.chunks > 0, "chunks", "must be above zero")
         for name in ("timeout", "store_limit"):
             _require(math.isfinite(getattr(self, name)), name, "must be a finite number")
         for name in _INT32:
             _require((getattr(self, name) or 0) < 1 << 31, name, "must be below 2^31")
+        _require(self.chunks is None or self.chunks > 0, "chunks", "must be above zero")
         _require(self.ctx >= 8, "ctx", "must be at least 8 tokens")
+        for name in ("rounds", "sample", "memory_limit"):
+            value = getattr(self, name)
+            _require(value is None or 0 < value < math.inf, name, "must be above zero")
+        for name in ("pp", "tg"):
+            _require((getattr(self, name) or 0) >= 0, name, "must not be negative")
+        if self.depths is not None:
+            _require(bool(self.depths), "depths", "needs at least one depth")
+            _require(min(self.depths, default=0) >= 0, "depths", "must not be negative")
         _require(self.threads is None or self.threads > 0, "threads", "must be above zero")
         _require(self.gpu_layers >= -1, "gpu-layers", "must be -1 (all) or a number of layers")
         _require(self.seed >= 0, "seed", "must not be negative")
@@ -165,9 +218,9 @@ def _load_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}.") from None
-
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
+
 
 def _from_file(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Keys as the file spells them (``gpu-layers``) to field names; paths relative to the file."""
@@ -175,9 +228,9 @@ def _from_file(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key in TABLES:
-            values[key] = value
             if key == "budgets" and isinstance(value, dict):
                 _check_budgets(value, path)
+            values[key] = value
         elif key in by_key:
             values[by_key[key].field] = _anchor(by_key[key], value, path.parent)
         else:
@@ -185,7 +238,6 @@ def _from_file(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return values
 
 
-def _anchor(option: Option, value: object, folder: Path) -> object:
 def _check_budgets(tables: Mapping[str, Any], path: Path) -> None:
     known = BudgetOverride.__struct_fields__
     for pattern, table in tables.items():
@@ -199,6 +251,7 @@ def _unknown(key: str, known: Sequence[str], path: Path, where: str = "") -> Set
     return SettingsError(f"{path}: unknown key '{key}'{where}; did you mean '{nearest}'?")
 
 
+def _anchor(option: Option, value: object, folder: Path) -> object:
     if option.metavar in {"PATH", "DIR"} and isinstance(value, str):
         return str(folder / Path(value).expanduser())
     return value
@@ -208,6 +261,8 @@ def _parse_word(option: Option, word: str) -> object:
     try:
         if option.kind == INT:
             return int(word)
+        if option.kind == INTS:
+            return [int(item) for item in word.split(",") if item.strip()]
         if option.kind == NUMBER:
             return float(word)
     except ValueError:

@@ -54,11 +54,14 @@ class CellQuality:
         """Pass, fail or skip by the verdict of one gate.
 
         Args:
-            name: ``kl_mean``, ``kl_tail``, ``ln_ppl_ratio`` or ``top1_flips``.
+            name: ``kl_mean``, ``kl_tail``, ``ln_ppl_ratio``, ``top1_flips`` or
+                ``decode_kl_mean``.
         """
         __tracebackhide__ = True
         self.require_measured()
-        gate = next(gate for gate in self.cell.gates if gate.name == name)
+        gate = next((gate for gate in self.cell.gates if gate.name == name), None)
+        if gate is None:
+            pytest.skip(f"{name} was switched off")
         self._node.user_properties.append((f"kv_{name}", gate.figure))
         if gate.verdict == "pass":
             return
@@ -71,6 +74,23 @@ class CellQuality:
                 "the run it may be chance"
             )
         pytest.fail(text, pytrace=False)
+
+    def check_fact(self, name: str) -> None:
+        """Pass, fail or skip by one check of what the cell is and whether its paths agree.
+
+        Args:
+            name: see :class:`pytest_kvquant.report.result.Check`.
+        """
+        __tracebackhide__ = True
+        self.require_measured()
+        cell = self._session.checked(self._pair)
+        check = next((check for check in cell.checks if check.name == name), None)
+        if check is None:
+            pytest.skip(f"{name} was switched off")
+        if check.verdict == "fail":
+            pytest.fail(f"{self._pair}: {check.text}\n{self._conditions()}", pytrace=False)
+        if check.verdict != "pass":
+            pytest.skip(f"{self._pair}: {check.text}")
 
     def _conditions(self) -> str:
         session = self._session

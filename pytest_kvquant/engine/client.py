@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from pytest_kvquant.engine.census import Census, from_data
 from pytest_kvquant.engine.environment import Environment
 from pytest_kvquant.engine.protocol import Channel, Closed, Message, Ring, Silent
 from pytest_kvquant.errors import (
@@ -30,6 +31,7 @@ from pytest_kvquant.errors import (
 from pytest_kvquant.matrix import Pair
 
 PACKAGE_ROOT = Path(__file__).parents[2]
+LOG_BYTES = 1 << 18
 LOG_LINES = 12
 """Lines of the library's log that a verdict quotes."""
 
@@ -85,6 +87,8 @@ class Worker:
         self.timeout = engine.timeout
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
         self._ring: Ring | None = None
+        self.chosen: list[list[int]] = []
+        """Tokens that each greedy step of the last script chose."""
         self.decode_seconds = 0.0
         """Time that the worker spent inside ``llama_decode`` so far."""
         ours, theirs = socket.socketpair()
@@ -130,6 +134,7 @@ class Worker:
 
     def open(self, pair: Pair, shape: Shape) -> dict[str, Any]:
         """Make the context of a cell."""
+        self._pair = pair
         return self._ask(
             "open",
             answer="opened",
@@ -141,6 +146,10 @@ class Worker:
             ubatch=shape.ubatch,
             threads=shape.threads,
         ).fields
+
+    def reopen(self, shape: Shape) -> None:
+        """Make the context of the same cell again, in another shape."""
+        self.open(self._pair, shape)
 
     def score(
         self,
@@ -187,13 +196,43 @@ class Worker:
                 self._send("stop")
         self.decode_seconds += message.fields["decode_ns"] / 1e9
 
+    def census(self) -> Census:
+        """What the cache of the opened cell holds."""
+        return from_data(self._ask("census").fields)
+
+    def play(
+        self, steps: Sequence[Sequence[Any]], vocabulary: int, *, rows: int
+    ) -> Iterator[Rows]:
+        """Logits of a script of cache operations, in order; ``chunk`` is the step's number.
+
+        Args:
+            steps: see :mod:`pytest_kvquant.engine.script`.
+            rows: most rows of logits that one step makes.
+
+        Yields:
+            Blocks, each valid until the next is asked for. Afterwards ``chosen`` has the tokens
+            of each greedy step.
+        """
+        ring = self._share(rows, vocabulary)
+        self._send("play", steps=steps)
+        while (message := self._receive()).name != "played":
+            if message.name != "rows":
+                continue
+            fields = message.fields
+            logits = ring.slot(fields["slot"])[: fields["rows"]]
+            yield Rows(fields["chunk"], fields["first"], logits)
+            self._send("free", slot=fields["slot"])
+        self.chosen = message.fields["chosen"]
+        self.decode_seconds += message.fields["decode_ns"] / 1e9
+
     def log(self, lines: int = LOG_LINES) -> str:
         """The last lines that the library printed."""
-        return "\n".join(self._log_text().splitlines()[-lines:])
+        return "\n".join(self.log_text().splitlines()[-lines:])
 
-    def _log_text(self) -> str:
+    def log_text(self) -> str:
+        """What the library printed, as far as it is kept (its end)."""
         size = os.fstat(self._log.fileno()).st_size
-        tail = os.pread(self._log.fileno(), 1 << 16, max(0, size - (1 << 16)))
+        tail = os.pread(self._log.fileno(), LOG_BYTES, max(0, size - LOG_BYTES))
         return tail.decode("utf-8", errors="replace")
 
     def _share(self, rows: int, vocabulary: int) -> Ring:
@@ -236,7 +275,7 @@ class Worker:
         return message
 
     def _refusal(self, message: str) -> CellError:
-        complaints = [line for line in self._log_text().splitlines() if _COMPLAINT.search(line)]
+        complaints = [line for line in self.log_text().splitlines() if _COMPLAINT.search(line)]
         reason = complaints[-1].strip() if complaints else "its log gives no reason"
         if any(_NO_MEMORY.search(line) for line in complaints):
             return CellOutOfMemory(f"{message}: out of memory ({reason}).", log=self.log())

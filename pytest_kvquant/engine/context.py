@@ -64,6 +64,11 @@ class Model:
         self._keep_alive()
         return True
 
+    @property
+    def bos_or_zero(self) -> int:
+        """A token that every model has."""
+        return max(self.bos, 0)
+
     def tokenize(self, text: bytes) -> I32:
         """All tokens of a text, BOS first where the model wants one; shape ``(n,)``."""
         room = len(text) + 8

@@ -8,6 +8,11 @@ from typing import NamedTuple
 TOGGLES = ("LLAMA_", "GGML_", "TURBO_")
 """Prefixes of variables that llama.cpp builds read; FIELD lists what each family changes."""
 
+PATIENCE = {"OMP_WAIT_POLICY": "passive"}
+"""Threads of the library sleep while they wait, unless the shell says otherwise: the parent
+compares on the same cores while the worker decodes, and spinning threads make both up to ten times
+slower on a busy machine. Logits do not depend on it; timings do (:meth:`Environment.for_timing`)."""
+
 
 class Environment(NamedTuple):
     """What a worker starts with, and how it came about."""
@@ -16,11 +21,22 @@ class Environment(NamedTuple):
     dropped: dict[str, str]
     """Toggles that stood in the shell and were left out."""
     added: dict[str, str]
-    """Toggles that the configuration set."""
+    """What the configuration set, and the plugin for its own needs."""
+
+    def for_timing(self) -> Environment:
+        """The same without what the plugin added: what a user's own run would have."""
+        own = {name for name, value in PATIENCE.items() if self.added.get(name) == value}
+        return Environment(
+            {name: value for name, value in self.variables.items() if name not in own},
+            self.dropped,
+            {name: value for name, value in self.added.items() if name not in own},
+        )
 
 
 def scrub(shell: Mapping[str, str], configured: Mapping[str, str]) -> Environment:
-    """The shell's variables without the toggles, with those that the configuration sets."""
+    """The shell's variables without the toggles, with those that are set on purpose."""
     dropped = {name: value for name, value in sorted(shell.items()) if name.startswith(TOGGLES)}
     kept = {name: value for name, value in shell.items() if name not in dropped}
-    return Environment({**kept, **configured}, dropped, dict(configured))
+    patience = {name: value for name, value in PATIENCE.items() if name not in kept}
+    added = {**patience, **configured}
+    return Environment({**kept, **added}, dropped, added)

@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from pytest_kvquant.engine import scoring
+from pytest_kvquant.engine import census, scoring
 from pytest_kvquant.engine.context import Context, DecodeFailed, Model, Refused
 from pytest_kvquant.engine.library import BadLibrary, Library
 from pytest_kvquant.engine.protocol import Channel, Closed, Message, Ring
+from pytest_kvquant.engine.timing import TimingMessages
+from pytest_kvquant.engine.script import Player
 
 HOOK = "KVQUANT_WORKER_HOOK"
 """A Python file that is run with the worker's modules before the first message: the tests plant
@@ -31,14 +33,14 @@ FLOW = ("free", "stop")
 """Messages that steer a scoring under way; one that comes late means nothing any more."""
 
 
-class Worker:
+class Worker(TimingMessages):
     """Answers one message after another; each ``on_<name>`` method is one message's meaning."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.library: Library
         self.model: Model
-        self.context: Context
+        self.context: Context | None = None
         self.ring: Ring | None = None
         self.free: list[int] = []
         self.stopped = False
@@ -80,9 +82,38 @@ class Worker:
         self.channel.send("tokens", self.model.tokenize(message.payload).tobytes())
 
     def on_open(self, message: Message) -> None:
-        """Make the context of the cell."""
+        """Make the context of the cell, in the place of an earlier one."""
+        if self.context is not None:
+            self.context.close()
         self.context = Context(self.model, **message.fields)
         self.channel.send("opened", batch=self.context.batch, ubatch=self.context.ubatch)
+
+    def on_census(self, _message: Message) -> None:
+        """Say what the cache holds, layer by layer, read from a short sequence."""
+        context, llama = self._open_context(), self.library.llama
+        context.clear()
+        sizes = []
+        for position in range(2):
+            one = np.ones(1, np.int32)
+            context.decode(self.model.bos_or_zero * one, position * one, 0 * one, 0 * one)
+            state = census.sequence_state(llama, context.pointer)
+            sizes.append(len(state))
+        windowed = llama.llama_model_n_swa(self.model.pointer) > 0
+        found = census.read(state, self.library.types, window=windowed)
+        if found.problem is not None:
+            grown = census.growth((1, 2), (sizes[0], sizes[1]))
+            found = found._replace(bytes_per_token=grown)
+        self.channel.send("census", **found.as_data())
+
+    def on_play(self, message: Message) -> None:
+        """Play a script of cache operations; see :mod:`pytest_kvquant.engine.script`."""
+        context = self._open_context()
+        before = context.decode_ns
+        player = Player(context, lambda *block: self._hand_over(scoring.Scored(*block)))
+        player.play(message.fields["steps"])
+        self.channel.send(
+            "played", chosen=player.chosen, decode_ns=context.decode_ns - before
+        )
 
     def on_ring(self, message: Message) -> None:
         """Map the shared memory."""
@@ -100,16 +131,21 @@ class Worker:
         if self.model.add_bos:
             chunks = scoring.with_bos(chunks, self.model.bos)
         self.stopped = False
-        before = self.context.decode_ns
+        context = self._open_context()
+        before = context.decode_ns
         done = 0
         while done < len(chunks) and not self._told_to_stop():
             group = chunks[done : done + fields["sequences"]]
             for block in scoring.score_group(
-                self.context, group, fields["first"] + done, fields["scored"]
+                context, group, fields["first"] + done, fields["scored"]
             ):
                 self._hand_over(block)
             done += len(group)
-        self.channel.send("scored", chunks=done, decode_ns=self.context.decode_ns - before)
+        self.channel.send("scored", chunks=done, decode_ns=context.decode_ns - before)
+
+    def _open_context(self) -> Context:
+        assert self.context is not None
+        return self.context
 
     def _hand_over(self, block: scoring.Scored) -> None:
         ring = self.ring

@@ -77,11 +77,11 @@ class Evidence:
         bad = np.argwhere(~np.isfinite(self.columns.kl))
         return (int(bad[0][0]), int(bad[0][1])) if len(bad) else None
 
-    def digest(self) -> str:
-        """One hash of all logits of the cell, 16 hex digits; equal logits have equal hashes."""
-        rows = self.tokens().digest.ravel()
-        weights = 2 * np.arange(rows.size, dtype=np.uint64) + np.uint64(1)
-        return f"{int((rows * weights).sum(dtype=np.uint64)):016x}"
+    def digests(self) -> tuple[str, ...]:
+        """A hash of the logits of each complete chunk; equal logits have equal hashes."""
+        rows = self.tokens().digest
+        weights = 2 * np.arange(self.scored, dtype=np.uint64) + np.uint64(1)
+        return tuple(f"{int(one):016x}" for one in (rows * weights).sum(axis=1, dtype=np.uint64))
 
     def _summarize(self, chunk: int) -> ChunkFigures:
         seen = TokenFigures._make(column[chunk] for column in self.columns)

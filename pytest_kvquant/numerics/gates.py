@@ -29,7 +29,7 @@ import numpy.typing as npt
 from pytest_kvquant.numerics import stats
 from pytest_kvquant.numerics.stats import FloatArray, Interval
 
-GateName = Literal["kl_mean", "kl_tail", "ln_ppl_ratio", "top1_flips"]
+GateName = Literal["kl_mean", "kl_tail", "ln_ppl_ratio", "top1_flips", "decode_kl_mean"]
 Verdict = Literal["pass", "fail", "inconclusive"]
 Unit = Literal["nats", "share", "ln ratio"]
 
@@ -47,6 +47,7 @@ _TITLES: dict[GateName, str] = {
     "kl_tail": "KL tail",
     "ln_ppl_ratio": "ln PPL ratio",
     "top1_flips": "decisive top-1 flips",
+    "decode_kl_mean": "mean KL by the decode path",
 }
 _ENDINGS: dict[Verdict, str] = {
     "pass": "passes",

@@ -134,15 +134,89 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QualitySection(msgspec.Struct, frozen=True, kw_only=True):
-    """Quality by path; ``prefill`` is the batched one."""
+    """Quality by path: many tokens at once, and one at a time, each against f16 the same way."""
 
     prefill: Quality
+    decode: Quality | None = None
+    """By the decode path, on fewer tokens."""
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """A fact about a cell: what it is, where it ran, whether its paths agree."""
+
+    name: str
+    """``types``, ``placement``, ``measurable``, ``active``, ``distinct``, ``shapes``, ``restore``
+    or ``trajectory``."""
+    verdict: str
+    """``pass``, ``fail``, or ``inconclusive`` where the library does not tell."""
+    text: str
+    figure: float | None = None
+    limit: float | None = None
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a cell ran, as the library's log says."""
+
+    kv_buffers: dict[str, float]
+    """MiB of KV cache by device."""
+    graph_splits: int | None
+    """How often a graph changes device; ``None`` where the library does not tell."""
+
+
+class Layer(msgspec.Struct, frozen=True, kw_only=True):
+    """The effective types of one layer of the cache, and its bytes per token."""
+
+    k: str
+    v: str | None
+    k_row: int
+    v_row: int
+
+
+class CensusRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the cache really holds, read from its own serialized state."""
+
+    layers: tuple[Layer, ...]
+    bytes_per_token: float | None
+    """Exact where the layout is understood; from the growth of the state otherwise."""
+    expected_bytes_per_token: int
+    """By the model's geometry and ggml's block sizes."""
+    compression: float
+    """Expected bytes per token of f16/f16 over those of this pair."""
+    kind: str
+    """``agree``, ``padded``, ``substituted``, ``differs`` or ``unreadable``."""
+    text: str
+
+
+class NoiseFloor(msgspec.Struct, frozen=True, kw_only=True):
+    """What f16 shows against f16 in another n_ubatch and with another number of threads."""
+
+    kl: float
+    """Mean KL, nats."""
+    ubatch: int
+    threads: int
+    tie_band: float
+    """Logits: twice the 99.9 % quantile of the change of the top-1/top-2 margin."""
+    shapes: dict[str, float]
+    """Mean KL between batch shapes, by shape."""
+
+
+class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
+    """Greedy continuations of a cell against those of f16."""
+
+    tokens: int
+    """Tokens of each continuation."""
+    first_divergence: tuple[int, ...]
+    """Per prompt, the number of tokens before the first difference."""
+    agreement: float
+    """Mean share of a continuation before its first difference, 0..1."""
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds: the cell's wall time, and what of it the worker spent inside ``llama_decode``."""
 
     wall: float
+    prefill: float
+    """Of the wall time, until the prefill quality was decided."""
     decode: float
 
 
@@ -159,8 +233,15 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """Figures per chunk: ``kl``, ``ln_ppl``, ``tail``, ``flips``, ``top1``."""
     profile: KLProfile | None = None
     """KL over the position in the chunk, and its distribution, by the prefill path."""
-    digest: str | None = None
-    """Hash of all scored logits: equal digests are bit-identical logits."""
+    digests: tuple[str, ...] = ()
+    """Hash of the scored logits of each chunk: equal digests are bit-identical logits."""
+    checks: tuple[Check, ...] = ()
+    """What the cell is, where it ran, whether its paths agree."""
+    census: CensusRecord | None = None
+    placement: Placement | None = None
+    trajectory: Trajectory | None = None
+    shapes: dict[str, float] = {}
+    """Mean KL between batch shapes of this cell, by shape."""
     message: str | None = None
     """What happened, where the cell could not be measured."""
     log: str | None = None
@@ -185,6 +266,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     corpus: CorpusRecord
     settings: Shape
     reference: ReferenceRecord
+    floor: NoiseFloor | None
+    """What f16 shows against itself; ``None`` before the first cell was measured."""
     cells: tuple[Cell, ...]
     invocation: tuple[str, ...] = ()
     """The options as typed, without those that choose cells and outputs."""

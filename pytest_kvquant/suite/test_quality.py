@@ -5,11 +5,6 @@ from __future__ import annotations
 from pytest_kvquant.verdicts import CellQuality
 
 
-def test_measured(kv_quality: CellQuality) -> None:
-    """The pair was measured: no crash, no hang, every logit a number."""
-    kv_quality.require_measured()
-
-
 def test_kl_divergence(kv_quality: CellQuality) -> None:
     """Mean KL(f16 ‖ pair) is within its budget."""
     kv_quality.check("kl_mean")

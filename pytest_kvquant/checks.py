@@ -1,0 +1,189 @@
+"""Figures → checks: what a cell is, where it ran, and whether its paths agree with each other.
+
+A gate weighs chance; a check states a fact about this cell on this build. Pure: data in, data out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from pytest_kvquant.geometry import Explanation
+from pytest_kvquant.matrix import Pair
+from pytest_kvquant.report.result import Check, Placement
+
+FLOOR_FACTOR = 10.0
+"""A figure within this many times what f16 shows is noise."""
+
+BUDGET_SHARE = 0.1
+"""Two shapes of one cell may differ by this share of its KL budget: a rounding that falls the
+other way moves a quantized value by a whole step, which f16 does not know."""
+
+
+def placement(log: str) -> Placement:
+    """Where the KV cache lies and how often the graph changes device, as the library's log says.
+
+    The lines are llama.cpp's own (``llama_kv_cache: CPU KV buffer size = 2.00 MiB``,
+    ``graph splits = 2``); what it does not print stays unknown.
+    """
+    buffers: dict[str, float] = {}
+    for device, size in re.findall(r"(\S+) KV buffer size\s*=\s*([\d.]+) MiB", log):
+        buffers[device] = buffers.get(device, 0.0) + float(size)
+    splits = re.findall(r"graph splits = (\d+)", log)
+    return Placement(kv_buffers=buffers, graph_splits=int(splits[-1]) if splits else None)
+
+
+def check_placement(found: Placement, gpus: Iterable[str], gpu_layers: int) -> Check:
+    """Asked for a GPU, the KV cache must not be on the CPU."""
+    wanted = list(gpus) if gpu_layers != 0 else []
+    where = ", ".join(f"{device} {size:g} MiB" for device, size in found.kv_buffers.items())
+    splits = f"; {found.graph_splits} graph splits" if found.graph_splits is not None else ""
+    if not found.kv_buffers:
+        return _check("placement", "inconclusive", "the library does not say where the cache lies")
+    on_cpu = [device for device in found.kv_buffers if device.startswith("CPU")]
+    if wanted and on_cpu and gpu_layers < 0:
+        return _check(
+            "placement",
+            "fail",
+            f"the KV cache is on the CPU ({where}) although this build has {', '.join(wanted)}; "
+            "was the device lost, or did its kernels fail to compile? (--kv-gpu-layers 0 asks "
+            "for the CPU)",
+        )
+    return _check("placement", "pass", f"KV cache on {where}{splits}")
+
+
+def check_types(explanation: Explanation, effective: str, expected: str | None, log: str) -> Check:
+    """The cache holds what was asked for, or exactly what the configuration expects instead.
+
+    Args:
+        effective: the pair that the cache really holds, ``mixed`` where layers differ.
+        expected: ``[expect."K/V"] substituted`` of this pair, if any.
+        log: the library's log; a line of it that speaks of the change is quoted.
+    """
+    if expected is not None:
+        if explanation.kind == "substituted" and effective == expected:
+            return _check("types", "pass", f"runs as {effective}, as [expect] says")
+        return _check(
+            "types",
+            "fail",
+            f"[expect] says that it runs as {expected}, and it runs as {effective}: "
+            "correct or remove the entry",
+        )
+    if explanation.kind == "substituted":
+        lines = [line.strip() for line in log.splitlines() if _SPEAKS_OF_CHANGE.search(line)]
+        quoted = f"; the library says: {lines[-1]}" if lines else "; the library's log is silent"
+        return _check("types", "fail", f"{explanation.text}{quoted}")
+    if explanation.kind == "differs":
+        return _check("types", "fail", explanation.text)
+    verdict = "inconclusive" if explanation.kind == "unreadable" else "pass"
+    return _check("types", verdict, explanation.text)
+
+
+_SPEAKS_OF_CHANGE = re.compile(r"upgrading|auto-asymmetric|Boundary V|fall(ing)? ?back|instead of")
+
+
+def check_shapes(
+    kl: Mapping[str, float], control: Mapping[str, float], budget: float
+) -> tuple[Check, Check]:
+    """The same tokens in another batch shape, and after save and restore, give the same logits.
+
+    Args:
+        kl: mean KL between shapes of the cell, by shape; ``restored`` is the one after restore.
+        control: the same of f16.
+        budget: the cell's budget for mean KL.
+    """
+    limits = {
+        name: max(FLOOR_FACTOR * control.get(name, 0.0), BUDGET_SHARE * budget) for name in kl
+    }
+    # NaN is a disagreement: hence not (kl <= limit).
+    wrong = [name for name in kl if name != "restored" and not kl[name] <= limits[name]]
+    worst = max(
+        (name for name in kl if name != "restored"), key=lambda name: kl[name], default=None
+    )
+    shapes = _check(
+        "shapes",
+        "fail" if wrong else "pass",
+        _disagreement(wrong, kl, limits) if wrong else "every batch shape gives the same logits",
+        figure=kl[worst] if worst else None,
+        limit=limits[worst] if worst else None,
+    )
+    same = kl["restored"] <= limits["restored"]
+    restore = _check(
+        "restore",
+        "pass" if same else "fail",
+        "a saved and restored sequence goes on as if uninterrupted"
+        if same
+        else f"after save and restore the logits differ by KL {kl['restored']:.2g}, allowed are "
+        f"{limits['restored']:.2g}: the serialized state is not the whole cache",
+        figure=kl["restored"],
+        limit=limits["restored"],
+    )
+    return shapes, restore
+
+
+def check_trajectory(agreement: float, floor: float, first: Iterable[int]) -> Check:
+    """Greedy text agrees with f16's for long enough."""
+    places = ", ".join(map(str, first))
+    return _check(
+        "trajectory",
+        "pass" if agreement >= floor else "fail",
+        f"greedy text agrees for {agreement:.0%} of its length (first difference after "
+        f"{places} tokens); the floor is {floor:.0%}",
+        figure=agreement,
+        limit=floor,
+    )
+
+
+def check_measurable(budget: float, floor: float) -> Check:
+    """The budget is large enough to be told from the machine's noise."""
+    least = FLOOR_FACTOR * floor
+    measurable = budget == 0.0 or budget >= least
+    return _check(
+        "measurable",
+        "pass" if measurable else "fail",
+        f"the noise floor is KL {floor:.2g}"
+        if measurable
+        else f"a budget of KL {budget:g} is not measurable here: f16 against itself shows "
+        f"{floor:.2g}, and a budget takes {FLOOR_FACTOR:g} times that ({least:.2g})",
+        figure=budget,
+        limit=least,
+    )
+
+
+def check_active(pair: Pair, quantized: bool, kl: float, floor: float) -> Check:
+    """A quantized cell shows more than noise: else the quantization is off."""
+    off = quantized and kl <= floor
+    return _check(
+        "active",
+        "fail" if off else "pass",
+        f"{pair} is quantized, and its KL {kl:.2g} is at the noise floor ({floor:.2g}): "
+        "the cache seems not to be quantized at all"
+        if off
+        else f"KL {kl:.3g} over a floor of {floor:.2g}",
+        figure=kl,
+        limit=floor,
+    )
+
+
+def check_distinct(twins: Iterable[str]) -> Check:
+    """No other cell with another census has the very same logits."""
+    names = ", ".join(twins)
+    return _check(
+        "distinct",
+        "fail" if names else "pass",
+        f"bit-identical logits to {names}, although the caches hold other types: one of them is "
+        "not what its name says"
+        if names
+        else "no other cell has the same logits",
+    )
+
+
+def _disagreement(wrong: list[str], kl: Mapping[str, float], limits: Mapping[str, float]) -> str:
+    parts = [f"{name}: KL {kl[name]:.2g}, allowed {limits[name]:.2g}" for name in wrong]
+    return f"the same tokens give other logits in another batch shape ({'; '.join(parts)})"
+
+
+def _check(
+    name: str, verdict: str, text: str, *, figure: float | None = None, limit: float | None = None
+) -> Check:
+    return Check(name=name, verdict=verdict, text=text, figure=figure, limit=limit)
