@@ -14,7 +14,7 @@ from pytest_kvquant.budgets import Budgets
 from pytest_kvquant.control import Control, all_shapes
 from pytest_kvquant.engine.client import Worker
 from pytest_kvquant.errors import CellError
-from pytest_kvquant.matrix import Pair
+from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.model import Model
 from pytest_kvquant.numerics import gates
 from pytest_kvquant.numerics.evidence import Evidence
@@ -118,12 +118,20 @@ def _identify(
         kind=explanation.kind,
         text=explanation.text,
     )
+    if explanation.kind == "differs" and not _geometry_known(ground, types):
+        explanation = explanation._replace(kind="unreadable")
     gpus = [device.name for device in ground.library.devices if device.gpu]
     found = (
         checks.check_types(explanation, effective_pair(record), expected, log),
         checks.check_placement(placed, gpus, ground.task.gpu_layers),
     )
     return msgspec.structs.replace(cell, census=record, placement=placed, checks=found)
+
+
+def _geometry_known(ground: Ground, types: geometry.Types) -> bool:
+    """Whether f16/f16 is as the header says: else it is the header that is not understood."""
+    expectation = geometry.expect(ground.model, REFERENCE, types)
+    return geometry.explain(ground.control.census, expectation, types).kind == "agree"
 
 
 def effective_pair(census: records.CensusRecord) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant import paths
+from pytest_kvquant.engine.census import Census
 from pytest_kvquant.engine.client import Worker
 from pytest_kvquant.matrix import REFERENCE
 from pytest_kvquant.numerics.kernels import compare_rows
@@ -28,6 +29,7 @@ class Control(NamedTuple):
     """The side measurements of f16."""
 
     plan: paths.Plan
+    census: Census
     decode: F32
     """Logits of the decode path, shape ``(rows, vocabulary)``."""
     chosen: list[list[int]]
@@ -43,6 +45,7 @@ def measure_control(task: Task, plan: paths.Plan, source: ReferenceSource) -> Co
     """
     with Worker(task.engine) as worker:
         task.open_cell(worker, REFERENCE)
+        census = worker.census()
         kept = paths.Logits(plan.decoded.size, task.vocabulary)
         for row, logits in paths.decode_rows(worker, plan, task.vocabulary):
             kept.rows[row : row + len(logits)] = logits
@@ -51,7 +54,7 @@ def measure_control(task: Task, plan: paths.Plan, source: ReferenceSource) -> Co
         chosen = worker.chosen
         shapes = all_shapes(worker, task, plan)
         floor = _noise_floor(worker, task, source, shapes)
-        return Control(plan, kept.rows, chosen, floor, worker.decode_seconds)
+        return Control(plan, census, kept.rows, chosen, floor, worker.decode_seconds)
 
 
 def all_shapes(worker: Worker, task: Task, plan: paths.Plan) -> dict[str, float]:

@@ -38,10 +38,14 @@ def read_model(path: Path) -> Model:
         ModelError: missing, empty, not GGUF, truncated, or not a text-generating model.
     """
     if not path.is_file():
-        raise ModelError(f"The model {path} does not exist; give a GGUF file with --kv-model.")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ModelError(f"The model {path} {what}; give a GGUF file with --kv-model.")
     size = path.stat().st_size
-    with path.open("rb") as file:
-        magic = file.read(4)
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ModelError(f"The model {path} cannot be read: {error.strerror}.") from None
     if magic != b"GGUF":
         what = "is empty" if size == 0 else f"is not a GGUF file (it starts with {magic!r})"
         raise ModelError(f"The model {path} {what}; give a GGUF file with --kv-model.")
@@ -154,7 +158,7 @@ def _describe(path: Path, size: int, architecture: str, fields: dict[str, Any]) 
         n_layer=n_layer,
         n_embd=n_embd,
         n_head=heads,
-        n_head_kv=n_head_kv,
+        n_head_kv=_with_cache(n_head_kv, architecture, fields),
         head_dim_k=number("attention.key_length", head_dim),
         head_dim_v=number("attention.value_length", head_dim),
         causal=causal,
@@ -171,6 +175,36 @@ def _per_layer(value: Any, n_layer: int) -> tuple[int, ...]:
     if isinstance(value, list):
         return tuple(int(item) for item in value)
     return (int(value),) * n_layer
+
+
+def _with_cache(
+    n_head_kv: tuple[int, ...], architecture: str, fields: dict[str, Any]
+) -> tuple[int, ...]:
+    """KV heads per layer, 0 where the layer has no KV cache of its own.
+
+    As llama.cpp loads it: recurrent layers are listed, or every layer but each
+    ``full_attention_interval``-th is one; the last layers may predict further tokens or share the
+    cache of an earlier one.
+    """
+    count = len(n_head_kv)
+    recurrent = fields.get(f"{architecture}.attention.recurrent_layers")
+    interval = fields.get(f"{architecture}.full_attention_interval")
+    if interval is None and architecture in _LINEAR_ATTENTION:
+        interval = 4
+    if isinstance(recurrent, list):
+        without = {layer for layer, flag in enumerate(recurrent) if flag}
+    elif interval:
+        without = {layer for layer in range(count) if (layer + 1) % int(interval)}
+    else:
+        without = set()
+    for key in ("nextn_predict_layers", "attention.shared_kv_layers"):
+        last = int(fields.get(f"{architecture}.{key}", 0) or 0)
+        without |= set(range(count - last, count))
+    return tuple(0 if layer in without else heads for layer, heads in enumerate(n_head_kv))
+
+
+_LINEAR_ATTENTION = frozenset({"qwen3next", "qwen35", "qwen35moe"})
+"""Hybrid architectures whose header may leave the interval out; llama.cpp then takes 4."""
 
 
 def _text(fields: dict[str, Any], key: str, path: Path) -> str:

@@ -41,6 +41,7 @@ from pytest_kvquant.numerics.gates import Gate, Rules, holm_exit
 from pytest_kvquant.reference import Reference, ReferenceStore
 from pytest_kvquant.report import result as records
 from pytest_kvquant.settings import Settings
+from pytest_kvquant.speed_run import SpeedRun
 
 DATA = Path(__file__).parent / "data"
 EMBEDDED_MODEL = DATA / "kvq-mini-6m.q8_0.gguf"
@@ -90,7 +91,7 @@ class Session:
         self.corpus = read_corpus(settings.corpus or EMBEDDED_CORPUS)
         self.environment = scrub(shell, settings.environment)
         self.engine = Engine(
-            directory=_library_directory(settings, shell),
+            directory=library_directory(settings, shell),
             environment=self.environment,
             timeout=settings.timeout,
         )
@@ -103,6 +104,14 @@ class Session:
         self.task, self._chunk_numbers = self._plan_task(tokens, vocabulary)
         self.source = quality.ReferenceSource(
             self.task, self._open_store(), self._observer.reference
+        )
+        self.speed = SpeedRun(
+            settings,
+            self.model,
+            self.library,
+            self.engine,
+            threads=self.task.shape.threads,
+            note=observer.note,
         )
         self.selected = self.pairs
         """Cells of this run that tests ask for, in order."""
@@ -168,6 +177,8 @@ class Session:
             ),
             floor=self._control.floor if isinstance(self._control, Control) else None,
             cells=tuple(self.checked(pair) for pair in self.pairs if pair in self._cells),
+            speed=self.speed.cells(self.pairs),
+            hardware=self.speed.hardware if self.speed.on else None,
             invocation=tuple(self.invocation),
             seconds=time.perf_counter() - self._begun,
         )
@@ -392,7 +403,7 @@ def _check_types(pairs: Iterable[Pair], library: records.Library) -> None:
         )
 
 
-def _library_directory(settings: Settings, shell: dict[str, str]) -> str | None:
+def library_directory(settings: Settings, shell: dict[str, str]) -> str | None:
     """``--kv-lib``, else where ``LLAMA_CPP_LIB_PATH`` points the bindings, else their own."""
     if settings.lib is not None:
         return str(settings.lib)

@@ -266,7 +266,7 @@ class Worker:
                 log=self.log(),
             ) from None
         if message.name == "refused":
-            raise self._refusal(message.fields["message"])
+            raise self._refusal(**message.fields)
         if message.name == "failed":
             raise CellCrashed(
                 f"The worker failed: {message.fields['kind']}: {message.fields['message']}.",
@@ -274,7 +274,9 @@ class Worker:
             )
         return message
 
-    def _refusal(self, message: str) -> CellError:
+    def _refusal(self, kind: str, message: str) -> CellError:
+        if kind == "BadLibrary":  # says everything itself
+            return CellUnsupported(message, log=self.log())
         complaints = [line for line in self.log_text().splitlines() if _COMPLAINT.search(line)]
         reason = complaints[-1].strip() if complaints else "its log gives no reason"
         if any(_NO_MEMORY.search(line) for line in complaints):

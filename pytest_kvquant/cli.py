@@ -1,0 +1,62 @@
+"""The console script ``kvquant``; ``python -m pytest_kvquant`` is the same.
+
+Each command is a function that takes the parsed arguments and returns the exit code; what it needs
+is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_kvquant.errors import KVQuantError
+from pytest_kvquant.options import FLAG, OPTIONS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code, or 2 with one line for what cannot work."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        code: int = parsed.run(parsed)
+    except KVQuantError as error:
+        print(f"kvquant {parsed.command}: {error}", file=sys.stderr)
+        return 2
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kvquant", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    doctor = commands.add_parser(
+        "doctor", help="say what a run would use, and what is wrong with it"
+    )
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    _add_run_options(doctor)
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The plugin's own options, so that a command line can be taken over as it is."""
+    parser.add_argument("--kv-config", metavar="PATH", help="configuration file (kvquant.toml)")
+    for option in OPTIONS:
+        if option.kind == FLAG:
+            parser.add_argument(option.flag, dest=option.dest, action="store_const", const="on")
+        else:
+            parser.add_argument(
+                option.flag, dest=option.dest, metavar=option.metavar, help=option.help
+            )
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    import os
+
+    from pytest_kvquant import doctor
+
+    typed = {option.field: getattr(parsed, option.dest) for option in OPTIONS}
+    config = Path(parsed.kv_config) if parsed.kv_config else None
+    report = doctor.examine(typed, config=config, root=Path.cwd(), shell=dict(os.environ))
+    print(doctor.as_json(report) if parsed.json else doctor.as_text(report))
+    return 0 if report.healthy else 1
