@@ -15,12 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant.budgets import Budgets
+from pytest_kvquant.budgets import BatchedBudgets, Budgets
 from pytest_kvquant.engine.client import Engine, Shape, Worker
 from pytest_kvquant.errors import CellError, CellWithoutReference
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics import gates
-from pytest_kvquant.numerics.evidence import Evidence
+from pytest_kvquant.numerics.evidence import ChunkFigures, Evidence
 from pytest_kvquant.numerics.gates import Gate, Rules
 from pytest_kvquant.numerics.kernels import compare_rows
 from pytest_kvquant.reference import Reference, StoreError
@@ -92,7 +92,11 @@ class ReferenceSource:
         self._place |= dict(zip(range(start, stop), places, strict=True))
 
     def rows(self, chunk: int, first: int, count: int) -> npt.NDArray[np.float32]:
-        """Scored logits of a chunk that was ensured, shape ``(count, vocabulary)``."""
+        """Scored logits of a chunk that was ensured, shape ``(count, vocabulary)``.
+
+        Raises:
+            CellError: they are gone.
+        """
         group, within = self._place[chunk]
         with _as_cell_error():
             return self._reference.rows(group, within, first, count)
@@ -109,10 +113,6 @@ class ReferenceSource:
             self.decode_seconds += worker.decode_seconds
 
 
-def measure(
-    worker: Worker,
-    task: Task,
-    source: ReferenceSource,
 @contextmanager
 def _as_cell_error() -> Iterator[None]:
     """Without a reference this cell has no figures; the run goes on."""
@@ -124,6 +124,10 @@ def _as_cell_error() -> Iterator[None]:
         raise type(error)(f"The f16 reference: {error}", log=error.log) from None
 
 
+def measure(
+    worker: Worker,
+    task: Task,
+    source: ReferenceSource,
     budgets: Budgets,
     *,
     tie_band: float,
@@ -167,8 +171,13 @@ def _as_cell_error() -> Iterator[None]:
 
 def judge(evidence: Evidence, budgets: Budgets, rules: Rules) -> tuple[Gate, ...]:
     """The gates of a cell on the evidence so far, in the order of the report."""
-    seen = evidence.per_chunk()
-    tokens = evidence.scored
+    return judge_figures(evidence.per_chunk(), evidence.scored, budgets, rules)
+
+
+def judge_figures(
+    seen: ChunkFigures, tokens: int, budgets: BatchedBudgets, rules: Rules
+) -> tuple[Gate, ...]:
+    """The gates of a cell from its figures per chunk, of ``tokens`` scored tokens each."""
     return (
         gates.judge_kl_mean(seen.kl, budgets.kl_mean, rules),
         gates.judge_kl_tail(

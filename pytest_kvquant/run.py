@@ -48,7 +48,7 @@ def _typed_options(config: pytest.Config, file: str | None) -> list[str]:
     words = ["--kv-config", file] if file else []
     for option in OPTIONS:
         value = config.getoption(option.dest)
-        if value is None or option.field in ("pairs", "types", "skip", "json"):
+        if value is None or option.field in ("pairs", "types", "skip", "json", "evidence"):
             continue
         words += [option.flag] if option.kind == "flag" else [option.flag, value]
     return words
