@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-CellVerdict = Literal["crashed", "timeout", "out-of-memory", "unsupported", "no-reference"]
+CellVerdict = Literal[
+    "crashed", "timeout", "out-of-memory", "unsupported", "no-reference", "substituted"
+]
 """DESIGN's words for a cell that could not be measured honestly."""
 
 
@@ -72,3 +74,9 @@ class CellWithoutReference(CellError):
     """The f16 logits that the cell is compared with cannot be stored or read."""
 
     verdict: CellVerdict = "no-reference"
+
+
+class CellSubstituted(CellError):
+    """The cache holds other types than were asked for."""
+
+    verdict: CellVerdict = "substituted"

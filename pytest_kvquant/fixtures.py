@@ -9,6 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_kvquant.matrix import Pair
     from pytest_kvquant.session import Session
+    from pytest_kvquant.speed_verdicts import CellSpeed
     from pytest_kvquant.verdicts import CellQuality
 
 SESSION: pytest.StashKey[Session] = pytest.StashKey()
@@ -38,3 +39,33 @@ def kv_quality(kv_matrix: Session, kv_cell: Pair, request: pytest.FixtureRequest
     from pytest_kvquant.verdicts import CellQuality
 
     return CellQuality(kv_matrix, kv_cell, request.node)
+
+
+@pytest.fixture
+def kv_depth(request: pytest.FixtureRequest) -> int:
+    """A depth to time at; a test that asks for it runs once for every depth of the run."""
+    if not hasattr(request, "param"):
+        pytest.skip("KV-cache pairs are measured with --kv-matrix")
+    depth: int = request.param
+    return depth
+
+
+@pytest.fixture
+def kv_speed(kv_matrix: Session, kv_cell: Pair, request: pytest.FixtureRequest) -> CellSpeed:
+    """The speed of this cell, and ``check(kind, depth, benchmark)``. Ask for it before
+    ``benchmark``: it gives pytest-benchmark the clock that replays the samples."""
+    if not kv_matrix.speed.on:
+        pytest.skip("nothing was measured: --kv-speed off")
+    from pytest_kvquant.speed_verdicts import CellSpeed, Replay
+
+    clock = Replay()
+    request.node.add_marker(pytest.mark.benchmark(timer=clock))
+    return CellSpeed(kv_matrix, kv_cell, clock)
+
+
+class WithoutBenchmark:
+    """Stands in where pytest-benchmark is not loaded, so that tests can say so."""
+
+    @pytest.fixture
+    def benchmark(self) -> None:
+        """No benchmark."""

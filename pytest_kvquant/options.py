@@ -83,6 +83,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("store", TEXT, "DIR", "where f16 references are kept (default: the user's cache)"),
     Option("store-limit", NUMBER, "GB", "most that the store may hold (default: 20)"),
     Option("json", TEXT, "PATH", "write the whole result here"),
+    Option("report", TEXT, "PATH", "write an HTML page here; needs the extra [report]"),
+    Option("summary", TEXT, "PATH", "write a markdown summary (default: $GITHUB_STEP_SUMMARY)"),
     Option("evidence", TEXT, "DIR", "keep the per-token figures of each cell here, for a replay"),
 )
 """In the order of the README. ``--kv-matrix`` and ``--kv-config`` stand apart: no TOML twin."""

@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_kvquant.fixtures import SESSION, kv_cell, kv_matrix, kv_quality
+from pytest_kvquant.fixtures import (
+    SESSION,
+    WithoutBenchmark,
+    kv_cell,
+    kv_depth,
+    kv_matrix,
+    kv_quality,
+    kv_speed,
+)
 from pytest_kvquant.options import FLAG, OPTIONS
 
 if TYPE_CHECKING:
     pass
 
-__all__ = ["kv_cell", "kv_matrix", "kv_quality"]
+__all__ = ["kv_cell", "kv_depth", "kv_matrix", "kv_quality", "kv_speed"]
 
 SUITE = Path(__file__).parent / "suite"
 
@@ -48,6 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("kv_matrix"):
         return
     pytest.register_assert_rewrite("pytest_kvquant.suite")
+    if not config.pluginmanager.hasplugin("benchmark"):
+        config.pluginmanager.register(WithoutBenchmark(), "kvquant-without-benchmark")
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args[:] = [str(SUITE)]
 
@@ -67,6 +77,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     run = metafunc.config.stash.get(SESSION, None)
     if run is not None and "kv_cell" in metafunc.fixturenames:
         metafunc.parametrize("kv_cell", run.pairs, ids=str, indirect=True)
+    if run is not None and "kv_depth" in metafunc.fixturenames:
+        depths = run.speed.plan.depths
+        metafunc.parametrize("kv_depth", depths, ids=[f"d{n}" for n in depths], indirect=True)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the packaged speed tests out where speed is off."""
+    run = config.stash.get(SESSION, None)
+    if run is None or run.speed.on or collection_path != SUITE / "test_speed.py":
+        return None
+    return True
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -85,7 +106,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     if run is not None:
         from pytest_kvquant.run import finish
 
-        finish(run)
+        if not finish(session.config, run):
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
     return (yield)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,6 +111,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     store: Path | None = None
     store_limit: float = 20.0
     json: Path | None = None
+    report: Path | None = None
+    summary: Path | None = None
     evidence: Path | None = None
     speed: Literal["on", "off"] = "on"
     depths: tuple[int, ...] | None = None
@@ -257,16 +259,19 @@ def _anchor(option: Option, value: object, folder: Path) -> object:
     return value
 
 
+_NUMERIC: Mapping[str, Callable[[str], object]] = {
+    INT: int,
+    INTS: lambda word: [int(item) for item in word.split(",") if item.strip()],
+    NUMBER: float,
+}
+
+
 def _parse_word(option: Option, word: str) -> object:
-    try:
-        if option.kind == INT:
-            return int(word)
-        if option.kind == INTS:
-            return [int(item) for item in word.split(",") if item.strip()]
-        if option.kind == NUMBER:
-            return float(word)
-    except ValueError:
-        raise SettingsError(f"{option.flag} {word}: not a number.") from None
+    if option.kind in _NUMERIC:
+        try:
+            return _NUMERIC[option.kind](word)
+        except ValueError:
+            raise SettingsError(f"{option.flag} {word}: not a number.") from None
     if option.kind == FLAG:
         return True
     if option.kind == LIST:

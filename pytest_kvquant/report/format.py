@@ -48,6 +48,68 @@ def seconds(value: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def size(value: float) -> str:
+    """A number of bytes.
+
+    >>> size(512), size(6696064), size(25276510208)
+    ('512 B', '6.4 MiB', '23.5 GiB')
+    """
+    for unit in ("B", "KiB", "MiB"):
+        if abs(value) < 1024:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+def count(value: float) -> str:
+    """A whole number with its thousands.
+
+    >>> count(61440)
+    '61,440'
+    """
+    return f"{value:,.0f}"
+
+
+def ratio(value: float) -> str:
+    """How many times something else.
+
+    >>> ratio(0.934), ratio(3.765)
+    ('0.93×', '3.77×')
+    """
+    return f"{value:.2f}×"
+
+
+def figure(value: float, unit: str) -> str:
+    """A gate's figure in its unit.
+
+    >>> figure(0.0016, "nats"), figure(0.05, "share"), figure(-0.002, "ln ratio")
+    ('0.00160 nats', '5.00%', '-0.0020')
+    """
+    if unit == "share":
+        return percent(value)
+    if unit == "ln ratio":
+        return signed(value)
+    return f"{kl(value)} {unit}" if unit == "nats" else f"{value:.4g} {unit}"
+
+
+def factor(value: float) -> str:
+    """A ratio of speeds.
+
+    >>> factor(0.8234), factor(0.0138)
+    ('0.82', '0.014')
+    """
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
+def speed(value: float) -> str:
+    """Tokens a second.
+
+    >>> speed(25231.4), speed(468.2), speed(4.87)
+    ('25,231', '468', '4.87')
+    """
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+
 def _decimals(value: float) -> int:
     decimals = 2
     while abs(value) < 10 ** (2 - decimals) and decimals < 8:

@@ -11,8 +11,10 @@ from typing import Literal
 import msgspec
 
 from pytest_kvquant.errors import ResultError
+from pytest_kvquant.hardware import Hardware
 from pytest_kvquant.numerics.gates import Gate
 from pytest_kvquant.numerics.metrics import KLProfile, Quality
+from pytest_kvquant.report.speed import SpeedCell
 
 SCHEMA = "pytest-kvquant/1"
 
@@ -269,6 +271,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     floor: NoiseFloor | None
     """What f16 shows against itself; ``None`` before the first cell was measured."""
     cells: tuple[Cell, ...]
+    speed: tuple[SpeedCell, ...] = ()
+    """Pairs that were timed, in the order of the cells."""
+    hardware: Hardware | None = None
+    """The machine, where pairs were timed."""
     invocation: tuple[str, ...] = ()
     """The options as typed, without those that choose cells and outputs."""
     schema: str = SCHEMA

@@ -1,0 +1,297 @@
+"""Child side: prefill and decode speed at a depth, as ``llama-bench`` means them.
+
+``pp512 @ d65536`` is the time of 512 more tokens in batches of ``n_batch``, synchronized at the
+end, on a cache that holds 65,536; ``tg128 @ d65536`` is 128 tokens one at a time, each
+synchronized. Only the last token of a batch gives logits. Tokens are random: speed does not
+depend on them.
+
+A lane is one context that only ever climbs. After each sample it goes back to its depth: by
+removing what lies above where the memory allows that, else by restoring the sequence state saved
+there. Either way the positions in the cache are compared with the depth before anything is timed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.engine.census import read, sequence_state
+from pytest_kvquant.engine.context import Context, DecodeFailed, Model, Refused
+from pytest_kvquant.engine.protocol import Channel, Message
+
+I32 = npt.NDArray[np.int32]
+U8 = npt.NDArray[np.uint8]
+
+WARM_UP = 4
+"""Samples of a shape thrown away; fewer where they would take longer than as many good ones."""
+
+SEQUENCE = 0
+
+
+class Lane:
+    """One context, its depth, and the time of tests at that depth."""
+
+    def __init__(self, context: Context, alive: Callable[[], None]) -> None:
+        self.context, self.llama, self._alive = context, context.llama, alive
+        self.depth = 0
+        self.prefilled = 0
+        """Tokens decoded to reach the depths so far."""
+        self.library_ns = 0
+        """Time inside library calls."""
+        self._repeats: dict[tuple[str, int], int] = {}
+        self._state: U8 | None = None
+        self._lowest = -1
+        pointer = context.model.pointer
+        self.restores = bool(
+            self.llama.llama_model_is_recurrent(pointer)
+            or self.llama.llama_model_is_hybrid(pointer)
+            or self.llama.llama_model_n_swa(pointer) > 0
+        )
+        """Whether removing the end of a sequence would leave another memory than before."""
+
+    def types(self) -> list[tuple[str, str | None]]:
+        """K and V type of each layer; empty where the state is not readable."""
+        self._decode(self._tokens(1, 0))
+        state = sequence_state(self.llama, self.context.pointer, SEQUENCE)
+        self._back()
+        found = read(state, self.context.model.library.types)
+        return [(layer.k_type, layer.v_type) for cache in found.caches for layer in cache.layers]
+
+    def climb(self, depth: int) -> None:
+        """Extend the cache to ``depth`` tokens.
+
+        Raises:
+            DecodeFailed: llama.cpp does not decode them.
+            Refused: the cache does not hold what was put into it.
+        """
+        with self._counted():
+            while self.depth < depth:
+                size = min(self.context.batch, depth - self.depth)
+                self._decode(self._tokens(size, self.depth))
+                self._synchronize()
+                self.depth += size
+                self.prefilled += size
+                self._alive()
+            if depth and self.restores:
+                self._state = sequence_state(self.llama, self.context.pointer, SEQUENCE)
+                self._back()  # what a window has passed is not in the state: start all samples so
+            if depth:
+                self._lowest = self._end(lowest=True)
+        self._check()
+
+    def warm(self, kind: str, count: int, seconds: float) -> None:
+        """Throw samples away, and find how many repetitions make one of ``seconds``."""
+        spent = 0
+        self._repeats[kind, count] = 1
+        for _ in range(WARM_UP):
+            spent += (nanoseconds := self.sample(kind, count)) * self._repeats[kind, count]
+            self._repeats[kind, count] = max(1, math.ceil(seconds * 1e9 / max(1, nanoseconds)))
+            if spent >= WARM_UP * seconds * 1e9:
+                break
+
+    def repeats(self, kind: str, count: int) -> int:
+        """Repetitions that a sample is the mean of."""
+        return self._repeats[kind, count]
+
+    def sample(self, kind: str, count: int) -> int:
+        """Nanoseconds of one ``pp``/``tg`` test of ``count`` tokens: the mean of its repetitions.
+
+        Raises:
+            DecodeFailed: llama.cpp does not decode them.
+            Refused: the cache cannot be brought back to its depth.
+        """
+        repeats = self._repeats[kind, count]
+        total = 0
+        for _ in range(repeats):
+            self._check()
+            tokens = self._tokens(count, self.depth)
+            begun = time.perf_counter_ns()
+            if kind == "pp":
+                self._prefill(tokens)
+            else:
+                self._generate(tokens)
+            total += time.perf_counter_ns() - begun
+            with self._counted():
+                self._back()
+        self.library_ns += total
+        self._alive()
+        return round(total / repeats)
+
+    def _prefill(self, tokens: I32) -> None:
+        size = self.context.batch
+        for start in range(0, len(tokens), size):
+            self._decode(tokens[start : start + size])
+        self._synchronize()
+
+    def _generate(self, tokens: I32) -> None:
+        for number in range(len(tokens)):
+            self._decode(tokens[number : number + 1])
+            self._synchronize()
+
+    def _decode(self, tokens: I32) -> None:
+        pointer = tokens.ctypes.data_as(ctypes.POINTER(self.llama.llama_token))
+        batch = self.llama.llama_batch_get_one(pointer, len(tokens))
+        if code := self.llama.llama_decode(self.context.pointer, batch):
+            raise DecodeFailed(
+                f"llama_decode failed with code {code} on {len(tokens)} tokens at depth "
+                f"{self.depth}"
+            )
+
+    def _synchronize(self) -> None:
+        self.llama.llama_synchronize(self.context.pointer)
+
+    def _back(self) -> None:
+        llama, memory = self.llama, self.context.memory
+        if self.depth == 0:
+            llama.llama_memory_clear(memory, False)
+        elif self._state is not None:
+            size = self._state.size
+            pointer = self._state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+            llama.llama_memory_clear(memory, False)
+            if not llama.llama_state_seq_set_data(self.context.pointer, pointer, size, SEQUENCE):
+                raise Refused(f"llama.cpp does not restore the state saved at depth {self.depth}")
+        elif not llama.llama_memory_seq_rm(memory, SEQUENCE, self.depth, -1):
+            raise Refused(f"llama.cpp does not roll the cache back to depth {self.depth}")
+
+    def _check(self) -> None:
+        last, lowest = self._end(), self._end(lowest=True)
+        if last != self.depth - 1 or (self.depth and lowest != self._lowest):
+            raise Refused(
+                f"the cache holds positions {lowest} to {last} where {self._lowest} to "
+                f"{self.depth - 1} were expected: this is not depth {self.depth}"
+            )
+
+    def _end(self, *, lowest: bool = False) -> int:
+        ask = self.llama.llama_memory_seq_pos_min if lowest else self.llama.llama_memory_seq_pos_max
+        return int(ask(self.context.memory, SEQUENCE))
+
+    def _tokens(self, count: int, at: int) -> I32:
+        model = self.context.model
+        tokens = np.random.default_rng(at).integers(0, model.vocabulary, count, dtype=np.int32)
+        if model.add_bos and at == 0:
+            tokens[0] = model.bos
+        return tokens
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        begun = time.perf_counter_ns()
+        yield
+        self.library_ns += time.perf_counter_ns() - begun
+
+
+class Bench:
+    """Lanes side by side in one process, made in the order given: the cell's comes first.
+
+    Args:
+        pairs: K and V type names, a lane each.
+        ctx: tokens that each cache can hold.
+
+    Raises:
+        Refused: the library does not make one of the contexts.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        ctx: int,
+        batch: int,
+        ubatch: int,
+        threads: int,
+        alive: Callable[[], None],
+    ) -> None:
+        self._model = model
+        begun = time.perf_counter_ns()
+        self.lanes = [
+            Lane(
+                Context(
+                    model,
+                    type_k=k,
+                    type_v=v,
+                    ctx=ctx,
+                    sequences=1,
+                    batch=batch,
+                    ubatch=ubatch,
+                    threads=threads,
+                ),
+                alive,
+            )
+            for k, v in pairs
+        ]
+        self._opening_ns = time.perf_counter_ns() - begun
+
+    def describe(self) -> dict[str, Any]:
+        """What ``llama-bench`` says of a model and a context, under its names."""
+        llama, pointer = self._model.llama, self._model.pointer
+        text = ctypes.create_string_buffer(128)
+        llama.llama_model_desc(pointer, text, len(text))
+        context = self.lanes[0].context
+        held = self.lanes[0].types()
+        return {
+            "types": held,
+            "model_type": text.value.decode(errors="replace"),
+            "model_size": int(llama.llama_model_size(pointer)),
+            "model_n_params": int(llama.llama_model_n_params(pointer)),
+            "n_batch": context.batch,
+            "n_ubatch": context.ubatch,
+            "rollback": "restore" if self.lanes[0].restores else "remove",
+        }
+
+    def climb(self, depth: int) -> list[int]:
+        """Extend every cache to ``depth``; tokens prefilled so far, per lane."""
+        for lane in self.lanes:
+            lane.climb(depth)
+        return [lane.prefilled for lane in self.lanes]
+
+    def warm(self, kind: str, count: int, seconds: float) -> list[int]:
+        """Warm every lane up; repetitions that make a sample, per lane."""
+        for lane in self.lanes:
+            lane.warm(kind, count, seconds)
+        return [lane.repeats(kind, count) for lane in self.lanes]
+
+    def samples(self, kind: str, count: int, order: Sequence[int]) -> list[int]:
+        """One sample after another, of the lanes in ``order``, nanoseconds."""
+        return [self.lanes[number].sample(kind, count) for number in order]
+
+    @property
+    def library_ns(self) -> int:
+        """Time inside library calls so far, contexts made included."""
+        return self._opening_ns + sum(lane.library_ns for lane in self.lanes)
+
+
+class TimingMessages:
+    """The part of the worker that answers ``time_…`` messages."""
+
+    channel: Channel
+    model: Model
+    bench: Bench
+
+    def on_time_open(self, message: Message) -> None:
+        """Make the contexts. Fields: ``pairs`` and the shape of :class:`Bench`."""
+        fields = dict(message.fields)
+        self.bench = Bench(self.model, fields.pop("pairs"), alive=self._still_here, **fields)
+        self.channel.send("time_open", **self.bench.describe())
+
+    def on_time_climb(self, message: Message) -> None:
+        """Extend the caches to ``depth``."""
+        self.channel.send("time_climb", prefilled=self.bench.climb(message.fields["depth"]))
+
+    def on_time_warm(self, message: Message) -> None:
+        """Warm up ``kind`` with ``count`` tokens; samples of ``seconds`` from now on."""
+        self.channel.send("time_warm", repeats=self.bench.warm(**message.fields))
+
+    def on_time_samples(self, message: Message) -> None:
+        """Take samples of ``kind`` with ``count`` tokens on the lanes in ``order``."""
+        samples = self.bench.samples(**message.fields)
+        self.channel.send("time_samples", samples=samples, library_ns=self.bench.library_ns)
+
+    def _still_here(self) -> None:
+        self.channel.send("alive")

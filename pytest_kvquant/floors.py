@@ -1,0 +1,79 @@
+"""Floors per pair and depth: the packaged defaults, overlaid by ``[floors."K/V @ dN"]``."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import msgspec
+
+from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.matrix import Pair
+from pytest_kvquant.settings import FloorOverride
+
+DEFAULTS = Path(__file__).parent / "data" / "floors.toml"
+_PLACE = re.compile(r"(?P<pair>[^@]+?)(?:\s*@\s*d(?P<depth>[\d*?]+))?")
+
+
+class Floors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The least that the speed figures of one pair may be, at one depth."""
+
+    pp: float
+    """Prefill speed over that of f16/f16."""
+    tg: float
+    """Decode speed over that of f16/f16."""
+    fall: float
+    """Most that the ratio may fall from one depth to the next; more is a cliff."""
+    stored: float
+    """Share of the stored speed of the same hardware."""
+    compression: float | None = None
+    """Bytes per token of f16/f16 over those of the pair; ``None``: what geometry says."""
+
+    def ratio(self, kind: str) -> float:
+        """The floor of ``pp`` or ``tg``."""
+        return self.pp if kind == "pp" else self.tg
+
+
+def resolve_floors(
+    pair: Pair, depth: int, *, embedded: bool, overrides: Mapping[str, FloorOverride]
+) -> Floors:
+    """Floors of a pair at a depth; later patterns overlay earlier ones.
+
+    Raises:
+        SettingsError: a malformed pattern.
+    """
+    table = tomllib.loads(DEFAULTS.read_text(encoding="utf-8"))
+    values: dict[str, float] = {}
+    for pattern, entry in table["embedded" if embedded else "other"].items():
+        if matches(pattern, pair, depth):
+            values |= entry
+    for pattern, override in overrides.items():
+        if matches(pattern, pair, depth):
+            given = msgspec.to_builtins(override)
+            values |= {name: value for name, value in given.items() if value is not None}
+    return msgspec.convert(values, Floors)
+
+
+def matches(pattern: str, pair: Pair, depth: int) -> bool:
+    """Whether ``K/V`` or ``K/V @ dN`` names this pair at this depth; ``*`` matches anything.
+
+    >>> matches("q8_0/*", Pair("q8_0", "q4_0"), 0), matches("*/* @ d8*", Pair("f16", "f16"), 8192)
+    (True, True)
+    >>> matches("*/turbo4 @ d65536", Pair("f16", "turbo4"), 0)
+    False
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    place = _PLACE.fullmatch(pattern.strip())
+    if place is None:
+        raise SettingsError(
+            f'[floors] \'{pattern}\' is not a pair: write "K/V" or "K/V @ dN", for example '
+            '"*/turbo4 @ d65536".'
+        )
+    if not pair.matches(place["pair"]):
+        return False
+    return place["depth"] is None or fnmatchcase(str(depth), place["depth"])

@@ -1,0 +1,198 @@
+"""Which machine this is, and in what state: what a tok/s figure depends on beside the code.
+
+The parsers take text and give data, so that formats of systems that are not at hand are pinned
+by tests. Whatever a system does not tell stays ``None``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import psutil
+
+PMSET = "/usr/bin/pmset"
+
+
+class Hardware(msgspec.Struct, frozen=True, kw_only=True):
+    """What stays the same from run to run."""
+
+    chip: str
+    cores: int
+    """Physical cores."""
+    threads: int
+    """Logical cores that this process may use."""
+    memory: int
+    """Bytes."""
+    system: str
+    """Name and major version of the operating system's kernel."""
+    power: str
+    """``ac``, ``battery`` or ``unknown``."""
+    backends: tuple[str, ...]
+    """Devices of the library, as it describes them."""
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits; equal on machines whose tok/s may be compared."""
+        memory = round(self.memory / 2**30)
+        parts = [self.chip, self.cores, self.threads, memory, self.system, self.power]
+        text = "\n".join(map(str, [*parts, *self.backends]))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return (
+            f"{self.chip}, {self.cores} cores, {self.memory / 2**30:.0f} GiB, {self.system}, "
+            f"power: {self.power}"
+        )
+
+
+class MachineState(msgspec.Struct, frozen=True, kw_only=True):
+    """What changes while a machine works."""
+
+    low_power: bool | None = None
+    """macOS: low-power mode."""
+    speed_limit: int | None = None
+    """macOS: percent of full CPU speed that heat allows; 100 where none was recorded."""
+    warnings: tuple[str, ...] = ()
+    """macOS: recorded thermal and performance warnings."""
+    governors: tuple[str, ...] = ()
+    """Linux: cpufreq governors in use."""
+    frequency: tuple[float, float] | None = None
+    """Linux: mean current and mean highest frequency of the cores, MHz."""
+    zones: dict[str, float] = {}
+    """Linux: thermal zones, °C; the hottest of each type."""
+
+    @property
+    def throttled(self) -> bool:
+        """Whether the system says that it holds the machine back."""
+        limited = self.speed_limit is not None and self.speed_limit < 100
+        return bool(self.low_power) or limited or bool(self.warnings)
+
+
+def describe(chip: str, backends: Sequence[str]) -> Hardware:
+    """This machine.
+
+    Args:
+        chip: the CPU's own name.
+        backends: descriptions of the library's devices.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    return Hardware(
+        chip=chip,
+        cores=psutil.cpu_count(logical=False) or os.cpu_count() or 1,
+        threads=len(affinity(0)) if affinity else os.cpu_count() or 1,
+        memory=psutil.virtual_memory().total,
+        system=f"{platform.system()} {platform.release().split('.')[0]}",
+        power=power_source(),
+        backends=tuple(backends),
+    )
+
+
+def power_source() -> str:
+    """``ac``, ``battery`` or ``unknown``."""
+    if platform.system() == "Darwin":
+        return parse_power_source(_run(PMSET, "-g", "batt"))
+    battery = psutil.sensors_battery()
+    if battery is None or battery.power_plugged is None:
+        return "unknown"
+    return "ac" if battery.power_plugged else "battery"
+
+
+def machine_state() -> MachineState:
+    """How this machine is doing, as far as its system tells."""
+    if platform.system() == "Darwin":
+        limit, warnings = parse_thermal(_run(PMSET, "-g", "therm"))
+        low_power = parse_low_power(_run(PMSET, "-g"))
+        return MachineState(low_power=low_power, speed_limit=limit, warnings=warnings)
+    return linux_state(Path("/sys"))
+
+
+def parse_power_source(text: str) -> str:
+    """Read ``pmset -g batt``.
+
+    >>> parse_power_source("Now drawing from 'AC Power'")
+    'ac'
+    >>> parse_power_source("Now drawing from 'Battery Power'")
+    'battery'
+    """
+    found = re.search(r"Now drawing from '(AC|Battery|UPS) Power'", text)
+    if found is None:
+        return "unknown"
+    return "ac" if found[1] == "AC" else "battery"
+
+
+def parse_low_power(text: str) -> bool | None:
+    """Read ``pmset -g``: ``lowpowermode 1``, or ``powermode 1`` where there are three modes.
+
+    >>> parse_low_power(" lowpowermode         1"), parse_low_power(" powermode            2")
+    (True, False)
+    """
+    found = re.search(r"^\s*(?:low)?powermode\s+(\d)\s*$", text, re.MULTILINE)
+    return None if found is None else found[1] == "1"
+
+
+def parse_thermal(text: str) -> tuple[int | None, tuple[str, ...]]:
+    """Read ``pmset -g therm``: percent of full speed, and recorded warnings.
+
+    The limits are printed only once there has been one; ``Note: No … has been recorded`` stands
+    for full speed. Nothing at all means that the system does not tell.
+    """
+    limits = [int(value) for value in re.findall(r"CPU_Speed_Limit\s*=\s*(\d+)", text)]
+    nothing = len(re.findall(r"No (?:thermal|performance|CPU power).* recorded", text))
+    warnings = tuple(
+        " ".join(line.split())
+        for line in text.splitlines()
+        if re.search(r"(thermal|performance) warning level", line, re.IGNORECASE)
+        and not re.search(r"\bNo (thermal|performance)\b", line)
+        and not re.search(r"[:=]\s*0\s*$", line)
+    )
+    if limits:
+        return limits[-1], warnings
+    return (100 if nothing and not warnings else None), warnings
+
+
+def linux_state(root: Path) -> MachineState:
+    """Read cpufreq and the thermal zones below ``root`` (``/sys``)."""
+    cores = sorted(root.glob("devices/system/cpu/cpu[0-9]*/cpufreq"))
+    governors = dict.fromkeys(filter(None, (_text(core / "scaling_governor") for core in cores)))
+    current = [kHz for core in cores if (kHz := _number(core / "scaling_cur_freq"))]
+    highest = [kHz for core in cores if (kHz := _number(core / "cpuinfo_max_freq"))]
+    zones: dict[str, float] = {}
+    for zone in sorted(root.glob("class/thermal/thermal_zone*")):
+        name, heat = _text(zone / "type"), _number(zone / "temp")
+        if name and heat is not None:
+            zones[name] = max(zones.get(name, -273.15), heat / 1000)
+    frequency = None
+    if current and highest:
+        frequency = sum(current) / len(current) / 1000, sum(highest) / len(highest) / 1000
+    return MachineState(governors=tuple(governors), frequency=frequency, zones=zones)
+
+
+def _run(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _number(path: Path) -> float | None:
+    try:
+        return float(_text(path))
+    except ValueError:
+        return None

@@ -1,0 +1,177 @@
+"""The speed of a run: what is timed by default, and every pair timed once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import cpuinfo
+import msgspec
+
+from pytest_kvquant import speed
+from pytest_kvquant.baseline_speed import StoredSpeed, read_stored
+from pytest_kvquant.engine.client import Engine
+from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.floors import Floors, resolve_floors
+from pytest_kvquant.hardware import Hardware, describe
+from pytest_kvquant.matrix import Pair
+from pytest_kvquant.model import Model
+from pytest_kvquant.numerics.rounds import RoundRules
+from pytest_kvquant.report.result import Library
+from pytest_kvquant.report.speed import SpeedCell
+from pytest_kvquant.settings import Settings
+from pytest_kvquant.speed import Plan
+
+RULES = {
+    "quick": RoundRules(least=6, most=9, threshold=20),
+    "pr": RoundRules(least=6, most=24, threshold=20),
+    "nightly": RoundRules(least=9, most=24, threshold=100),
+}
+DEPTHS = {"quick": (0,), "pr": (0, 8192), "nightly": (0, 8192, 65536)}
+"""Depths to time a model at, as far as it was trained for them."""
+
+
+class _Usual(NamedTuple):
+    """What is timed where nothing was asked for."""
+
+    prompt: int
+    generate: int
+    seconds: float
+
+
+EMBEDDED = _Usual(prompt=32, generate=16, seconds=0.015)
+"""The embedded model is for a first look within a minute: brief samples, of an empty cache in any
+profile. On a CPU its attention is a small part of that, so that every pair keeps up with f16."""
+
+REAL = _Usual(prompt=512, generate=128, seconds=0.5)
+
+
+class SpeedRun:
+    """Times pairs when they are first asked for.
+
+    Raises:
+        SettingsError: from the constructor, depths that cannot be meant, a bad speed baseline.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: Model,
+        library: Library,
+        engine: Engine,
+        *,
+        threads: int,
+        note: Callable[[str], None],
+    ) -> None:
+        self._settings, self._model, self._library = settings, model, library
+        self._engine, self._threads, self._note = engine, threads, note
+        self.on = settings.speed == "on"
+        self.plan = make_plan(settings, model.context_trained)
+        self.announced: set[Pair] = set()
+        """Pairs whose failure to be timed a test has reported already."""
+        self._cells: dict[Pair, SpeedCell] = {}
+
+    def measure(self, pair: Pair) -> SpeedCell:
+        """The speed of a pair, timed now if it has not been."""
+        if pair not in self._cells:
+            self._cells[pair] = speed.measure(pair, self.plan, self.bed)
+        return self._cells[pair]
+
+    def cells(self, order: Iterable[Pair]) -> tuple[SpeedCell, ...]:
+        """What was timed so far."""
+        return tuple(self._cells[pair] for pair in order if pair in self._cells)
+
+    def floors(self, pair: Pair, depth: int) -> Floors:
+        """Floors of a pair at a depth."""
+        return resolve_floors(
+            pair,
+            depth,
+            embedded=self._settings.model is None,
+            overrides=self._settings.floors,
+        )
+
+    def cliff_declared(self, pair: Pair, kind: str) -> bool:
+        """Whether ``[expect]`` says that this path of the pair is off the fast path."""
+        return any(
+            entry.cliff in (kind, "both")
+            for pattern, entry in self._settings.expect.items()
+            if pair.matches(pattern)
+        )
+
+    @functools.cached_property
+    def hardware(self) -> Hardware:
+        """The machine of this run."""
+        devices = [device.description for device in self._library.devices]
+        return describe(cpuinfo.get_cpu_info().get("brand_raw", "unknown"), devices)
+
+    @functools.cached_property
+    def bed(self) -> speed.Bed:
+        """What pairs are timed on."""
+        settings = self._settings
+        limit = settings.memory_limit
+        return speed.Bed(
+            engine=self._engine,
+            model=self._model,
+            library=self._library,
+            gpu_layers=settings.gpu_layers,
+            batch=settings.batch,
+            ubatch=settings.ubatch,
+            threads=self._threads,
+            cpu=self.hardware.chip,
+            memory_limit=round(limit * 1e9) if limit is not None else None,
+            floors=self.floors,
+            stored=self._stored(),
+            expected={
+                pattern: entry.substituted
+                for pattern, entry in settings.expect.items()
+                if entry.substituted is not None
+            },
+        )
+
+    def _stored(self) -> StoredSpeed:
+        path = self._settings.speed_baseline
+        if path is None:
+            return StoredSpeed()
+        stored, problem = read_stored(path, hardware=self.hardware, model=self._model.fingerprint)
+        if problem:
+            self._note(problem)
+        return stored
+
+
+def make_plan(settings: Settings, context_trained: int) -> Plan:
+    """What a run times: what was asked for, else the defaults of the profile and the model.
+
+    Raises:
+        SettingsError: no test is left, or depths are not ascending.
+    """
+    embedded = settings.model is None
+    usual = EMBEDDED if embedded else REAL
+    prompt = settings.pp if settings.pp is not None else usual.prompt
+    generate = settings.tg if settings.tg is not None else usual.generate
+    if not prompt and not generate:
+        raise SettingsError("--kv-pp 0 and --kv-tg 0 leave no speed test; use --kv-speed off.")
+    depths = settings.depths
+    if depths is None:
+        depths = (0,) if embedded else DEPTHS[settings.profile]
+        room = context_trained - max(prompt, generate) if context_trained else max(depths)
+        depths = tuple(depth for depth in depths if depth <= room or depth == 0)
+    if list(depths) != sorted(set(depths)):
+        listed = ",".join(map(str, depths))
+        raise SettingsError(f"--kv-depths {listed} must ascend: a cache is only ever extended.")
+    rules = RULES[settings.profile]
+    if settings.rounds is not None:
+        if settings.rounds < rules.least:
+            raise SettingsError(
+                f"--kv-rounds {settings.rounds}: fewer than {rules.least} rounds cannot decide in "
+                f"the {settings.profile} profile."
+            )
+        rules = msgspec.structs.replace(rules, most=settings.rounds)
+    return Plan(
+        depths=depths,
+        prompt=prompt,
+        generate=generate,
+        seconds=settings.sample if settings.sample is not None else usual.seconds,
+        rules=rules,
+        confirm=settings.profile != "nightly",
+    )

@@ -1,0 +1,164 @@
+"""Speed verdicts as test outcomes, and their samples into pytest-benchmark."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_kvquant.report import format
+from pytest_kvquant.report.speed import SpeedCell, SpeedTest
+
+if TYPE_CHECKING:
+    from pytest_kvquant.matrix import Pair
+    from pytest_kvquant.session import Session
+
+
+class Replay:
+    """A clock that stands still but for :meth:`step`, which takes as long as a measured sample.
+
+    With it as pytest-benchmark's timer, ``pedantic(clock.step, rounds=n)`` records n samples that
+    were measured elsewhere, in turn with those of f16, which pytest-benchmark cannot do itself.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._left: list[float] = []
+
+    def load(self, seconds: Sequence[float]) -> None:
+        """Samples to replay, in order."""
+        self._left = list(reversed(seconds))
+
+    def __call__(self) -> float:
+        """The time."""
+        return self._now
+
+    def step(self) -> None:
+        """Let one sample's time pass."""
+        if self._left:
+            self._now += self._left.pop()
+
+
+class CellSpeed:
+    """The speed of one pair, as a test sees it."""
+
+    def __init__(self, session: Session, pair: Pair, clock: Replay) -> None:
+        self._session, self._pair, self._clock = session, pair, clock
+
+    @property
+    def cell(self) -> SpeedCell:
+        """The whole record of the pair's speed."""
+        return self._session.speed.measure(self._pair)
+
+    def check(self, kind: str, depth: int, benchmark: Any) -> None:
+        """Pass, fail or skip by the verdict of one test; its samples go to pytest-benchmark.
+
+        Args:
+            kind: ``pp`` or ``tg``.
+            benchmark: the fixture of that name; ``None`` without pytest-benchmark.
+        """
+        __tracebackhide__ = True
+        if reason := _switched_off(benchmark):
+            pytest.skip(f"nothing was measured: {reason}")
+        if not self._session.speed.plan.count(kind):
+            pytest.skip(f"nothing was measured: --kv-{kind} is 0")
+        self._require_measured()
+        test = self._find(kind, depth)
+        self._replay(test, benchmark)
+        self._conclude(test)
+
+    def _require_measured(self) -> None:
+        __tracebackhide__ = True
+        run, cell = self._session.speed, self.cell
+        if cell.message is None:
+            return
+        if self._pair in run.announced or self._pair in self._session.announced:
+            pytest.skip(f"{self._pair} was not timed: {cell.verdict}")
+        run.announced.add(self._pair)
+        log = f"\n\nThe end of the library's log:\n{cell.log}" if cell.log else ""
+        pytest.fail(
+            f"{self._pair}: {cell.verdict}. {cell.message}{log}\n\n{self._conditions()}",
+            pytrace=False,
+        )
+
+    def _find(self, kind: str, depth: int) -> SpeedTest:
+        __tracebackhide__ = True
+        for test in self.cell.tests:
+            if (test.kind, test.n_depth) == (kind, depth):
+                return test
+        pytest.skip(f"nothing was measured: {self.cell.stopped}")
+
+    def _replay(self, test: SpeedTest, benchmark: Any) -> None:
+        self._clock.load([ns / 1e9 for ns in test.samples_ns])
+        benchmark.group = test.title
+        benchmark.extra_info |= {
+            "tok_s": test.median_ts,
+            "depth": test.n_depth,
+            "ratio": test.ratio,
+            "floor": test.floor,
+            "verdict": test.verdict,
+            "pair": str(self._pair),
+            "test": test.title,
+        }
+        benchmark.pedantic(self._clock.step, rounds=len(test.samples_ns))
+
+    def _conclude(self, test: SpeedTest) -> None:
+        __tracebackhide__ = True
+        declared = self._session.speed.cliff_declared(self._pair, test.kind)
+        text = f"{self._pair}: {test.text}"
+        if test.verdict == "cliff" and declared:
+            pytest.xfail(f"{text} (declared in [expect])")
+        if declared and self._fixed(test):
+            pytest.fail(
+                f"{self._pair}: [expect] declares a {test.kind} cliff, but there is none at any "
+                f"depth ({text}). If it was fixed, remove the entry.\n{self._conditions()}",
+                pytrace=False,
+            )
+        if test.verdict == "pass":
+            return
+        if test.verdict == "inconclusive" and not self._session.settings.strict:
+            pytest.skip(text)
+        pytest.fail(f"{text}\n{_figures(test)}\n{self._conditions()}", pytrace=False)
+
+    def _fixed(self, test: SpeedTest) -> bool:
+        """Whether this is the deepest test of its kind, and none of them was a cliff."""
+        same = [one for one in self.cell.tests if one.kind == test.kind]
+        return test == same[-1] and all(one.verdict != "cliff" for one in same)
+
+    def _conditions(self) -> str:
+        session = self._session
+        again = shlex.join(
+            ["pytest", "--kv-matrix", *session.invocation, "--kv-pairs", str(self._pair), "-k",
+             "speed"]
+        )  # fmt: skip
+        return (
+            f"  measured  {session.model.name}, {session.library.build}, "
+            f"{session.speed.hardware.name}, {session.task.shape.threads} threads\n"
+            f"  again     {again}"
+        )
+
+
+def _figures(test: SpeedTest) -> str:
+    ratios = ", ".join(format.factor(ratio) for ratio in test.ratios[:12])
+    more = f" … ({len(test.ratios)} in all)" if len(test.ratios) > 12 else ""
+    again = {True: "; a fresh process found the same", False: "", None: ""}[test.confirmed]
+    return (
+        f"  obtained  {format.speed(test.median_ts)} tok/s, ratio {format.factor(test.ratio)}\n"
+        f"  expected  a ratio of at least {test.floor:g}\n"
+        f"  rounds    {ratios}{more}\n"
+        f"  evidence  E = {test.e_below:.3g} that it is under the floor{again}"
+    )
+
+
+def _switched_off(benchmark: Any) -> str:
+    """Why pytest-benchmark takes no samples; empty if it does."""
+    if benchmark is None:
+        return "pytest-benchmark is not loaded, and speed tests report through it"
+    if not benchmark.disabled:
+        return ""
+    return (
+        "pytest-benchmark is disabled (by --benchmark-disable, or by xdist, whose processes would "
+        "disturb each other)"
+    )

@@ -1,0 +1,17 @@
+"""Speed of every K/V pair over that of f16, at every depth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_kvquant.speed_verdicts import CellSpeed
+
+
+def test_prefill_speed(kv_speed: CellSpeed, kv_depth: int, benchmark: Any) -> None:
+    """Prompts are processed at no less than the floor's share of the speed of f16."""
+    kv_speed.check("pp", kv_depth, benchmark)
+
+
+def test_decode_speed(kv_speed: CellSpeed, kv_depth: int, benchmark: Any) -> None:
+    """Tokens are generated at no less than the floor's share of the speed of f16."""
+    kv_speed.check("tg", kv_depth, benchmark)
