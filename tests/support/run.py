@@ -1,0 +1,91 @@
+"""Run a matrix inside a test, without pytest around it, with faults planted in its workers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pytest_kvquant.engine.worker import HOOK
+from pytest_kvquant.matrix import Pair
+from pytest_kvquant.report.result import Cell, Result
+from pytest_kvquant.session import Session
+from pytest_kvquant.settings import Settings
+
+QUICK = {"ctx": 128, "chunks": 4}
+"""Enough to see a gross fault on the embedded model, in about a second a cell."""
+
+
+class Quiet:
+    """An observer that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
+    def reference(self, chunks: int) -> None: ...
+
+    def cell(self, pair: Pair, number: int, cells: int, chunks: int, cap: int) -> None: ...
+
+
+def start(tmp_path: Path, *, hook: str = "", shell: dict[str, str] | None = None, **settings: Any):
+    """A session with its store in ``tmp_path``; ``hook`` is Python that every worker runs."""
+    environment = {}
+    if hook:
+        path = tmp_path / "hook.py"
+        path.write_text(PREAMBLE + hook, encoding="utf-8")
+        environment[HOOK] = str(path)
+    chosen = Settings(
+        **{**QUICK, "store": tmp_path / "store", "environment": environment, **settings}
+    )
+    return Session(chosen, {**os.environ, **(shell or {})}, Quiet())
+
+
+def run(tmp_path: Path, pairs: str, **options: Any) -> dict[str, Cell]:
+    """Cells by pair, judged in the light of the whole matrix."""
+    return cells_of(measure(tmp_path, pairs, **options))
+
+
+def measure(tmp_path: Path, pairs: str, **options: Any) -> Result:
+    """The whole result of a few pairs."""
+    session = start(tmp_path, pairs=tuple(pairs.split()), **options)
+    for pair in session.pairs:
+        session.measure(pair)
+    return session.result()
+
+
+def cells_of(result: Result) -> dict[str, Cell]:
+    """Cells by pair."""
+    return {cell.pair: cell for cell in result.cells}
+
+
+PREAMBLE = """\
+import numpy as np
+from pytest_kvquant.engine import census
+from pytest_kvquant.engine.context import Context
+
+_open, _decode = Context.__init__, Context.decode
+
+
+def plant(change_types=None, change_logits=None):
+    '''Give the cell (never f16/f16) other types, or other logits.'''
+
+    def opened(self, model, *, type_k, type_v, **shape):
+        self.planted = (type_k, type_v) != ("f16", "f16")
+        if self.planted and change_types is not None:
+            type_k, type_v = change_types(type_k, type_v)
+        _open(self, model, type_k=type_k, type_v=type_v, **shape)
+
+    def decoded(self, tokens, positions, sequences, outputs):
+        logits = _decode(self, tokens, positions, sequences, outputs)
+        if self.planted and change_logits is not None:
+            logits = change_logits(logits.copy(), tokens, positions, sequences)
+        return logits
+
+    Context.__init__, Context.decode = opened, decoded
+
+
+"""
+"""What a hook has at hand."""
