@@ -225,6 +225,45 @@ class Worker:
         self.chosen = message.fields["chosen"]
         self.decode_seconds += message.fields["decode_ns"] / 1e9
 
+    def probe_reference(
+        self, tokens: npt.NDArray[np.int32], folder: Path, singles: Sequence[int]
+    ) -> None:
+        """Leave in ``folder`` what the open ``f16/f16`` cell stores for some tokens.
+
+        Args:
+            singles: for each run, how many of the tokens come one at a time, at the end.
+        """
+        self._ask("probe_reference", tokens.tobytes(), folder=str(folder), singles=list(singles))
+
+    def probe(
+        self,
+        tokens: npt.NDArray[np.int32],
+        folder: Path,
+        singles: Sequence[int],
+        widths: tuple[int, int],
+    ) -> dict[str, Any]:
+        """Compare the open cell with that: ``figures``, ``logits`` (KL by path), ``problem``."""
+        return self._ask(
+            "probe",
+            tokens.tobytes(),
+            folder=str(folder),
+            singles=list(singles),
+            widths=list(widths),
+        ).fields
+
+    def play_healthy(
+        self,
+        tokens: npt.NDArray[np.int32],
+        folder: Path,
+        sides: dict[str, tuple[str, int, int]],
+    ) -> dict[str, Any]:
+        """Play a healthy cell on the open ``f16/f16`` one: ``travels`` and ``kl``.
+
+        Args:
+            sides: by ``K`` and ``V``: type, rotation, elements of a head.
+        """
+        return self._ask("play_healthy", tokens.tobytes(), folder=str(folder), sides=sides).fields
+
     def log(self, lines: int = LOG_LINES) -> str:
         """The last lines that the library printed."""
         return "\n".join(self.log_text().splitlines()[-lines:])

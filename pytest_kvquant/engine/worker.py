@@ -20,9 +20,10 @@ import numpy as np
 from pytest_kvquant.engine import census, scoring
 from pytest_kvquant.engine.context import Context, DecodeFailed, Model, Refused
 from pytest_kvquant.engine.library import BadLibrary, Library
+from pytest_kvquant.engine.probing import ProbeMessages
 from pytest_kvquant.engine.protocol import Channel, Closed, Message, Ring
-from pytest_kvquant.engine.timing import TimingMessages
 from pytest_kvquant.engine.script import Player
+from pytest_kvquant.engine.timing import TimingMessages
 
 HOOK = "KVQUANT_WORKER_HOOK"
 """A Python file that is run with the worker's modules before the first message: the tests plant
@@ -33,7 +34,7 @@ FLOW = ("free", "stop")
 """Messages that steer a scoring under way; one that comes late means nothing any more."""
 
 
-class Worker(TimingMessages):
+class Worker(TimingMessages, ProbeMessages):
     """Answers one message after another; each ``on_<name>`` method is one message's meaning."""
 
     def __init__(self, channel: Channel) -> None:

@@ -1,0 +1,126 @@
+"""The probe of a run: what f16 stores, kept once; cells compared with it; suspects named.
+
+Every cell is probed shortly: a prompt, then a few single tokens, in the cell's own process. A cell
+that fails is probed at length in processes of its own: all tokens as one prompt, all tokens one at
+a time, and a healthy cell of its types played beside it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pytest_kvquant.engine.client import Worker
+from pytest_kvquant.errors import CellError
+from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.model import Model
+from pytest_kvquant.numerics.diagnosis import Diagnosis, LayerFigures, Logits, diagnose
+from pytest_kvquant.quality import Task
+
+TOKENS = 192
+"""Tokens of a probe; fewer where a chunk has fewer."""
+
+SINGLES = 24
+"""Of the short probe's tokens, those that come one at a time."""
+
+
+class Prober:
+    """Asks caches what they hold.
+
+    Args:
+        when: ``always`` probes every cell; ``fail`` only cells that fail.
+    """
+
+    def __init__(self, task: Task, model: Model, when: str) -> None:
+        self._task, self._when = task, when
+        self._tokens = task.chunks[0][:TOKENS].copy()
+        self._widths = (model.head_dim_k, model.head_dim_v)
+        self._layers = [number for number, heads in enumerate(model.n_head_kv) if heads]
+        self._folder = tempfile.TemporaryDirectory(prefix="pytest-kvquant-")
+        self._stored: set[int] = set()
+
+    def short(self, pair: Pair, worker: Worker) -> Diagnosis | None:
+        """Probe an opened cell, if every cell is.
+
+        Raises:
+            CellError: a worker dies.
+        """
+        if self._when != "always" or pair == REFERENCE:
+            return None
+        singles = min(SINGLES, len(self._tokens) // 2)
+        return self._read(self._probe(worker, [singles]), None, failed=False)
+
+    def long(self, pair: Pair) -> Diagnosis | None:
+        """Probe a failing cell, in fresh processes.
+
+        Raises:
+            CellError: a worker dies.
+        """
+        if self._when == "off" or pair == REFERENCE:
+            return None
+        with Worker(self._task.engine) as worker:
+            self._task.open_cell(worker, pair)
+            found = self._probe(worker, [0, len(self._tokens)])
+        return self._read(found, self._play(found["figures"]), failed=True)
+
+    def _probe(self, worker: Worker, singles: list[int]) -> dict[str, Any]:
+        if absent := [count for count in singles if count not in self._stored]:
+            with Worker(self._task.engine) as reference:
+                self._task.open_cell(reference, REFERENCE)
+                reference.probe_reference(self._tokens, Path(self._folder.name), absent)
+            self._stored |= set(absent)
+        return worker.probe(self._tokens, Path(self._folder.name), singles, self._widths)
+
+    def _play(self, figures: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """A healthy cell of the types found; ``None`` where the cell's basis is not known."""
+        sides = {
+            one["side"]: (one["type"], one["rotation"], width)
+            for side, width in zip("KV", self._widths, strict=True)
+            for one in figures
+            if one["side"] == side
+        }
+        mixed = len({(one["side"], one["type"]) for one in figures}) > len(sides)
+        if not sides or mixed or any(rotation is None for _, rotation, _ in sides.values()):
+            return None
+        with Worker(self._task.engine) as worker:
+            self._task.open_cell(worker, REFERENCE)
+            return worker.play_healthy(self._tokens, Path(self._folder.name), sides)
+
+    def _read(
+        self, found: dict[str, Any], played: dict[str, Any] | None, *, failed: bool
+    ) -> Diagnosis:
+        caches = {one["cache"] for one in found["figures"]}
+        travels = played["travels"] if played else []
+        strayed = {(one["cache"], one["place"], one["side"]): one["nmse"] for one in travels}
+        figures = []
+        for one in found["figures"]:
+            cache, place = one.pop("cache"), one.pop("place")
+            first = len(caches) == 1 and place == 0
+            numbered = len(caches) == 1 and place < len(self._layers)
+            one |= {
+                "clean": first,
+                "layer": self._layers[place] if numbered else place,
+                "expected": strayed.get((cache, place, one["side"])) if not first else None,
+            }
+            figures.append(msgspec.convert(one, LayerFigures))
+        logits = found["logits"]
+        compared = (
+            Logits(**logits, expected=played["kl"] if played else None)
+            if set(logits) == {"prefill", "decode"}
+            else None
+        )
+        return diagnose(figures, compared, failed=failed)
+
+
+def explain(prober: Prober, pair: Pair, short: Diagnosis | None) -> Diagnosis | None:
+    """The diagnosis of a failing cell; the short probe's where the long one dies."""
+    try:
+        return prober.long(pair) or short
+    except CellError as error:
+        if short is None:
+            return None
+        missing = f"a longer probe ended in: {error}"
+        return msgspec.structs.replace(short, against=(*short.against, missing))
