@@ -67,7 +67,9 @@ def measure(
     try:
         with worker:
             ground.task.open_cell(worker, pair)
+            opened = time.perf_counter()
             partial = _identify(partial, pair, worker, expected, ground)
+            identified = time.perf_counter()
             if partial.checks[0].verdict == "fail":
                 return Measured(_refused(partial), None)
             evidence = quality.measure(
@@ -79,10 +81,11 @@ def measure(
                 figures_in_run=GATES_PER_CELL * ground.cells,
                 on_chunk=on_chunk,
             )
-            prefill_seconds = time.perf_counter() - begun
+            drawn = time.perf_counter()
             partial = _add_quality(partial, pair, evidence, budgets, ground)
             if partial.gates:
                 partial = _add_paths(partial, worker, budgets, ground)
+            ended = time.perf_counter()
     except CellError as error:
         return Measured(
             msgspec.structs.replace(
@@ -91,7 +94,10 @@ def measure(
             None,
         )
     timing = records.Timing(
-        wall=time.perf_counter() - begun, prefill=prefill_seconds, decode=worker.decode_seconds
+        wall=time.perf_counter() - begun,
+        prefill=(opened - begun) + (drawn - identified),
+        paths=(identified - opened) + (ended - drawn),
+        decode=worker.decode_seconds,
     )
     return Measured(msgspec.structs.replace(_judged(partial), timing=timing), evidence)
 

@@ -53,10 +53,10 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 def _doctor(parsed: argparse.Namespace) -> int:
     import os
 
-    from pytest_kvquant import doctor
+    from pytest_kvquant.doctor import as_json, as_text, examine
 
     typed = {option.field: getattr(parsed, option.dest) for option in OPTIONS}
     config = Path(parsed.kv_config) if parsed.kv_config else None
-    report = doctor.examine(typed, config=config, root=Path.cwd(), shell=dict(os.environ))
-    print(doctor.as_json(report) if parsed.json else doctor.as_text(report))
+    report = examine(typed, config=config, root=Path.cwd(), shell=dict(os.environ))
+    print(as_json(report) if parsed.json else as_text(report))
     return 0 if report.healthy else 1

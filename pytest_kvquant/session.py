@@ -180,6 +180,7 @@ class Session:
             speed=self.speed.cells(self.pairs),
             hardware=self.speed.hardware if self.speed.on else None,
             invocation=tuple(self.invocation),
+            decode_seconds=self._decode_seconds(),
             seconds=time.perf_counter() - self._begun,
         )
 
@@ -347,6 +348,11 @@ class Session:
             found = (*found, distinct)
             verdict = "aliased" if distinct.verdict == "fail" else verdict
         return msgspec.structs.replace(own, verdict=verdict, alone=alone, checks=found)
+
+    def _decode_seconds(self) -> float:
+        cells = sum(cell.timing.decode for cell in self._cells.values() if cell.timing)
+        control = self._control.decode_seconds if isinstance(self._control, Control) else 0.0
+        return cells + control + self.source.decode_seconds
 
     def _environment_record(self) -> records.EnvironmentRecord:
         return records.EnvironmentRecord(

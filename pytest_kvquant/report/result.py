@@ -218,7 +218,9 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
     wall: float
     prefill: float
-    """Of the wall time, until the prefill quality was decided."""
+    """Of the wall time, the start of the worker and the prefill quality."""
+    paths: float
+    """Of the wall time, the census, the decode path, greedy text and batch shapes."""
     decode: float
 
 
@@ -278,6 +280,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     invocation: tuple[str, ...] = ()
     """The options as typed, without those that choose cells and outputs."""
     schema: str = SCHEMA
+    decode_seconds: float = 0.0
+    """Time that all workers of the quality matrix spent inside ``llama_decode``."""
     seconds: float = 0.0
     """Wall time from the first preparation to the last verdict."""
 
