@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.text import Text
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.report import format
 from pytest_kvquant.report.result import Cell, Result
+from pytest_kvquant.report.speed_table import speed_notes, speed_table
 
 if TYPE_CHECKING:
     import pytest
@@ -25,6 +27,11 @@ def draw(result: Result, terminal: pytest.TerminalReporter) -> None:
     terminal.section("KV-cache matrix", sep="=", blue=True)
     width = max(terminal._tw.fullwidth, 60)
     terminal.write_line(render(result, width=width, colour=terminal.hasmarkup))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from pytest_kvquant.report.markdown import workflow_commands
+
+        for line in workflow_commands(result):
+            terminal.write_line(line)
 
 
 def render(result: Result, *, width: int, colour: bool) -> str:
@@ -39,10 +46,16 @@ def render(result: Result, *, width: int, colour: bool) -> str:
     for cell in result.cells:
         if cell.message:
             console.print(Text(f"{cell.pair}: {cell.verdict}: {cell.message}", style="red"))
+        if cell.diagnosis is not None and cell.diagnosis.verdict != "healthy":
+            console.print(Text(f"{cell.pair}: {cell.diagnosis.sentence}", style="yellow"))
         for name in cell.alone:
             console.print(
                 f"{cell.pair}: {name} would fail alone; among all gates of the run it may be chance"
             )
+    if any(cell.tests for cell in result.speed):
+        console.print(speed_table(result.speed))
+    for line in speed_notes(result.speed):
+        console.print(Text(line))
     console.print(Text(reference_line(result)))
     console.print(Text(conditions_line(result)))
     return out.getvalue().rstrip()

@@ -1,0 +1,48 @@
+"""The terminal's view of speed: a row per pair, a column per test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from pytest_kvquant.report import format
+from pytest_kvquant.report.speed import SpeedCell, SpeedTest
+
+STYLES = {"pass": "", "inconclusive": "yellow"}
+"""Colour by verdict; everything else is red. The word stands there too, unless it passed."""
+
+
+def speed_table(cells: Sequence[SpeedCell]) -> Table:
+    """tok/s and ratio to f16/f16 of each pair at each test."""
+    table = Table(title="Speed: tok/s (share of f16/f16 in the same minutes)", title_style="")
+    table.add_column("K/V", no_wrap=True)
+    titles = list(dict.fromkeys(test.title for cell in cells for test in cell.tests))
+    for title in titles:
+        table.add_column(title, justify="right")
+    for cell in cells:
+        tests = {test.title: test for test in cell.tests}
+        table.add_row(cell.pair, *(_entry(tests.get(title), cell) for title in titles))
+    return table
+
+
+def speed_notes(cells: Sequence[SpeedCell]) -> list[str]:
+    """What the table cannot show, in sentences."""
+    lines = [f"{cell.pair}: speed: {cell.verdict}: {cell.message}" for cell in cells if cell.message]
+    for cell in cells:
+        lines += [f"{cell.pair}: {test.text}" for test in cell.tests if test.verdict != "pass"]
+        if cell.stopped:
+            lines.append(f"{cell.pair}: {cell.stopped}")
+        if cell.method == "bracketed":
+            lines.append(f"{cell.pair}: f16 before and after, not in turn: {cell.method_reason}")
+    return lines
+
+
+def _entry(test: SpeedTest | None, cell: SpeedCell) -> Text:
+    if test is None:
+        return Text(cell.verdict if cell.message else "-", style="dim")
+    text = f"{format.speed(test.median_ts)} ({format.factor(test.ratio)})"
+    if test.verdict != "pass":
+        text += f" {test.verdict}"
+    return Text(text, style=STYLES.get(test.verdict, "bold red"))
