@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from pytest_kvquant import checks, geometry, paths, quality
+from pytest_kvquant import checks, diagnosing, geometry, paths, quality
 from pytest_kvquant.budgets import Budgets
 from pytest_kvquant.control import Control, all_shapes
 from pytest_kvquant.engine.client import Worker
@@ -17,6 +17,7 @@ from pytest_kvquant.errors import CellError
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.model import Model
 from pytest_kvquant.numerics import gates
+from pytest_kvquant.numerics.diagnosis import Diagnosis
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.gates import Gate, Rules
 from pytest_kvquant.numerics.metrics import kl_profile
@@ -36,6 +37,7 @@ class Ground(NamedTuple):
     library: records.Library
     cells: int
     """Cells of the run: every gated figure of each counts against chance."""
+    prober: diagnosing.Prober
 
 
 class Measured(NamedTuple):
@@ -72,6 +74,8 @@ def measure(
             identified = time.perf_counter()
             if partial.checks[0].verdict == "fail":
                 return Measured(_refused(partial), None)
+            partial = _add_contents(partial, ground.prober.short(pair, worker))
+            probed = time.perf_counter()
             evidence = quality.measure(
                 worker,
                 ground.task,
@@ -95,11 +99,15 @@ def measure(
         )
     timing = records.Timing(
         wall=time.perf_counter() - begun,
-        prefill=(opened - begun) + (drawn - identified),
+        prefill=(opened - begun) + (drawn - probed),
         paths=(identified - opened) + (ended - drawn),
         decode=worker.decode_seconds,
     )
-    return Measured(msgspec.structs.replace(_judged(partial), timing=timing), evidence)
+    judged = msgspec.structs.replace(_judged(partial), timing=timing)
+    if judged.verdict in ("fail", "non-finite"):
+        explained = diagnosing.explain(ground.prober, pair, judged.diagnosis)
+        judged = msgspec.structs.replace(judged, diagnosis=explained)
+    return Measured(judged, evidence)
 
 
 def _identify(
@@ -151,6 +159,14 @@ def _refused(cell: records.Cell) -> records.Cell:
     assert cell.census is not None
     verdict: records.Verdict = "substituted" if cell.census.kind == "substituted" else "fail"
     return msgspec.structs.replace(cell, verdict=verdict, message=cell.checks[0].text)
+
+
+def _add_contents(cell: records.Cell, diagnosis: Diagnosis | None) -> records.Cell:
+    """What the cache holds, against the reference quantizer."""
+    if diagnosis is None:
+        return cell
+    found = (*cell.checks, checks.check_contents(diagnosis))
+    return msgspec.structs.replace(cell, checks=found, diagnosis=diagnosis)
 
 
 def _add_quality(

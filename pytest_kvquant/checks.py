@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from pytest_kvquant.geometry import Explanation
 from pytest_kvquant.matrix import Pair
+from pytest_kvquant.numerics.diagnosis import ALLOWED, Diagnosis
 from pytest_kvquant.report.result import Check, Placement
 
 FLOOR_FACTOR = 10.0
@@ -50,6 +51,22 @@ def check_placement(found: Placement, gpus: Iterable[str], gpu_layers: int) -> C
             "for the CPU)",
         )
     return _check("placement", "pass", f"KV cache on {where}{splits}")
+
+
+def check_contents(diagnosis: Diagnosis) -> Check:
+    """The first layer holds what the type's reference quantizer makes of f16's rows.
+
+    The bound is a multiple of what the rounding of the source to f16 explains for this type.
+    """
+    first = [one for one in diagnosis.figures if one.clean and one.rotation is not None]
+    figure = max((one.nmse / one.explained for one in first), default=None)
+    verdict = "pass" if figure is not None else "inconclusive"
+    if diagnosis.verdict == "suspect":
+        verdict = "fail"
+    text = diagnosis.sentence
+    if verdict == "inconclusive" and diagnosis.against:
+        text = diagnosis.against[0]
+    return Check(name="contents", verdict=verdict, text=text, figure=figure, limit=ALLOWED)
 
 
 def check_types(explanation: Explanation, effective: str, expected: str | None, log: str) -> Check:

@@ -8,6 +8,7 @@ a time, and a healthy cell of its types played beside it.
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,13 @@ from pytest_kvquant.engine.client import Worker
 from pytest_kvquant.errors import CellError
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.model import Model
-from pytest_kvquant.numerics.diagnosis import Diagnosis, LayerFigures, Logits, diagnose
+from pytest_kvquant.numerics.diagnosis import (
+    ALLOWED,
+    Diagnosis,
+    LayerFigures,
+    Logits,
+    diagnose,
+)
 from pytest_kvquant.quality import Task
 
 TOKENS = 192
@@ -51,7 +58,10 @@ class Prober:
         if self._when != "always" or pair == REFERENCE:
             return None
         singles = min(SINGLES, len(self._tokens) // 2)
-        return self._read(self._probe(worker, [singles]), None, failed=False)
+        self._store([singles])
+        begun = time.perf_counter()
+        diagnosis = self._read(self._probe(worker, [singles]), None, failed=False)
+        return msgspec.structs.replace(diagnosis, seconds=time.perf_counter() - begun)
 
     def long(self, pair: Pair) -> Diagnosis | None:
         """Probe a failing cell, in fresh processes.
@@ -61,17 +71,23 @@ class Prober:
         """
         if self._when == "off" or pair == REFERENCE:
             return None
+        begun, singles = time.perf_counter(), [0, len(self._tokens)]
+        self._store(singles)
         with Worker(self._task.engine) as worker:
             self._task.open_cell(worker, pair)
-            found = self._probe(worker, [0, len(self._tokens)])
-        return self._read(found, self._play(found["figures"]), failed=True)
+            found = self._probe(worker, singles)
+        diagnosis = self._read(found, self._play(found["figures"]), failed=True)
+        return msgspec.structs.replace(diagnosis, seconds=time.perf_counter() - begun)
 
-    def _probe(self, worker: Worker, singles: list[int]) -> dict[str, Any]:
+    def _store(self, singles: list[int]) -> None:
+        """See that f16's runs are there."""
         if absent := [count for count in singles if count not in self._stored]:
             with Worker(self._task.engine) as reference:
                 self._task.open_cell(reference, REFERENCE)
                 reference.probe_reference(self._tokens, Path(self._folder.name), absent)
             self._stored |= set(absent)
+
+    def _probe(self, worker: Worker, singles: list[int]) -> dict[str, Any]:
         return worker.probe(self._tokens, Path(self._folder.name), singles, self._widths)
 
     def _play(self, figures: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -92,18 +108,19 @@ class Prober:
     def _read(
         self, found: dict[str, Any], played: dict[str, Any] | None, *, failed: bool
     ) -> Diagnosis:
-        caches = {one["cache"] for one in found["figures"]}
         travels = played["travels"] if played else []
         strayed = {(one["cache"], one["place"], one["side"]): one["nmse"] for one in travels}
+        first = _first_cache(found["figures"])
+        single = {one["cache"] for one in found["figures"]} == {0}
         figures = []
         for one in found["figures"]:
             cache, place = one.pop("cache"), one.pop("place")
-            first = len(caches) == 1 and place == 0
-            numbered = len(caches) == 1 and place < len(self._layers)
+            clean = cache == first and place == 0
+            numbered = single and place < len(self._layers)
             one |= {
-                "clean": first,
+                "clean": clean,
                 "layer": self._layers[place] if numbered else place,
-                "expected": strayed.get((cache, place, one["side"])) if not first else None,
+                "expected": None if clean else strayed.get((cache, place, one["side"])),
             }
             figures.append(msgspec.convert(one, LayerFigures))
         logits = found["logits"]
@@ -112,7 +129,22 @@ class Prober:
             if set(logits) == {"prefill", "decode"}
             else None
         )
-        return diagnose(figures, compared, failed=failed)
+        diagnosis = diagnose(figures, compared, failed=failed)
+        if found["problem"] is None:
+            return diagnosis
+        missing = (f"the state of the cache is not readable: {found['problem']}",)
+        return msgspec.structs.replace(diagnosis, against=(*missing, *diagnosis.against))
+
+
+def _first_cache(figures: list[dict[str, Any]]) -> int | None:
+    """The cache that holds the model's first layer: where there are several, the one that shows."""
+    worst: dict[int, float] = {}
+    for one in figures:
+        if one["place"] == 0:
+            times = one["nmse"] / one["explained"]
+            worst[one["cache"]] = max(times, worst.get(one["cache"], 0.0))
+    best = min(worst, key=lambda cache: worst[cache], default=None)
+    return best if len(worst) == 1 or (best is not None and worst[best] <= ALLOWED) else None
 
 
 def explain(prober: Prober, pair: Pair, short: Diagnosis | None) -> Diagnosis | None:

@@ -78,6 +78,13 @@ OPTIONS: tuple[Option, ...] = (
     Option("rounds", INT, "N", "most rounds of a speed test (default: 24; quick: 9)"),
     Option("sample", NUMBER, "SECONDS", "time of a speed sample (default: 0.5; embedded: 0.015)"),
     Option("speed-baseline", TEXT, "PATH", "result of an earlier run, for absolute speed floors"),
+    Option(
+        "probe",
+        TEXT,
+        "WHEN",
+        "compare cache contents with the reference quantizer: always (default), fail or off",
+        choices=("off", "fail", "always"),
+    ),
     Option("memory-limit", NUMBER, "GB", "most memory for caches (default: what is free)"),
     Option("timeout", NUMBER, "SECONDS", "longest silence of a worker (default: 600)"),
     Option("store", TEXT, "DIR", "where f16 references are kept (default: the user's cache)"),

@@ -25,6 +25,7 @@ from pytest_kvquant.budgets import Budgets, resolve_budgets, unused_patterns
 from pytest_kvquant.cell import GATES_PER_CELL, Ground
 from pytest_kvquant.control import Control, measure_control
 from pytest_kvquant.corpus import cut_chunks, read_corpus
+from pytest_kvquant.diagnosing import Prober
 from pytest_kvquant.engine.client import Engine, Shape, Worker
 from pytest_kvquant.engine.environment import scrub
 from pytest_kvquant.engine.scoring import sequences_per_batch
@@ -113,6 +114,7 @@ class Session:
             threads=self.task.shape.threads,
             note=observer.note,
         )
+        self._prober = Prober(self.task, self.model, settings.probe)
         self.selected = self.pairs
         """Cells of this run that tests ask for, in order."""
         self.announced: set[Pair] = set()
@@ -264,8 +266,9 @@ class Session:
                 message=f"f16/f16, which every cell is compared with, failed: {error}",
                 log=error.log,
             )
+        cells = len(self.selected)
         ground = Ground(
-            self.task, self.source, control, self.model, self.library, len(self.selected)
+            self.task, self.source, control, self.model, self.library, cells, self._prober
         )
         budgets = self.budgets(pair)
         measured = cell.measure(pair, budgets, self._expected(pair), ground, on_chunk)

@@ -114,6 +114,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     report: Path | None = None
     summary: Path | None = None
     evidence: Path | None = None
+    probe: Literal["off", "fail", "always"] = "always"
     speed: Literal["on", "off"] = "on"
     depths: tuple[int, ...] | None = None
     pp: int | None = None

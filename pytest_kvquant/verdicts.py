@@ -65,7 +65,8 @@ class CellQuality:
         self._node.user_properties.append((f"kv_{name}", gate.figure))
         if gate.verdict == "pass":
             return
-        text = f"{failure_text(gate, str(self._pair))}\n{self._conditions()}"
+        suspect = self._suspect()
+        text = f"{failure_text(gate, str(self._pair))}\n{suspect}{self._conditions()}"
         if gate.verdict == "inconclusive" and not self._session.settings.strict:
             pytest.skip(_first_line(gate, self._pair))
         if gate.verdict == "fail" and not self._session.stands(self._pair, gate):
@@ -88,9 +89,24 @@ class CellQuality:
         if check is None:
             pytest.skip(f"{name} was switched off")
         if check.verdict == "fail":
-            pytest.fail(f"{self._pair}: {check.text}\n{self._conditions()}", pytrace=False)
+            suspect = self._suspect()
+            pytest.fail(
+                f"{self._pair}: {check.text}\n{suspect}{self._conditions()}", pytrace=False
+            )
         if check.verdict != "pass":
             pytest.skip(f"{self._pair}: {check.text}")
+
+    def _suspect(self) -> str:
+        """The kernel to look at, or why none is named; a paragraph of the failure text."""
+        diagnosis = self.cell.diagnosis
+        if diagnosis is None or diagnosis.verdict == "healthy":
+            return ""
+        lines = [f"{diagnosis.sentence}", *(f"fits: {line}" for line in diagnosis.fits)]
+        lines += [f"but: {line}" for line in diagnosis.against]
+        return "".join(
+            f"  {'suspect ' if not number else '        '}  {line}\n"
+            for number, line in enumerate(lines)
+        )
 
     def _conditions(self) -> str:
         session = self._session

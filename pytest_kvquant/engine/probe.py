@@ -71,6 +71,16 @@ class Rows(NamedTuple):
     positions: I32
 
 
+class Where(NamedTuple):
+    """A side of a layer of the cell."""
+
+    cache: int
+    place: int
+    side: str
+    clean: bool
+    """Whether it is known to be the model's first: there is one cache, and it comes first there."""
+
+
 class Figures(NamedTuple):
     """How one side of one layer, by one path, compares with the reference quantizer."""
 
@@ -139,7 +149,7 @@ def compare(
     for number, (ours, theirs) in enumerate(zip(found.caches, meant.caches, strict=True)):
         if not ours.cells or not theirs.cells:
             continue
-        pick = _Pick(cell.state, reference.state, ours, theirs)
+        pick = _Pick(cell.state, reference.state, ours, theirs, len(found.caches) == 1)
         for side, width in zip(SIDES, widths, strict=True):
             yield from _compare_side(pick, number, side, width, codecs, prompt)
 
@@ -165,6 +175,8 @@ class _Pick(NamedTuple):
     reference: U8
     ours: census.Cache
     theirs: census.Cache
+    alone: bool
+    """Whether it is the only cache."""
 
     def rows(self, place: int, side: str, width: int, codec: Codec) -> Rows:
         at, other = (
@@ -209,23 +221,26 @@ def _compare_side(
     for place in places:
         codec = codecs[str(_type(pick.ours.layers[place], side))]
         rows = pick.rows(place, side, width, codec)
+        clean = pick.alone and place == 0
         for path in PATHS:
             chosen = rows.positions < prompt if path == "prefill" else rows.positions >= prompt
             if chosen.any():
                 part = Rows(rows.stored[chosen], rows.source[chosen], rows.positions[chosen])
-                yield _figures(part, path, (cache, place, side), codec, codecs, width, rotation)
+                yield _figures(
+                    part, path, Where(cache, place, side, clean), codec, codecs, width, rotation
+                )
 
 
 def _figures(
     rows: Rows,
     path: str,
-    where: tuple[int, int, str],
+    where: Where,
     codec: Codec,
     codecs: Codecs,
     width: int,
     rotation: int | None,
 ) -> Figures:
-    cache, place, side = where
+    cache, place, side, clean = where
     grid = _grid(rows, codec, width)
     held = codec.floats(rows.stored)
     expected = codec.quantize(rotate(rows.source, rotation or 1))
@@ -241,7 +256,6 @@ def _figures(
             rotated = rotate(source, rotation or 1)
             yield "type", other.name, other.floats(rows.stored[part]), other.through(rotated)
 
-    clean = place == 0
     found = (
         pattern.find(held, meant, rows.positions, grid, rounding, clean=clean, others=others)
         if rotation is not None

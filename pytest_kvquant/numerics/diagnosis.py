@@ -138,6 +138,8 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """Observations that do not fit, or that are missing."""
     figures: tuple[LayerFigures, ...] = ()
     logits: Logits | None = None
+    seconds: float = 0.0
+    """Wall time of the probe."""
 
 
 def diagnose(figures: Sequence[LayerFigures], logits: Logits | None, *, failed: bool) -> Diagnosis:

@@ -12,6 +12,7 @@ import msgspec
 
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.hardware import Hardware
+from pytest_kvquant.numerics.diagnosis import Diagnosis
 from pytest_kvquant.numerics.gates import Gate
 from pytest_kvquant.numerics.metrics import KLProfile, Quality
 from pytest_kvquant.report.speed import SpeedCell
@@ -147,8 +148,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     """A fact about a cell: what it is, where it ran, whether its paths agree."""
 
     name: str
-    """``types``, ``placement``, ``measurable``, ``active``, ``distinct``, ``shapes``, ``restore``
-    or ``trajectory``."""
+    """``types``, ``placement``, ``contents``, ``measurable``, ``active``, ``distinct``, ``shapes``,
+    ``restore`` or ``trajectory``."""
     verdict: str
     """``pass``, ``fail``, or ``inconclusive`` where the library does not tell."""
     text: str
@@ -251,6 +252,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     log: str | None = None
     """The end of the library's log, where the cell could not be measured."""
     timing: Timing | None = None
+    diagnosis: Diagnosis | None = None
+    """What the cache holds, layer by side by path, and the suspect where the cell fails."""
 
 
 class ReferenceRecord(msgspec.Struct, frozen=True, kw_only=True):
