@@ -28,11 +28,15 @@ def read_corpus(path: Path) -> Corpus:
     """Read a UTF-8 text.
 
     Raises:
-        CorpusError: missing, empty, or not UTF-8.
+        CorpusError: missing, unreadable, empty, or not UTF-8.
     """
     if not path.is_file():
-        raise CorpusError(f"The corpus {path} does not exist; give a text file with --kv-corpus.")
-    text = path.read_bytes()
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise CorpusError(f"The corpus {path} {what}; give a text file with --kv-corpus.")
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise CorpusError(f"The corpus {path} cannot be read: {error.strerror}.") from None
     if not text.strip():
         raise CorpusError(f"The corpus {path} is empty; give a UTF-8 text with --kv-corpus.")
     try:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from pytest_kvquant.errors import ModelError
+
+MOST_LAYERS = 4096
+"""No model comes near it; a damaged header claims any number."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,8 +110,8 @@ def _header_reader() -> type[Any]:
             end = orig_offs + 12
             for _ in range(count):
                 end += 8 + int.from_bytes(raw[end : end + 8], "little")
-            if end > len(raw):
-                raise ValueError("a string runs past the end of the file")
+                if end > len(raw):
+                    raise ValueError("a string runs past the end of the file")
             return end - orig_offs, [], [], []
 
         def _build_tensors(self, start_offs: int, fields: list[Any]) -> None:
@@ -120,7 +124,7 @@ def _header_reader() -> type[Any]:
                 except (ValueError, KeyError):
                     ends.append(start)  # a fork's own weight type: only its start is known
                     continue
-                elements = int(np.prod([int(dim) for dim in dims], dtype=np.int64))
+                elements = math.prod(int(dim) for dim in dims)
                 ends.append(start + elements // block * block_bytes)
             self.expected_size = max(ends)
 
@@ -142,6 +146,11 @@ def _describe(path: Path, size: int, architecture: str, fields: dict[str, Any]) 
             "probabilities; KV-cache quality needs a text-generating model."
         )
     n_layer, n_embd = number("block_count"), number("embedding_length")
+    if n_layer > MOST_LAYERS:
+        raise ModelError(
+            f"The model {path} claims {n_layer:,} layers, so its header is damaged; download or "
+            "convert it again."
+        )
     n_head = _per_layer(fields.get(f"{architecture}.attention.head_count", 0), n_layer)
     n_head_kv = _per_layer(
         fields.get(f"{architecture}.attention.head_count_kv", list(n_head)), n_layer

@@ -1,0 +1,176 @@
+"""GGUF headers: what a model says, and what is refused before anything is loaded."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import gguf
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.tinygguf import Tiny, write
+
+from pytest_kvquant.errors import ModelError
+from pytest_kvquant.model import read_model
+from pytest_kvquant.session import EMBEDDED_MODEL
+
+SMALL = Tiny(n_vocab=300, n_embd=32, n_layer=2, n_head=4, n_head_kv=2, head_dim=32, n_ff=32)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("model") / "tiny.gguf", SMALL)
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        read_model(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def header_only(path: Path, architecture: str, **keys: object) -> Path:
+    """A GGUF file without tensors."""
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_block_count(2)
+    writer.add_embedding_length(64)
+    writer.add_head_count(4)
+    for name, value in keys.items():
+        add = writer.add_bool if isinstance(value, bool) else writer.add_uint32
+        add(f"{architecture}.{name.replace('__', '.')}", value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+class TestWhatItSays:
+    def test_geometry(self, tiny: Path) -> None:
+        found = read_model(tiny)
+        assert (found.name, found.architecture) == ("tiny-qwen3", "qwen3")
+        assert (found.n_layer, found.n_embd, found.n_head) == (2, 32, 4)
+        assert found.n_head_kv == (2, 2)
+        assert (found.head_dim_k, found.head_dim_v) == (32, 32)
+        assert (found.context_trained, found.size) == (4096, tiny.stat().st_size)
+        assert found.causal
+
+    def test_layers_without_a_cache_have_no_heads(self, tmp_path: Path) -> None:
+        shape = Tiny(
+            arch="lfm2", n_vocab=300, n_layer=4, n_embd=64, n_head=1, n_head_kv=1, head_dim=64,
+            n_ff=32,
+        )  # fmt: skip
+        assert read_model(write(tmp_path / "m.gguf", shape)).n_head_kv == (0, 1, 0, 1)
+
+    def test_a_head_dimension_that_is_not_told_is_the_embedding_s_share(
+        self, tmp_path: Path
+    ) -> None:
+        found = read_model(header_only(tmp_path / "m.gguf", "llama"))
+        assert (found.head_dim_k, found.head_dim_v) == (16, 16)
+        assert found.n_head_kv == (4, 4)
+        assert found.context_trained == 0
+
+    def test_the_embedded_model(self) -> None:
+        found = read_model(EMBEDDED_MODEL)
+        assert found.head_dim_k % 32 == 0
+        assert found.context_trained >= 512
+
+    def test_the_fingerprint_sees_weights_and_header(self, tiny: Path, tmp_path: Path) -> None:
+        same = write(tmp_path / "same.gguf", SMALL)
+        other = write(tmp_path / "other.gguf", Tiny(**{**vars(SMALL), "seed": 1}))
+        assert read_model(same).fingerprint == read_model(tiny).fingerprint
+        assert read_model(other).fingerprint != read_model(tiny).fingerprint
+
+
+class TestRefusals:
+    def test_missing(self, tmp_path: Path) -> None:
+        assert "does not exist; give a GGUF file with --kv-model" in refused(tmp_path / "m.gguf")
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        assert "is a folder" in refused(tmp_path)
+
+    def test_empty(self, tmp_path: Path) -> None:
+        (tmp_path / "m.gguf").touch()
+        assert "is empty; give a GGUF file with --kv-model" in refused(tmp_path / "m.gguf")
+
+    def test_not_gguf(self, tmp_path: Path) -> None:
+        (tmp_path / "m.gguf").write_bytes(b"PK\x03\x04" + bytes(100))
+        assert "is not a GGUF file (it starts with b'PK" in refused(tmp_path / "m.gguf")
+
+    def test_unreadable(self) -> None:
+        unreadable = Path("/proc/self/mem")
+        if not unreadable.is_file():
+            pytest.skip("no /proc here")
+        assert "cannot be read" in refused(unreadable)
+
+    def test_truncated_weights(self, tiny: Path, tmp_path: Path) -> None:
+        whole = tiny.read_bytes()
+        (tmp_path / "m.gguf").write_bytes(whole[:-1000])
+        assert f"its tensors need {len(whole):,} bytes, the file has" in refused(
+            tmp_path / "m.gguf"
+        )
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.data())
+    def test_truncated_anywhere(
+        self, tiny: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    ) -> None:
+        whole = tiny.read_bytes()
+        size = data.draw(st.one_of(st.integers(4, 400), st.integers(400, len(whole) - 1)))
+        path = tmp_path_factory.mktemp("cut") / "m.gguf"
+        path.write_bytes(whole[:size])
+        assert "download or convert it again" in refused(path)
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.data())
+    def test_damaged_anywhere_is_read_or_refused_in_words(
+        self, tiny: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    ) -> None:
+        content = bytearray(tiny.read_bytes())
+        header = content.index(b"blk.0.attn_norm.weight") + 200
+        for _ in range(data.draw(st.integers(1, 3))):
+            content[data.draw(st.integers(4, header))] = data.draw(st.integers(0, 255))
+        path = tmp_path_factory.mktemp("damaged") / "m.gguf"
+        path.write_bytes(content)
+        with suppress(ModelError):
+            read_model(path)
+
+    def test_an_absurd_number_of_tokens_is_noticed_at_once(
+        self, tiny: Path, tmp_path: Path
+    ) -> None:
+        content = bytearray(tiny.read_bytes())
+        count = content.index(b"tokenizer.ggml.tokens") + len(b"tokenizer.ggml.tokens") + 8
+        assert int.from_bytes(content[count : count + 8], "little") == SMALL.n_vocab
+        content[count + 6] = 1
+        (tmp_path / "m.gguf").write_bytes(content)
+        assert "header is damaged" in refused(tmp_path / "m.gguf")
+
+    def test_an_absurd_number_of_layers_is_noticed_at_once(
+        self, tiny: Path, tmp_path: Path
+    ) -> None:
+        content = bytearray(tiny.read_bytes())
+        count = content.index(b"qwen3.block_count") + len(b"qwen3.block_count") + 4
+        content[count + 3] = 255
+        (tmp_path / "m.gguf").write_bytes(content)
+        assert "claims 4,278,190,082 layers" in refused(tmp_path / "m.gguf")
+
+    @pytest.mark.parametrize(
+        ("architecture", "keys"),
+        [("bert", {}), ("nomic-bert", {}), ("qwen3", {"pooling_type": 3}),
+         ("llama", {"attention__causal": False}), ("t5encoder", {})],
+    )  # fmt: skip
+    def test_embedding_only(
+        self, architecture: str, keys: dict[str, object], tmp_path: Path
+    ) -> None:
+        path = header_only(tmp_path / "m.gguf", architecture, **keys)
+        assert "computes embeddings, not next-token probabilities" in refused(path)
+
+    def test_a_header_without_geometry(self, tmp_path: Path) -> None:
+        writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        assert "has no 'llama.block_count' in its header" in refused(tmp_path / "m.gguf")
