@@ -8,6 +8,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_kvquant.matrix import Pair
+    from pytest_kvquant.memory_verdicts import CellMemory
     from pytest_kvquant.session import Session
     from pytest_kvquant.speed_verdicts import CellSpeed
     from pytest_kvquant.verdicts import CellQuality
@@ -61,6 +62,14 @@ def kv_speed(kv_matrix: Session, kv_cell: Pair, request: pytest.FixtureRequest) 
     clock = Replay()
     request.node.add_marker(pytest.mark.benchmark(timer=clock))
     return CellSpeed(kv_matrix, kv_cell, clock)
+
+
+@pytest.fixture
+def kv_memory(kv_matrix: Session, kv_cell: Pair, request: pytest.FixtureRequest) -> CellMemory:
+    """The memory of this cell: ``check_footprint()`` and ``check_ceiling()``."""
+    from pytest_kvquant.memory_verdicts import CellMemory
+
+    return CellMemory(kv_matrix, kv_cell, request.node)
 
 
 class WithoutBenchmark:

@@ -31,6 +31,8 @@ class Floors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Share of the stored speed of the same hardware."""
     compression: float | None = None
     """Bytes per token of f16/f16 over those of the pair; ``None``: what geometry says."""
+    context: int | None = None
+    """Tokens that have to fit."""
 
     def ratio(self, kind: str) -> float:
         """The floor of ``pp`` or ``tg``."""

@@ -85,6 +85,8 @@ OPTIONS: tuple[Option, ...] = (
         "compare cache contents with the reference quantizer: always (default), fail or off",
         choices=("off", "fail", "always"),
     ),
+    Option("ceiling", FLAG, "", "search the largest context of every pair (default: in nightly)"),
+    Option("ceiling-max", INT, "N", "largest context to try (default: what it was trained for)"),
     Option("memory-limit", NUMBER, "GB", "most memory for caches (default: what is free)"),
     Option("timeout", NUMBER, "SECONDS", "longest silence of a worker (default: 600)"),
     Option("store", TEXT, "DIR", "where f16 references are kept (default: the user's cache)"),

@@ -17,6 +17,7 @@ from pytest_kvquant.fixtures import (
     kv_cell,
     kv_depth,
     kv_matrix,
+    kv_memory,
     kv_quality,
     kv_speed,
 )
@@ -25,7 +26,7 @@ from pytest_kvquant.options import FLAG, OPTIONS
 if TYPE_CHECKING:
     pass
 
-__all__ = ["kv_cell", "kv_depth", "kv_matrix", "kv_quality", "kv_speed"]
+__all__ = ["kv_cell", "kv_depth", "kv_matrix", "kv_memory", "kv_quality", "kv_speed"]
 
 SUITE = Path(__file__).parent / "suite"
 
@@ -83,11 +84,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave the packaged speed tests out where speed is off."""
+    """Leave those of the packaged tests out that are switched off."""
     run = config.stash.get(SESSION, None)
-    if run is None or run.speed.on or collection_path != SUITE / "test_speed.py":
+    if run is None:
         return None
-    return True
+    off = {SUITE / "test_speed.py": not run.speed.on,
+           SUITE / "test_ceiling.py": not run.speed.ceiling_on}  # fmt: skip
+    return off.get(collection_path) or None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

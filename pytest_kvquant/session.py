@@ -180,6 +180,7 @@ class Session:
             floor=self._control.floor if isinstance(self._control, Control) else None,
             cells=tuple(self.checked(pair) for pair in self.pairs if pair in self._cells),
             speed=self.speed.cells(self.pairs),
+            ceilings=self.speed.ceilings(self.pairs),
             hardware=self.speed.hardware if self.speed.on else None,
             invocation=tuple(self.invocation),
             decode_seconds=self._decode_seconds(),

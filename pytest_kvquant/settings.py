@@ -66,6 +66,8 @@ class FloorOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Least share of the stored speed of the same hardware."""
     compression: float | None = None
     """Least bytes per token of f16/f16 over those of the pair."""
+    context: int | None = None
+    """Least context that has to work, tokens."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -122,6 +124,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     rounds: int | None = None
     sample: float | None = None
     speed_baseline: Path | None = None
+    ceiling: bool = False
+    ceiling_max: int | None = None
     memory_limit: float | None = None
     budgets: dict[str, BudgetOverride] = {}
     floors: dict[str, FloorOverride] = {}
@@ -137,7 +141,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             _require((getattr(self, name) or 0) < 1 << 31, name, "must be below 2^31")
         _require(self.chunks is None or self.chunks > 0, "chunks", "must be above zero")
         _require(self.ctx >= 8, "ctx", "must be at least 8 tokens")
-        for name in ("rounds", "sample", "memory_limit"):
+        for name in ("rounds", "sample", "ceiling_max", "memory_limit"):
             value = getattr(self, name)
             _require(value is None or 0 < value < math.inf, name, "must be above zero")
         for name in ("pp", "tg"):

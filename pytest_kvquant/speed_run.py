@@ -11,6 +11,7 @@ import msgspec
 
 from pytest_kvquant import speed
 from pytest_kvquant.baseline_speed import StoredSpeed, read_stored
+from pytest_kvquant.ceiling import search
 from pytest_kvquant.engine.client import Engine
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.floors import Floors, resolve_floors
@@ -18,6 +19,7 @@ from pytest_kvquant.hardware import Hardware, describe
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.model import Model
 from pytest_kvquant.numerics.rounds import RoundRules
+from pytest_kvquant.report.ceiling import Ceiling
 from pytest_kvquant.report.result import Library
 from pytest_kvquant.report.speed import SpeedCell
 from pytest_kvquant.settings import Settings
@@ -30,6 +32,10 @@ RULES = {
 }
 DEPTHS = {"quick": (0,), "pr": (0, 8192), "nightly": (0, 8192, 65536)}
 """Depths to time a model at, as far as it was trained for them."""
+
+
+MOST_CONTEXT = 1 << 20
+"""Largest context to try of a model that does not say what it was trained for."""
 
 
 class _Usual(NamedTuple):
@@ -67,16 +73,29 @@ class SpeedRun:
         self._settings, self._model, self._library = settings, model, library
         self._engine, self._threads, self._note = engine, threads, note
         self.on = settings.speed == "on"
+        self.ceiling_on = settings.ceiling or settings.profile == "nightly"
         self.plan = make_plan(settings, model.context_trained)
         self.announced: set[Pair] = set()
         """Pairs whose failure to be timed a test has reported already."""
         self._cells: dict[Pair, SpeedCell] = {}
+        self._ceilings: dict[Pair, Ceiling] = {}
 
     def measure(self, pair: Pair) -> SpeedCell:
         """The speed of a pair, timed now if it has not been."""
         if pair not in self._cells:
             self._cells[pair] = speed.measure(pair, self.plan, self.bed)
         return self._cells[pair]
+
+    def ceiling(self, pair: Pair) -> Ceiling:
+        """The largest context of a pair, searched now if it has not been."""
+        if pair not in self._ceilings:
+            most = self._settings.ceiling_max or self._model.context_trained or MOST_CONTEXT
+            self._ceilings[pair] = search(pair, most, self.bed)
+        return self._ceilings[pair]
+
+    def ceilings(self, order: Iterable[Pair]) -> tuple[Ceiling, ...]:
+        """What was searched so far."""
+        return tuple(self._ceilings[pair] for pair in order if pair in self._ceilings)
 
     def cells(self, order: Iterable[Pair]) -> tuple[SpeedCell, ...]:
         """What was timed so far."""

@@ -1,4 +1,4 @@
-"""Parent side of the timing: a worker whose lanes are climbed and sampled."""
+"""Parent side of the timing and of the search for the largest context."""
 
 from __future__ import annotations
 
@@ -51,3 +51,15 @@ class TimedWorker(Worker):
         self.library_ns = fields["library_ns"]
         samples: list[int] = fields["samples"]
         return samples
+
+    def limit_memory(self, size: int) -> bool:
+        """Let the worker allocate at most ``size`` bytes; whether its system enforces that."""
+        enforced: bool = self._ask("limit", size=size).fields["enforced"]
+        return enforced
+
+    def try_context(self, pair: Pair, *, ctx: int, batch: int, threads: int) -> int:
+        """Fill a context of ``ctx`` tokens and decode a batch at its end; tokens it then held."""
+        fields = self._ask(
+            "ceiling", type_k=pair.k, type_v=pair.v, ctx=ctx, batch=batch, threads=threads
+        ).fields
+        return int(fields["tokens"])

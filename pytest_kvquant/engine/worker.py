@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pytest_kvquant.engine import census, scoring
+from pytest_kvquant.engine.ceiling import CeilingMessages
 from pytest_kvquant.engine.context import Context, DecodeFailed, Model, Refused
 from pytest_kvquant.engine.library import BadLibrary, Library
 from pytest_kvquant.engine.probing import ProbeMessages
@@ -34,7 +35,7 @@ FLOW = ("free", "stop")
 """Messages that steer a scoring under way; one that comes late means nothing any more."""
 
 
-class Worker(TimingMessages, ProbeMessages):
+class Worker(TimingMessages, CeilingMessages, ProbeMessages):
     """Answers one message after another; each ``on_<name>`` method is one message's meaning."""
 
     def __init__(self, channel: Channel) -> None:

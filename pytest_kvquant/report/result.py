@@ -15,6 +15,7 @@ from pytest_kvquant.hardware import Hardware
 from pytest_kvquant.numerics.diagnosis import Diagnosis
 from pytest_kvquant.numerics.gates import Gate
 from pytest_kvquant.numerics.metrics import KLProfile, Quality
+from pytest_kvquant.report.ceiling import Ceiling
 from pytest_kvquant.report.speed import SpeedCell
 
 SCHEMA = "pytest-kvquant/1"
@@ -278,6 +279,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     cells: tuple[Cell, ...]
     speed: tuple[SpeedCell, ...] = ()
     """Pairs that were timed, in the order of the cells."""
+    ceilings: tuple[Ceiling, ...] = ()
+    """Pairs whose largest context was searched."""
     hardware: Hardware | None = None
     """The machine, where pairs were timed."""
     invocation: tuple[str, ...] = ()

@@ -29,8 +29,10 @@ def speed_table(cells: Sequence[SpeedCell]) -> Table:
 
 def speed_notes(cells: Sequence[SpeedCell]) -> list[str]:
     """What the table cannot show, in sentences."""
-    lines = [f"{cell.pair}: speed: {cell.verdict}: {cell.message}" for cell in cells if cell.message]
+    lines = []
     for cell in cells:
+        if cell.message:
+            lines.append(f"{cell.pair}: not timed: {cell.verdict}: {cell.message}")
         lines += [f"{cell.pair}: {test.text}" for test in cell.tests if test.verdict != "pass"]
         if cell.stopped:
             lines.append(f"{cell.pair}: {cell.stopped}")

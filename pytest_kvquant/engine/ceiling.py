@@ -1,0 +1,111 @@
+"""Child side: does a context of this size really work, in this much memory?
+
+Making a context allocates the cache; whether its last rows can be used shows only when something
+is decoded there. Prefilling a long context to its end would take hours, so one short sequence is
+prefilled and its state is put back under other ids until the cache is full but for one batch; the
+batch is then decoded behind them all: the attention kernels walk the whole cache.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import sys
+
+import numpy as np
+
+from pytest_kvquant.engine.census import sequence_state
+from pytest_kvquant.engine.context import Context, Model, Refused
+from pytest_kvquant.engine.library import Library
+from pytest_kvquant.engine.protocol import Channel, Message
+
+SEQUENCES = 64
+"""Most sequences that every llama.cpp can hold."""
+
+
+def limit_memory(size: int) -> bool:
+    """Let this process allocate at most ``size`` bytes; whether the system enforces that.
+
+    Linux counts private memory (``RLIMIT_DATA``), which leaves memory-mapped weights out. macOS
+    has no limit that it keeps.
+    """
+    if sys.platform != "linux":
+        return False
+    resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+    return True
+
+
+def try_context(
+    model: Model, type_k: str, type_v: str, *, ctx: int, batch: int, threads: int
+) -> int:
+    """Make a context of ``ctx`` tokens, fill it, and decode a batch at its end.
+
+    Returns:
+        The number of tokens that the cache held then.
+
+    Raises:
+        Refused: llama.cpp does not make it, or does not take the filling.
+        DecodeFailed: it does not decode at its end.
+    """
+    llama, pointer = model.llama, model.pointer
+    shares = not (
+        llama.llama_model_is_recurrent(pointer)
+        or llama.llama_model_is_hybrid(pointer)
+        or llama.llama_model_n_swa(pointer) > 0
+    )
+    sequences = SEQUENCES if shares else 1
+    context = Context(
+        model,
+        type_k=type_k,
+        type_v=type_v,
+        ctx=ctx // sequences,
+        sequences=sequences,
+        batch=batch,
+        ubatch=batch,
+        threads=threads,
+        unified=True,
+    )
+    size = min(context.batch, max(1, ctx // sequences))
+    if not shares:
+        for start in range(0, ctx, size):
+            _decode(context, start, min(size, ctx - start))
+        return ctx
+    own = (ctx - size) // sequences
+    for start in range(0, own, size):
+        _decode(context, start, min(size, own - start))
+    if own:
+        state = sequence_state(llama, context.pointer, 0)
+        data = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        for number in range(1, sequences):
+            if not llama.llama_state_seq_set_data(context.pointer, data, len(state), number):
+                raise Refused(f"llama.cpp does not fill the cache beyond {number * own} tokens")
+    rest = ctx - own * sequences
+    for start in range(own, own + rest, size):
+        _decode(context, start, min(size, own + rest - start))
+    return own * sequences + rest
+
+
+def _decode(context: Context, start: int, count: int) -> None:
+    """``count`` tokens of sequence 0 from position ``start``; logits of the last one."""
+    positions = np.arange(start, start + count, dtype=np.int32)
+    outputs = positions == start + count - 1
+    tokens = positions % context.model.vocabulary
+    logits = context.decode(tokens, positions, np.zeros(count, np.int32), outputs)
+    if not np.isfinite(logits).all():
+        raise Refused(f"the logits at token {start + count:,} are not finite")
+
+
+class CeilingMessages:
+    """The part of the worker that answers ``limit`` and ``ceiling``."""
+
+    channel: Channel
+    library: Library
+    model: Model
+
+    def on_limit(self, message: Message) -> None:
+        """Limit this process to ``size`` bytes."""
+        self.channel.send("limit", enforced=limit_memory(message.fields["size"]))
+
+    def on_ceiling(self, message: Message) -> None:
+        """Try a context; fields as :func:`try_context` takes them."""
+        self.channel.send("ceiling", tokens=try_context(self.model, **message.fields))

@@ -1,0 +1,10 @@
+"""Memory of every K/V pair."""
+
+from __future__ import annotations
+
+from pytest_kvquant.memory_verdicts import CellMemory
+
+
+def test_kv_footprint(kv_memory: CellMemory) -> None:
+    """A token takes as few bytes as the pair's types promise."""
+    kv_memory.check_footprint()
