@@ -9,10 +9,13 @@ import pytest
 
 from pytest_kvquant.errors import RunRefused
 from pytest_kvquant.options import OPTIONS
+from pytest_kvquant.report import output
 from pytest_kvquant.report.progress import Progress
-from pytest_kvquant.report.result import encode
 from pytest_kvquant.session import Session
 from pytest_kvquant.settings import resolve
+
+NOT_REPEATED = ("pairs", "types", "skip", "json", "report", "summary", "evidence")
+"""Options that choose cells and outputs: the command that repeats one cell leaves them out."""
 
 
 def prepare(config: pytest.Config) -> Session:
@@ -25,8 +28,7 @@ def prepare(config: pytest.Config) -> Session:
     file = config.getoption("kv_config")
     try:
         settings = resolve(typed, config=Path(file) if file else None, root=config.rootpath)
-        if settings.json is not None and not settings.json.parent.is_dir():
-            raise RunRefused(f"--kv-json {settings.json}: there is no such folder.")
+        output.check(settings)
         session = Session(settings, dict(os.environ), Progress(config))
     except RunRefused as error:
         raise pytest.UsageError(str(error)) from None
@@ -34,13 +36,12 @@ def prepare(config: pytest.Config) -> Session:
     return session
 
 
-def finish(session: Session) -> None:
-    """Write the files that were asked for."""
-    path = session.settings.json
-    if path is not None:
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        aside.write_bytes(encode(session.result()))
-        aside.replace(path)
+def finish(config: pytest.Config, session: Session) -> bool:
+    """Write the files that were asked for; whether all could be written."""
+    unwritten = output.write(session.settings, session.result(), os.environ)
+    for complaint in unwritten:
+        Progress(config).note(complaint)
+    return not unwritten
 
 
 def _typed_options(config: pytest.Config, file: str | None) -> list[str]:
@@ -48,7 +49,7 @@ def _typed_options(config: pytest.Config, file: str | None) -> list[str]:
     words = ["--kv-config", file] if file else []
     for option in OPTIONS:
         value = config.getoption(option.dest)
-        if value is None or option.field in ("pairs", "types", "skip", "json", "evidence"):
+        if value is None or option.field in NOT_REPEATED:
             continue
         words += [option.flag] if option.kind == "flag" else [option.flag, value]
     return words

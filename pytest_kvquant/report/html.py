@@ -1,0 +1,176 @@
+"""The page: one self-contained HTML file with the charts, the words and the raw result."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pytest_kvquant import __version__
+from pytest_kvquant.errors import RunRefused
+from pytest_kvquant.numerics.metrics import LOG10_KL_EDGES
+from pytest_kvquant.report import format, view
+from pytest_kvquant.report.result import Result
+from pytest_kvquant.report.terminal import conditions_line
+
+if TYPE_CHECKING:
+    import jinja2
+
+HERE = Path(__file__).parent
+ECHARTS = HERE / "vendor" / "echarts" / "echarts.min.js"
+TEMPLATES = HERE / "templates"
+
+WORDS = {"good": "Pass", "open": "Undecided", "bad": "Fail"}
+
+
+def require_extra(option: str) -> None:
+    """See that the page can be made.
+
+    Raises:
+        RunRefused: Jinja2 is not installed; names the extra that brings it.
+    """
+    try:
+        importlib.import_module("jinja2")
+    except ImportError:
+        raise RunRefused(
+            f"{option} needs Jinja2, which is not installed: pip install 'pytest-kvquant[report]'."
+        ) from None
+
+
+def render(result: Result) -> str:
+    """The page of one result."""
+    rows = view.rows(result)
+    shape = result.settings
+    data = {
+        "rows": rows,
+        "metrics": view.available(rows),
+        "edges": LOG10_KL_EDGES,
+        "scored": shape.scored,
+        "first": shape.ctx - 1 - shape.scored,
+        "floor": result.floor.kl if result.floor else None,
+    }
+    return render_page(
+        "report.html.j2",
+        "report.js",
+        data,
+        result=result,
+        raw=_embedded(result),
+        rows=rows,
+        metrics=view.available(rows),
+        columns=[column for column in view.COLUMNS if column.in_any(rows)],
+        failures=view.failures(result),
+        headline=view.headline(result),
+        tone=view.run_tone(result),
+        verdict_word=WORDS[view.run_tone(result)],
+        conditions=conditions_line(result),
+        facts=facts(result),
+        repeat=lambda pair: view.repeat(result, pair),
+        measured={
+            "memory": any(row.memory is not None and row.kl is not None for row in rows),
+            "speed": any(row.speeds for row in rows),
+            "curves": any(row.positions for row in rows),
+        },
+    )
+
+
+def render_page(template: str, script: str, data: Mapping[str, Any], **context: Any) -> str:
+    """A page of the family: shared style and scripts, ``data`` for the charts.
+
+    Only the page's own two scripts may run (a content security policy names their hashes), and
+    nothing may be fetched: whatever a model file calls itself stays text.
+
+    Args:
+        template: its name in ``templates/``; extends ``base.html.j2``.
+        script: its name there, run after ``common.js``.
+        data: what the script reads as ``kv.view``.
+        context: what the template reads.
+    """
+    from markupsafe import Markup
+
+    library = ECHARTS.read_text(encoding="utf-8")
+    own = "\n".join(_text(name) for name in ("common.js", script))
+    policy = (
+        f"default-src 'none'; script-src {_hash(library)} {_hash(own)}; "
+        "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    page = _environment().get_template(template)
+    return page.render(
+        policy=policy,
+        version=__version__,
+        style=Markup(_text("page.css")),
+        library=Markup(library),
+        script=Markup(own),
+        view=_embedded(data),
+        **context,
+    )
+
+
+def facts(result: Result) -> list[tuple[str, str]]:
+    """The conditions of every figure, as names and values."""
+    environment, shape, model = result.environment, result.settings, result.model
+    library, corpus = environment.library, result.corpus
+    drawn = f"at most {shape.cap}" if shape.early else f"exactly {shape.cap}"
+    found = [
+        ("model", f"{model.name} ({model.architecture}), {format.size(model.size)}, "
+         f"vocabulary {model.vocabulary:,}, trained for {model.context_trained:,} tokens, "
+         f"fingerprint {model.fingerprint}"),
+        ("corpus", f"{corpus.name}, {corpus.tokens:,} tokens, fingerprint {corpus.fingerprint}"),
+        ("chunks", f"{shape.ctx} tokens each, {shape.scored} scored; {drawn} ({shape.profile}), "
+         f"{shape.order}, seed {shape.seed}; tokens {corpus.tokens_hash}"),
+        ("batches", f"n_batch {shape.batch}, n_ubatch {shape.ubatch}, "
+         f"{shape.sequences} sequences at once"),
+        ("library", f"llama.cpp {library.build}, files {library.hash}, "
+         f"bindings {library.bindings} on Python {library.python}"),
+        ("devices", "; ".join(f"{one.name}: {one.description}" for one in library.devices)),
+        ("offload", "all layers" if shape.gpu_layers < 0 else f"{shape.gpu_layers} layers"),
+        ("machine", f"{environment.cpu}, {format.size(environment.memory)}, {environment.system}, "
+         f"{environment.machine}, {shape.threads} threads"),
+        ("variables dropped", _variables(environment.variables_dropped)),
+        ("variables set", _variables(environment.variables_set)),
+        ("plugin", f"pytest-kvquant {environment.plugin}, Python {environment.python}"),
+        ("started", f"{environment.started}, took {format.seconds(result.seconds)}"),
+    ]  # fmt: skip
+    return [(name, value) for name, value in found if value]
+
+
+def _text(template: str) -> str:
+    return (TEMPLATES / template).read_text(encoding="utf-8")
+
+
+def _variables(variables: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in variables.items())
+
+
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"tone": view.tone, "figure": format.figure}
+    environment.tests["indented"] = lambda line: line.startswith("  ")
+    return environment
+
+
+def _embedded(data: object) -> str:
+    """JSON that may stand inside a ``<script>`` element: nothing in it can end the element."""
+    from markupsafe import Markup
+
+    text = msgspec.json.encode(data).decode()
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def _hash(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -1,0 +1,81 @@
+"""The files of a run: which are asked for, whether they can be written, and writing them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pytest_kvquant.errors import RunRefused
+from pytest_kvquant.report.result import Result, encode
+from pytest_kvquant.settings import Settings
+
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+"""GitHub's file of a step's summary; every step appends to its own."""
+
+
+def check(settings: Settings) -> None:
+    """Refuse before the first cell what could not be written after the last.
+
+    Raises:
+        RunRefused: no such folder, or what a page needs is not installed.
+    """
+    for flag in ("json", "report", "summary"):
+        path = getattr(settings, flag)
+        if path is not None and not path.parent.is_dir():
+            raise RunRefused(f"--kv-{flag} {path}: there is no such folder.")
+    if settings.report is not None:
+        from pytest_kvquant.report.html import require_extra
+
+        require_extra("--kv-report")
+
+
+def write(settings: Settings, result: Result, shell: Mapping[str, str]) -> list[str]:
+    """Write every file that was asked for; one that cannot be written does not stop the others.
+
+    Args:
+        shell: variables of the run, for ``GITHUB_STEP_SUMMARY``.
+
+    Returns:
+        One sentence for each file that could not be written.
+    """
+    complaints: list[str] = []
+    for path, text in _wanted(settings, result, shell):
+        try:
+            text(path)
+        except OSError as error:
+            complaints.append(f"{path} could not be written: {error.strerror}.")
+    return complaints
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_bytes(data)
+    aside.replace(path)
+
+
+def _wanted(
+    settings: Settings, result: Result, shell: Mapping[str, str]
+) -> list[tuple[Path, Callable[[Path], None]]]:
+    from pytest_kvquant.report.markdown import summary
+
+    def page(path: Path) -> None:
+        from pytest_kvquant.report.html import render
+
+        replace(path, render(result).encode())
+
+    def append(path: Path) -> None:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(summary(result))
+
+    wanted: list[tuple[Path, Callable[[Path], None]]] = []
+    if settings.json is not None:
+        wanted.append((settings.json, lambda path: replace(path, encode(result))))
+    if settings.report is not None:
+        wanted.append((settings.report, page))
+    if settings.summary is not None:
+        wanted.append((settings.summary, lambda path: replace(path, summary(result).encode())))
+    elif step := shell.get(STEP_SUMMARY):
+        wanted.append((Path(step), append))
+    return wanted

@@ -1,0 +1,168 @@
+"use strict";
+/* What every page shares: numbers, theme, charts that follow theme and size, copy buttons. */
+const kv = (() => {
+  const view = JSON.parse(document.getElementById("view").textContent);
+  const root = document.documentElement;
+  const escape = echarts.format.encodeHTML;
+
+  const show = {
+    nats: (x, digits = 3) => {
+      if (x === 0) return "0";
+      if (Math.abs(x) < 1e-5) return x.toExponential(1);
+      return Math.abs(x) >= 1 ? x.toFixed(2) : String(+x.toPrecision(digits));
+    },
+    share: (x) => (100 * x).toFixed(2) + "%",
+    signed: (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(Math.abs(x) >= 10 ? 1 : 3),
+    ratio: (x) => x.toFixed(2) + "×",
+    bytes: (x) => Math.round(x).toLocaleString("en-US") + " B",
+    speed: (x) => (x >= 100 ? Math.round(x).toLocaleString("en-US") : x.toPrecision(3)) + " tok/s",
+  };
+
+  /* Custom properties hold light-dark(); a probe element resolves them to a plain colour. */
+  const probe = document.createElement("span");
+  probe.hidden = true;
+  document.body.append(probe);
+  const colour = (name) => {
+    probe.style.color = `var(--${name})`;
+    return getComputedStyle(probe).color;
+  };
+
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const dark = () => (root.dataset.theme || (system.matches ? "dark" : "light")) === "dark";
+  const remember = (theme) => { try { localStorage.setItem("kvquant-theme", theme); } catch { /* from disk, without storage */ } };
+  try { root.dataset.theme = localStorage.getItem("kvquant-theme") || ""; } catch { /* as above */ }
+
+  const charts = [];
+  const draw = () => charts.forEach(({ chart, option }) => chart.setOption({ ...frame(), ...option() }, true));
+  const frame = () => ({
+    backgroundColor: "transparent",
+    animation: false,
+    textStyle: { color: colour("text"), fontFamily: getComputedStyle(document.body).fontFamily },
+  });
+  const add = (id, option, click) => {
+    const element = document.getElementById(id);
+    if (!element) return;
+    const chart = echarts.init(element, null, { renderer: "svg" });
+    if (click) chart.on("click", click);
+    charts.push({ chart, option });
+    let width = element.clientWidth;
+    new ResizeObserver(() => {
+      if (element.clientWidth === width) return;
+      width = element.clientWidth;
+      chart.resize();
+      chart.setOption({ ...frame(), ...option() }, true);
+    }).observe(element);
+  };
+
+  const axis = (name, extra = {}) => ({
+    name,
+    nameLocation: "middle",
+    nameTextStyle: { color: colour("muted"), fontSize: 12 },
+    axisLabel: { color: colour("muted"), fontSize: 11.5, hideOverlap: true, ...extra.axisLabel },
+    axisLine: { lineStyle: { color: colour("line") } },
+    axisTick: { lineStyle: { color: colour("line") } },
+    splitLine: { lineStyle: { color: colour("line") } },
+    minorSplitLine: { show: false },
+    ...Object.fromEntries(Object.entries(extra).filter(([key]) => key !== "axisLabel")),
+  });
+  const tooltip = (formatter, extra = {}) => ({
+    confine: true,
+    backgroundColor: colour("card"),
+    borderColor: colour("line"),
+    textStyle: { color: colour("text"), fontSize: 13 },
+    formatter,
+    ...extra,
+  });
+  const tools = () => ({
+    right: 4,
+    top: 0,
+    itemSize: 14,
+    iconStyle: { borderColor: colour("muted") },
+    emphasis: { iconStyle: { borderColor: colour("accent") } },
+    feature: { dataZoom: { title: { zoom: "zoom into a box", back: "zoom back" } }, restore: { title: "whole chart" } },
+  });
+  const legend = () => ({
+    type: "scroll",
+    bottom: 0,
+    textStyle: { color: colour("text"), fontSize: 12 },
+    inactiveColor: colour("line"),
+    pageTextStyle: { color: colour("muted") },
+    pageIconColor: colour("accent"),
+    pageIconInactiveColor: colour("line"),
+    selector: [{ type: "all", title: "all" }, { type: "inverse", title: "invert" }],
+    selectorLabel: { color: colour("muted"), borderColor: colour("line") },
+  });
+
+  /* One hue per K type, one line pattern and symbol per V type: pairs that share a type look alike. */
+  const kinds = [...new Set(view.rows.map((row) => row.k))];
+  const values = [...new Set(view.rows.map((row) => row.v))];
+  const patterns = ["solid", [7, 4], [2, 3], [10, 3, 2, 3], [5, 2], [1, 4], [12, 4]];
+  const symbols = ["circle", "rect", "triangle", "diamond", "roundRect", "pin", "arrow"];
+  const look = (row) => {
+    const stroke = colour(`series-${kinds.indexOf(row.k) % 9}`);
+    const at = values.indexOf(row.v);
+    return {
+      symbol: symbols[at % symbols.length],
+      symbolSize: 6,
+      itemStyle: { color: stroke },
+      lineStyle: { color: stroke, width: 2, type: patterns[at % patterns.length] },
+      emphasis: { focus: "series", lineStyle: { width: 3.5 } },
+      blur: { lineStyle: { opacity: 0.15 }, itemStyle: { opacity: 0.15 } },
+    };
+  };
+
+  const press = (group, act) => {
+    const element = document.getElementById(group);
+    if (!element) return;
+    element.addEventListener("click", (event) => {
+      const button = event.target.closest("button[data-key]");
+      if (!button) return;
+      for (const other of element.querySelectorAll("button[data-key]"))
+        if (other.dataset.group === button.dataset.group)
+          other.setAttribute("aria-pressed", String(other === button));
+      act(button.dataset.key, button.dataset.group);
+      draw();
+    });
+  };
+
+  const start = () => {
+    draw();
+    document.getElementById("theme").addEventListener("click", () => {
+      root.dataset.theme = dark() ? "light" : "dark";
+      remember(root.dataset.theme);
+      draw();
+    });
+    system.addEventListener("change", draw);
+    document.addEventListener("click", async (event) => {
+      const button = event.target.closest("button[data-copy]");
+      if (!button) return;
+      const code = button.parentElement.querySelector("code");
+      try {
+        await navigator.clipboard.writeText(code.textContent);
+        button.textContent = "Copied";
+      } catch {
+        getSelection().selectAllChildren(code);
+        button.textContent = "Selected";
+      }
+      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    });
+    /* On paper: the light theme, at the width of a page, nothing folded away. */
+    let before = "";
+    addEventListener("beforeprint", () => {
+      before = root.dataset.theme;
+      root.dataset.theme = "light";
+      for (const fold of document.querySelectorAll("details:not([open])")) { fold.dataset.folded = ""; fold.open = true; }
+      charts.forEach(({ chart }) => chart.resize({ width: Math.min(chart.getDom().clientWidth, 680) }));
+      draw();
+    });
+    addEventListener("afterprint", () => {
+      root.dataset.theme = before;
+      for (const fold of document.querySelectorAll("details[data-folded]")) { delete fold.dataset.folded; fold.open = false; }
+      charts.forEach(({ chart }) => chart.resize({ width: "auto" }));
+      draw();
+    });
+    root.dataset.ready = "yes";
+  };
+
+  return { view, show, escape, colour, dark, add, axis, tooltip, tools, legend, look, press, draw, start, kinds, values };
+})();

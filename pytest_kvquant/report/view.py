@@ -1,0 +1,314 @@
+"""What the page and the summary show of a result: one row per cell, plain data, nothing computed
+that the result does not carry."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from pytest_kvquant.matrix import Pair
+from pytest_kvquant.numerics.gates import failure_text
+from pytest_kvquant.report import format
+from pytest_kvquant.report.result import Cell, Result
+from pytest_kvquant.report.speed import SpeedCell
+
+Tone = Literal["good", "open", "bad"]
+"""How a verdict reads: fine, undecided, broken."""
+
+TONES: tuple[Tone, ...] = ("good", "open", "bad")
+"""From the best to the worst."""
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure of a row that a chart can show."""
+
+    key: str
+    """The field of :class:`Row`."""
+    label: str
+    unit: Literal["nats", "share", "signed", "ratio", "bytes"]
+    better: Literal["low", "high", "zero"]
+    log: bool = False
+    """Whether colour follows its logarithm."""
+
+
+METRICS = (
+    Metric(key="kl", label="KL", unit="nats", better="low", log=True),
+    Metric(key="kl_decode", label="KL, decode path", unit="nats", better="low", log=True),
+    Metric(key="top1", label="top-1", unit="share", better="high"),
+    Metric(key="ppl_delta", label="PPL delta", unit="signed", better="zero"),
+    Metric(key="tg_ratio", label="decode ratio", unit="ratio", better="high"),
+    Metric(key="memory", label="bytes per token", unit="bytes", better="low"),
+)
+
+
+class SpeedPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Speed of a cell at one depth, in tok/s and as a ratio to f16/f16."""
+
+    depth: int
+    """Tokens in the cache."""
+    pp: float | None
+    tg: float | None
+    pp_ratio: float | None
+    tg_ratio: float | None
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of one cell that a chart or a table can show; None where not measured."""
+
+    pair: str
+    k: str
+    v: str
+    verdict: str
+    """The worse of quality and speed; :data:`pytest_kvquant.report.result.Verdict` or `cliff`."""
+    tone: Tone
+    kl: float | None = None
+    """Mean KL, nats."""
+    kl_error: float | None = None
+    """Chunk-level standard error of it."""
+    kl_p999: float | None = None
+    """KL that one token in a thousand exceeds."""
+    top1: float | None = None
+    """Share of tokens with the same argmax."""
+    ppl: float | None = None
+    ppl_delta: float | None = None
+    chunks: int | None = None
+    kl_decode: float | None = None
+    """Mean KL by the decode path."""
+    memory: float | None = None
+    """Bytes per token of the cache, as the census found them."""
+    compression: float | None = None
+    """Bytes per token of f16/f16 over those of the pair."""
+    tg_ratio: float | None = None
+    """Decode speed over that of f16/f16, at the deepest depth measured."""
+    speeds: tuple[SpeedPoint, ...] = ()
+    front: bool = False
+    """No passing cell is both smaller and closer to f16."""
+    positions: tuple[float, ...] = ()
+    histogram: tuple[int, ...] = ()
+
+
+class Column(NamedTuple):
+    """A column of the table of cells."""
+
+    label: str
+    field: str
+    """The field of :class:`Row`."""
+    text: Callable[[float], str]
+
+    def show(self, row: Row) -> str:
+        """The figure as text."""
+        value = getattr(row, self.field)
+        return "–" if value is None else self.text(value)
+
+    def in_any(self, rows: Iterable[Row]) -> bool:
+        """Whether a row has this figure."""
+        return any(getattr(row, self.field) is not None for row in rows)
+
+
+COLUMNS = (
+    Column("KL", "kl", format.kl),
+    Column("±", "kl_error", format.kl),
+    Column("KL 99.9%", "kl_p999", format.kl),
+    Column("KL decode", "kl_decode", format.kl),
+    Column("top-1", "top1", format.percent),
+    Column("PPL", "ppl", "{:.3f}".format),
+    Column("PPL delta", "ppl_delta", format.signed),
+    Column("chunks", "chunks", format.count),
+    Column("bytes/token", "memory", format.count),
+    Column("smaller", "compression", format.ratio),
+    Column("decode", "tg_ratio", format.ratio),
+)
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a cell does not pass."""
+
+    row: Row
+    reasons: tuple[str, ...]
+    """Each a sentence, and below it lines of two spaces, a name, two spaces or more, a value."""
+    log: str | None
+    command: str
+    """What to type to measure this cell again."""
+
+
+def tone(verdict: str) -> Tone:
+    """How a verdict reads; whatever is neither a pass nor undecided is bad."""
+    if verdict == "pass":
+        return "good"
+    return "open" if verdict == "inconclusive" else "bad"
+
+
+def rows(result: Result) -> tuple[Row, ...]:
+    """One row per pair that was measured or timed, in the order of the run."""
+    cells = {cell.pair: cell for cell in result.cells}
+    speeds = {speed.pair: speed for speed in result.speed}
+    pairs = dict.fromkeys([*cells, *speeds])
+    found = [_row(pair, cells.get(pair), speeds.get(pair)) for pair in pairs]
+    front = pareto_front(found)
+    return tuple(msgspec.structs.replace(row, front=row.pair in front) for row in found)
+
+
+def pareto_front(rows: Sequence[Row]) -> list[str]:
+    """Pairs that pass and that no other passing pair beats in both memory and KL."""
+    front: list[str] = []
+    best = float("inf")
+    candidates = [
+        (row.memory, row.kl, row.pair)
+        for row in rows
+        if row.tone == "good" and row.memory is not None and row.kl is not None
+    ]
+    for _, kl, pair in sorted(candidates):
+        if kl < best:
+            front.append(pair)
+            best = kl
+    return front
+
+
+def available(rows: Sequence[Row]) -> tuple[Metric, ...]:
+    """The metrics that at least one row carries."""
+    return tuple(m for m in METRICS if any(getattr(row, m.key) is not None for row in rows))
+
+
+def headline(result: Result) -> str:
+    """The verdict of the run in one sentence.
+
+    Names at most four of the cells that do not pass.
+    """
+    seen = rows(result)
+    if not seen:
+        return "No cell was measured."
+    counted = Counter(row.verdict for row in seen)
+    if counted["pass"] == len(seen):
+        return f"All {len(seen)} cells pass." if len(seen) > 1 else "The one cell passes."
+    parts = [
+        f"{number} {verdict} ({_some([row.pair for row in seen if row.verdict == verdict])})"
+        for verdict, number in counted.most_common()
+        if verdict != "pass"
+    ]
+    return f"{counted['pass']} of {len(seen)} cells pass; {'; '.join(parts)}."
+
+
+def run_tone(result: Result) -> Tone:
+    """The worst tone of the run; where undecided gates fail (``--kv-strict``), that is bad."""
+    tones = {row.tone for row in rows(result)}
+    if "bad" in tones or ("open" in tones and result.settings.strict):
+        return "bad"
+    return "open" if "open" in tones or not tones else "good"
+
+
+def failures(result: Result) -> tuple[Failure, ...]:
+    """The cells that do not pass, failed ones before undecided ones, each with its reasons."""
+    cells = {cell.pair: cell for cell in result.cells}
+    speeds = {speed.pair: speed for speed in result.speed}
+    found = [
+        Failure(
+            row=row,
+            reasons=(*_quality_reasons(cells.get(row.pair)), *_speed_reasons(speeds.get(row.pair))),
+            log=_log(cells.get(row.pair), speeds.get(row.pair)),
+            command=repeat(result, row.pair),
+        )
+        for row in rows(result)
+        if row.tone != "good"
+    ]
+    return tuple(sorted(found, key=lambda failure: TONES.index(failure.row.tone), reverse=True))
+
+
+def repeat(result: Result, pair: str) -> str:
+    """The command that measures one cell again, under the options of the run."""
+    return shlex.join(["pytest", "--kv-matrix", *result.invocation, "--kv-pairs", pair])
+
+
+def _row(pair: str, cell: Cell | None, speed: SpeedCell | None) -> Row:
+    verdict = max(
+        (part.verdict for part in (cell, speed) if part is not None),
+        key=lambda word: TONES.index(tone(word)),
+    )
+    k, v = Pair.parse(pair)
+    points = _speeds(speed)
+    row = Row(
+        pair=pair,
+        k=k,
+        v=v,
+        verdict=verdict,
+        tone=tone(verdict),
+        speeds=points,
+        tg_ratio=next((one.tg_ratio for one in reversed(points) if one.tg_ratio), None),
+    )
+    return row if cell is None else _with_quality(row, cell)
+
+
+def _with_quality(row: Row, cell: Cell) -> Row:
+    if (census := cell.census) is not None:
+        row = msgspec.structs.replace(
+            row, memory=census.bytes_per_token, compression=census.compression
+        )
+    if cell.quality is None:
+        return row
+    figures, decode, profile = cell.quality.prefill, cell.quality.decode, cell.profile
+    return msgspec.structs.replace(
+        row,
+        kl=figures.kl_mean,
+        kl_error=figures.kl_mean_chunk_se,
+        kl_p999=figures.kl_p999,
+        top1=figures.top1,
+        ppl=figures.ppl,
+        ppl_delta=figures.ppl_delta,
+        chunks=figures.chunks,
+        kl_decode=decode.kl_mean if decode else None,
+        positions=profile.positions if profile else (),
+        histogram=profile.histogram if profile else (),
+    )
+
+
+def _speeds(speed: SpeedCell | None) -> tuple[SpeedPoint, ...]:
+    tests = speed.tests if speed else ()
+    points = []
+    for depth in sorted({test.n_depth for test in tests}):
+        by_kind = {test.kind: test for test in tests if test.n_depth == depth}
+        pp, tg = by_kind.get("pp"), by_kind.get("tg")
+        points.append(
+            SpeedPoint(
+                depth=depth,
+                pp=pp.median_ts if pp else None,
+                tg=tg.median_ts if tg else None,
+                pp_ratio=pp.ratio if pp else None,
+                tg_ratio=tg.ratio if tg else None,
+            )
+        )
+    return tuple(points)
+
+
+def _quality_reasons(cell: Cell | None) -> list[str]:
+    if cell is None:
+        return []
+    reasons = [cell.message] if cell.message else []
+    reasons += [f"{check.name}: {check.text}" for check in cell.checks if check.verdict != "pass"]
+    for gate in cell.gates:
+        if gate.verdict == "pass":
+            continue
+        first, *rest = failure_text(gate, cell.pair).splitlines()
+        if gate.name in cell.alone:
+            first += "; alone this would fail, among all gates of the run it may be chance"
+        reasons.append("\n".join([first, *rest]))
+    return reasons
+
+
+def _speed_reasons(speed: SpeedCell | None) -> list[str]:
+    if speed is None:
+        return []
+    reasons = [speed.message] if speed.message else []
+    reasons += [test.text for test in speed.tests if test.verdict != "pass"]
+    return reasons + ([speed.stopped] if speed.stopped else [])
+
+
+def _log(cell: Cell | None, speed: SpeedCell | None) -> str | None:
+    return (cell.log if cell else None) or (speed.log if speed else None)
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
