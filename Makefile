@@ -5,13 +5,16 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test slow faults lint bench clean
 
 demo: $(READY)
 	$(BIN)/pytest --kv-matrix
 
 test: $(READY)
 	$(BIN)/pytest
+
+slow: $(READY)
+	$(BIN)/pytest -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -192,17 +192,32 @@ class Library:
 def loaded_files(directory: Path) -> list[Path]:
     """The llama and ggml libraries that this process has mapped, in a stable order.
 
-    Where the system does not tell (anything but Linux), those that lie in ``directory``.
+    Linux and macOS tell; elsewhere those that lie in ``directory``.
     """
     maps = Path("/proc/self/maps")
-    wanted = re.compile(r"lib(llama|ggml)[^/]*\.(so|dylib)")
     if maps.exists():
-        mapped = {
+        mapped = [
             line.split(maxsplit=5)[5] for line in maps.read_text().splitlines() if "/" in line
-        }
-        return sorted(Path(path) for path in mapped if wanted.match(Path(path).name))
-    real = {path.resolve() for path in directory.iterdir() if wanted.match(path.name)}
-    return sorted(real)
+        ]
+    elif sys.platform == "darwin":
+        mapped = _dyld_images()
+    else:
+        mapped = [str(path.resolve()) for path in directory.iterdir()]
+    wanted = re.compile(r"lib(llama|ggml)[^/]*\.(so|dylib)")
+    return sorted({Path(path) for path in mapped if wanted.match(Path(path).name)})
+
+
+def _dyld_images() -> list[str]:
+    """Paths of all images of this process, as macOS's dyld tells them (``mach-o/dyld.h``)."""
+    dyld = ctypes.CDLL(None)
+    count = dyld._dyld_image_count
+    name_of = dyld._dyld_get_image_name
+    count.restype, name_of.restype, name_of.argtypes = (
+        ctypes.c_uint32,
+        ctypes.c_char_p,
+        (ctypes.c_uint32,),
+    )
+    return [name.decode() for index in range(count()) if (name := name_of(index))]
 
 
 def _bindings_package() -> Path:
