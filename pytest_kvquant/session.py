@@ -24,7 +24,7 @@ from pytest_kvquant import __version__, cell, checks, evidence_file, paths, qual
 from pytest_kvquant.budgets import Budgets, resolve_budgets, unused_patterns
 from pytest_kvquant.cell import GATES_PER_CELL, Ground
 from pytest_kvquant.control import Control, measure_control
-from pytest_kvquant.corpus import cut_chunks, read_corpus
+from pytest_kvquant.corpus import Corpus, cut_chunks, read_corpus
 from pytest_kvquant.diagnosing import Prober
 from pytest_kvquant.engine.client import Engine, Shape, Worker
 from pytest_kvquant.engine.environment import scrub
@@ -32,6 +32,7 @@ from pytest_kvquant.engine.scoring import sequences_per_batch
 from pytest_kvquant.errors import (
     CellError,
     LibraryError,
+    CorpusError,
     ModelError,
     SettingsError,
 )
@@ -100,7 +101,7 @@ class Session:
             self.library = _identify(worker, self.engine)
             _check_types(self.pairs, self.library)
             vocabulary = _load(worker, self.model, settings.gpu_layers)
-            tokens = worker.tokenize(self.corpus.text)
+            tokens = _tokenize(worker, self.corpus)
         self._corpus_tokens = len(tokens)
         self.task, self._chunk_numbers = self._plan_task(tokens, vocabulary)
         self.source = quality.ReferenceSource(
@@ -405,6 +406,13 @@ def _check_types(pairs: Iterable[Pair], library: records.Library) -> None:
     possible = [name for name, kind in library.types.items() if kind.cache]
     for name in dict.fromkeys(name for pair in pairs for name in pair):
         if name in possible:
+def _tokenize(worker: Worker, corpus: Corpus) -> npt.NDArray[np.int32]:
+    try:
+        return worker.tokenize(corpus.text)
+    except CellError as error:
+        raise CorpusError(f"The corpus {corpus.path} cannot be tokenized: {error}") from None
+
+
             continue
         reason = "cannot hold a KV cache" if name in library.types else "is not a type"
         raise SettingsError(

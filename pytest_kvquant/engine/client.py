@@ -320,6 +320,8 @@ class Worker:
         reason = complaints[-1].strip() if complaints else "its log gives no reason"
         if any(_NO_MEMORY.search(line) for line in complaints):
             return CellOutOfMemory(f"{message}: out of memory ({reason}).", log=self.log())
+        if kind == "DecodeFailed":
+            return CellCrashed(f"{message}; the log's last complaint: {reason}.", log=self.log())
         return CellUnsupported(f"{message}: {reason}.", log=self.log())
 
     def _death(self) -> CellError:

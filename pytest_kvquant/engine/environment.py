@@ -14,6 +14,10 @@ compares on the same cores while the worker decodes, and spinning threads make b
 slower on a busy machine. Logits do not depend on it; timings do (:meth:`Environment.for_timing`)."""
 
 
+BRIEF = {"GGML_NO_BACKTRACE": "1"}
+"""An assertion ends with its own words. ggml would call a debugger, whose pages bury them."""
+
+
 class Environment(NamedTuple):
     """What a worker starts with, and how it came about."""
 
@@ -38,5 +42,5 @@ def scrub(shell: Mapping[str, str], configured: Mapping[str, str]) -> Environmen
     dropped = {name: value for name, value in sorted(shell.items()) if name.startswith(TOGGLES)}
     kept = {name: value for name, value in shell.items() if name not in dropped}
     patience = {name: value for name, value in PATIENCE.items() if name not in kept}
-    added = {**patience, **configured}
+    added = {**BRIEF, **patience, **configured}
     return Environment({**kept, **added}, dropped, added)
