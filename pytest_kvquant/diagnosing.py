@@ -42,12 +42,16 @@ class Prober:
     """
 
     def __init__(self, task: Task, model: Model, when: str) -> None:
-        self._task, self._when = task, when
+        self._task, self.model, self._when = task, model, when
         self._tokens = task.chunks[0][:TOKENS].copy()
         self._widths = (model.head_dim_k, model.head_dim_v)
         self._layers = [number for number, heads in enumerate(model.n_head_kv) if heads]
         self._folder = tempfile.TemporaryDirectory(prefix="pytest-kvquant-")
         self._stored: set[int] = set()
+
+    def share(self, other: Prober) -> None:
+        """Use what another probe of the same tokens has stored of f16."""
+        self._folder, self._stored = other._folder, other._stored
 
     def short(self, pair: Pair, worker: Worker) -> Diagnosis | None:
         """Probe an opened cell, if every cell is.

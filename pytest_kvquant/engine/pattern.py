@@ -22,8 +22,9 @@ SOURCE_NMSE = 4.34e-8
 ALLOWED = 10.0
 """Times the explained difference up to which rows count as equal; healthy rows stay under 3."""
 
-FLIPS = 4
-"""Elements of one unit that may fall to the neighbouring level before the unit counts as wrong."""
+CHOICE = 8.0
+"""Times the type's rounding that one unit may be off. Where two elements are as large, a quantizer
+may take either for its scale: two right answers, about twice the rounding apart."""
 
 OUTLIER = 8.0
 """Times the quiet units' difference above which a unit of a later layer stands out."""
@@ -94,10 +95,10 @@ def find(
     by_unit = error.sum(0) / (size.sum(0) + floor)
     quiet = 0.0 if clean else float(np.quantile(by_unit, 0.25))
     allowed = max(ALLOWED * explained(rounding), OUTLIER * quiet)
-    one = max(12 * FLIPS * rounding / grid.unit, allowed)
+    one = max(min(CHOICE * rounding, 0.5), allowed)
     wrong = error > one * size + floor
     units = np.flatnonzero((wrong.sum(0) >= 2) & (by_unit > allowed))
-    if not len(units) and clean:
+    if not len(units) and clean and error.sum() > allowed * size.sum():
         units = np.flatnonzero(by_unit > allowed)
         wrong[:, units] = True
     whole = not len(units) and not clean
@@ -112,13 +113,9 @@ def find(
     limit = min(0.5, max(4 * rounding, 2 * allowed, 3 * quiet))
     if whole:  # what the attention brought in stays; a fault of the whole row stands far above it
         limit = min(limit, 0.1 * float(error.sum() / (size.sum() + floor)))
-    holds, value = _held(held, meant, rows, units, grid, limit)
+    holds, value = _foreign(others(rows), units, grid, limit)
     if holds == "other":
-        for kind, label, read, wanted in others(rows):
-            got, want = (_in_units(values, grid)[:, units] for values in (read, wanted))
-            if _residual(got, want) < limit:
-                holds, value = kind, label
-                break
+        holds, value = _held(held, meant, rows, units, grid, limit)
     if whole and holds == "other":
         return None
     per_head = max(1, grid.width // grid.unit)
@@ -132,6 +129,20 @@ def find(
         holds,
         value,
     )
+
+
+def _foreign(
+    others: Iterator[tuple[str, float | str, F32, F32]],
+    units: npt.NDArray[np.intp],
+    grid: Grid,
+    limit: float,
+) -> tuple[str, float | str | None]:
+    """Whether another reading makes the wrong part right."""
+    for kind, value, read, wanted in others:
+        got, want = (_in_units(values, grid)[:, units] for values in (read, wanted))
+        if want.any() and _residual(got, want) < limit:
+            return kind, value
+    return "other", None
 
 
 def _in_units(values: F32, grid: Grid) -> F32:

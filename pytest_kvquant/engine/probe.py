@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,19 +127,31 @@ def run(context: Context, tokens: I32, singles: int) -> Run:
 
 
 def compare(
-    cell: Run, reference: Run, types: Any, codecs: Codecs, widths: tuple[int, int], prompt: int
+    runs: Sequence[tuple[Run, Run, int]], types: Any, codecs: Codecs, widths: tuple[int, int]
 ) -> Iterator[Figures]:
-    """Figures of every layer, side and path of one run; one layer is in memory at a time.
+    """Figures of every layer, side and path; one layer is in memory at a time.
 
     Args:
-        reference: the same run of ``f16/f16``.
+        runs: of the cell, the same of ``f16/f16``, and how many tokens came at once.
         types: the library's types by name.
         widths: elements of a head, K and V, by the model's header.
-        prompt: tokens decoded at once.
 
     Raises:
         Unreadable: a state is not understood, or the two do not describe the same layers.
     """
+    picks = [
+        (pick, number, prompt)
+        for cell, reference, prompt in runs
+        for number, pick in _picks(cell, reference, types)
+    ]
+    for side, width in zip(SIDES, widths, strict=True):
+        votes = Counter(vote for pick, _, _ in picks for vote in _votes(pick, side, width, codecs))
+        rotation = max(votes, key=lambda size: (votes[size], size)) if votes else None
+        for pick, number, prompt in picks:
+            yield from _compare_side(pick, number, side, width, codecs, prompt, rotation)
+
+
+def _picks(cell: Run, reference: Run, types: Any) -> Iterator[tuple[int, _Pick]]:
     found, meant = (census.read(state, types) for state in (cell.state, reference.state))
     for each in (found, meant):
         if each.problem is not None:
@@ -147,11 +159,9 @@ def compare(
     if [len(cache.layers) for cache in found.caches] != [len(one.layers) for one in meant.caches]:
         raise Unreadable("the cell's cache has other layers than that of f16/f16")
     for number, (ours, theirs) in enumerate(zip(found.caches, meant.caches, strict=True)):
-        if not ours.cells or not theirs.cells:
-            continue
-        pick = _Pick(cell.state, reference.state, ours, theirs, len(found.caches) == 1)
-        for side, width in zip(SIDES, widths, strict=True):
-            yield from _compare_side(pick, number, side, width, codecs, prompt)
+        if ours.cells and theirs.cells:
+            alone = len(found.caches) == 1
+            yield number, _Pick(cell.state, reference.state, ours, theirs, alone)
 
 
 def kl(cell: F32, reference: F32) -> float:
@@ -211,14 +221,20 @@ def _type(layer: census.Layer, side: str) -> str | None:
     return layer.k_type if side == "K" else layer.v_type
 
 
+def _places(pick: _Pick, side: str) -> list[int]:
+    return [n for n, layer in enumerate(pick.ours.layers) if _type(layer, side) is not None]
+
+
 def _compare_side(
-    pick: _Pick, cache: int, side: str, width: int, codecs: Codecs, prompt: int
+    pick: _Pick,
+    cache: int,
+    side: str,
+    width: int,
+    codecs: Codecs,
+    prompt: int,
+    rotation: int | None,
 ) -> Iterator[Figures]:
-    places = [n for n, layer in enumerate(pick.ours.layers) if _type(layer, side) is not None]
-    if not places:
-        return
-    rotation = _rotation(pick, places, side, width, codecs)
-    for place in places:
+    for place in _places(pick, side):
         codec = codecs[str(_type(pick.ours.layers[place], side))]
         rows = pick.rows(place, side, width, codec)
         clean = pick.alone and place == 0
@@ -226,9 +242,8 @@ def _compare_side(
             chosen = rows.positions < prompt if path == "prefill" else rows.positions >= prompt
             if chosen.any():
                 part = Rows(rows.stored[chosen], rows.source[chosen], rows.positions[chosen])
-                yield _figures(
-                    part, path, Where(cache, place, side, clean), codec, codecs, width, rotation
-                )
+                where = Where(cache, place, side, clean)
+                yield _figures(part, path, where, codec, codecs, width, rotation)
 
 
 def _figures(
@@ -290,13 +305,12 @@ def _rotations(width: int) -> list[int]:
     return [1, *(size for size in (32, 64, 128, 256, 512) if width % size == 0)]
 
 
-def _rotation(pick: _Pick, places: list[int], side: str, width: int, codecs: Codecs) -> int | None:
-    """The rotation in which most layers agree with the reference quantizer, block by block.
+def _votes(pick: _Pick, side: str, width: int, codecs: Codecs) -> Iterator[int]:
+    """Per layer, the rotation in which it agrees with the reference quantizer, block by block.
 
-    The median over blocks, and a vote of the layers: a fault in some of them does not sway it.
+    The median over blocks, and a vote of layers and runs: a fault in some does not sway it.
     """
-    votes: list[int] = []
-    for place in places:
+    for place in _places(pick, side):
         codec = codecs[str(_type(pick.ours.layers[place], side))]
         rows = pick.rows(place, side, width, codec)
         step = max(1, len(rows.stored) // ROTATION_ROWS)
@@ -308,9 +322,7 @@ def _rotation(pick: _Pick, places: list[int], side: str, width: int, codecs: Cod
         }
         best = min(fits, key=lambda size: fits[size])
         if fits[best] < 0.7:
-            votes.append(best)
-    counts = Counter(votes)
-    return max(counts, key=lambda size: (counts[size], size)) if counts else None
+            yield best
 
 
 def _median_share(held: F32, meant: F32, unit: int) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -38,21 +37,21 @@ class ProbeMessages:
         """Run the same through the cell and compare; fields as before, and ``widths`` of heads."""
         assert self.context is not None
         fields, tokens = message.fields, np.frombuffer(message.payload, np.int32)
-        codecs, problem = Codecs(self.library), None
-        figures: list[dict[str, Any]] = []
+        runs: list[tuple[probe.Run, probe.Run, int]] = []
         logits: dict[str, float] = {}
         for singles in fields["singles"]:
             prompt = len(tokens) - singles
             reference = probe.Run.load(Path(fields["folder"]), singles)
             made = probe.run(self.context, tokens, singles)
             logits |= probe.kl_by_path(made.logits, reference.logits, prompt, singles)
-            try:
-                compared = probe.compare(
-                    made, reference, self.library.types, codecs, fields["widths"], prompt
-                )
-                figures += [one._asdict() for one in compared]
-            except probe.Unreadable as error:
-                problem = str(error)
+            runs.append((made._replace(logits=made.logits[:0]), reference, prompt))
+        problem, figures = None, []
+        try:
+            codecs, widths = Codecs(self.library), fields["widths"]
+            compared = probe.compare(runs, self.library.types, codecs, widths)
+            figures = [one._asdict() for one in compared]
+        except probe.Unreadable as error:
+            problem = str(error)
         self.channel.send("probe", figures=figures, logits=logits, problem=problem)
 
     def on_play_healthy(self, message: Message) -> None:
