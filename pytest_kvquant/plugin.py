@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,9 +21,6 @@ from pytest_kvquant.fixtures import (
     kv_speed,
 )
 from pytest_kvquant.options import FLAG, OPTIONS
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["kv_cell", "kv_depth", "kv_matrix", "kv_memory", "kv_quality", "kv_speed"]
 
@@ -93,6 +89,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return off.get(collection_path) or None
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Cells are measured, and told from each other, before any of them is judged."""
+    if config.stash.get(SESSION, None) is not None:
+        items.sort(key=lambda item: item.path != SUITE / "test_identity.py")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Tell the run which cells the selected tests ask for."""
     run = session.config.stash.get(SESSION, None)
@@ -116,8 +119,9 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Draw the matrix."""
-    run = terminalreporter.config.stash.get(SESSION, None)
-    if run is not None:
+    config = terminalreporter.config
+    run = config.stash.get(SESSION, None)
+    if run is not None and not config.getoption("collectonly"):
         from pytest_kvquant.report.terminal import draw
 
         draw(run.result(), terminalreporter)
