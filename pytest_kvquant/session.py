@@ -21,6 +21,7 @@ import platformdirs
 import psutil
 
 from pytest_kvquant import __version__, cell, checks, evidence_file, paths, quality
+from pytest_kvquant.advice import advise
 from pytest_kvquant.budgets import Budgets, resolve_budgets, unused_patterns
 from pytest_kvquant.cell import GATES_PER_CELL, Ground
 from pytest_kvquant.control import Control, measure_control
@@ -31,8 +32,8 @@ from pytest_kvquant.engine.environment import scrub
 from pytest_kvquant.engine.scoring import sequences_per_batch
 from pytest_kvquant.errors import (
     CellError,
-    LibraryError,
     CorpusError,
+    LibraryError,
     ModelError,
     SettingsError,
 )
@@ -152,6 +153,8 @@ class Session:
     def result(self) -> records.Result:
         """The record of the run so far."""
         usage = self.source.usage
+        cells = tuple(self.checked(pair) for pair in self.pairs if pair in self._cells)
+        speeds = self.speed.cells(self.pairs)
         return records.Result(
             environment=self._environment_record(),
             model=records.ModelRecord(
@@ -179,8 +182,9 @@ class Session:
                 decode_seconds=self.source.decode_seconds,
             ),
             floor=self._control.floor if isinstance(self._control, Control) else None,
-            cells=tuple(self.checked(pair) for pair in self.pairs if pair in self._cells),
-            speed=self.speed.cells(self.pairs),
+            cells=cells,
+            speed=speeds,
+            advice=advise(cells, speeds),
             ceilings=self.speed.ceilings(self.pairs),
             hardware=self.speed.hardware if self.speed.on else None,
             invocation=tuple(self.invocation),
@@ -402,10 +406,6 @@ def _load(worker: Worker, model: Model, gpu_layers: int) -> int:
         raise ModelError(str(error)) from None
 
 
-def _check_types(pairs: Iterable[Pair], library: records.Library) -> None:
-    possible = [name for name, kind in library.types.items() if kind.cache]
-    for name in dict.fromkeys(name for pair in pairs for name in pair):
-        if name in possible:
 def _tokenize(worker: Worker, corpus: Corpus) -> npt.NDArray[np.int32]:
     try:
         return worker.tokenize(corpus.text)
@@ -413,6 +413,10 @@ def _tokenize(worker: Worker, corpus: Corpus) -> npt.NDArray[np.int32]:
         raise CorpusError(f"The corpus {corpus.path} cannot be tokenized: {error}") from None
 
 
+def _check_types(pairs: Iterable[Pair], library: records.Library) -> None:
+    possible = [name for name, kind in library.types.items() if kind.cache]
+    for name in dict.fromkeys(name for pair in pairs for name in pair):
+        if name in possible:
             continue
         reason = "cannot hold a KV cache" if name in library.types else "is not a type"
         raise SettingsError(

@@ -15,6 +15,7 @@ from pytest_kvquant.hardware import Hardware
 from pytest_kvquant.numerics.diagnosis import Diagnosis
 from pytest_kvquant.numerics.gates import Gate
 from pytest_kvquant.numerics.metrics import KLProfile, Quality
+from pytest_kvquant.report.advice import Advice
 from pytest_kvquant.report.ceiling import Ceiling
 from pytest_kvquant.report.speed import SpeedCell
 
@@ -281,6 +282,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Pairs that were timed, in the order of the cells."""
     ceilings: tuple[Ceiling, ...] = ()
     """Pairs whose largest context was searched."""
+    advice: tuple[Advice, ...] = ()
+    """The pair for each workload, from those that did not fail."""
     hardware: Hardware | None = None
     """The machine, where pairs were timed."""
     invocation: tuple[str, ...] = ()
@@ -295,6 +298,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 def encode(result: Result) -> bytes:
     """The result as indented JSON (non-finite numbers as null)."""
     return msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n"
+
+
+def schema_text() -> str:
+    """The JSON schema of a result, as ``docs/result.schema.json`` holds it."""
+    schema = msgspec.json.schema(Result)
+    return msgspec.json.format(msgspec.json.encode(schema, order="deterministic")).decode() + "\n"
 
 
 def decode(data: bytes, name: str) -> Result:

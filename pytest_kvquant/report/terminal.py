@@ -54,7 +54,9 @@ def render(result: Result, *, width: int, colour: bool) -> str:
             )
     if any(cell.tests for cell in result.speed):
         console.print(speed_table(result.speed))
-    for line in speed_notes(result.speed):
+    notes = [f"{one.pair}: {one.text}" for one in result.ceilings]
+    notes += [f"for {advice.text}" for advice in result.advice]
+    for line in [*speed_notes(result.speed), *notes]:
         console.print(Text(line))
     console.print(Text(reference_line(result)))
     console.print(Text(conditions_line(result)))

@@ -1,0 +1,144 @@
+"""Which pair for which work: the best of those that did not fail, with the figures that decide.
+
+A pair is a candidate for a workload if no gate, check or speed test of it failed and all figures
+of the workload are known. Among candidates those stay that no other one beats in every figure
+(Pareto); of them the one with the least loss is named: the sum of how far each figure, weighted,
+lies behind the best candidate, in ln.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from pytest_kvquant.report.advice import Advice, Candidate
+from pytest_kvquant.report.result import Cell
+from pytest_kvquant.report.speed import SpeedCell
+
+
+class _Figures(NamedTuple):
+    """What is known of a pair; ratios over f16/f16, all the larger the better but ``kl``."""
+
+    pair: str
+    kl: float
+    compression: float | None
+    pp: float | None
+    tg: float | None
+    depth: int
+
+
+class _Workload(NamedTuple):
+    name: str
+    what: str
+    weights: dict[str, float]
+    """Figure to weight; a figure without one does not matter."""
+
+
+WORKLOADS = (
+    _Workload(
+        "coding agent",
+        "deep context, long generation",
+        {"kl": 0.1, "tg": 1.0, "pp": 0.3, "compression": 0.5},
+    ),
+    _Workload(
+        "RAG or batch",
+        "heavy prefill, short generation",
+        {"kl": 0.1, "tg": 0.2, "pp": 1.0, "compression": 0.3},
+    ),
+    _Workload(
+        "maximum context",
+        "as many tokens as fit",
+        {"kl": 0.1, "tg": 0.1, "pp": 0.1, "compression": 1.0},
+    ),
+)
+"""The workloads of the published table. Quality is a budget that was met: what is left of it
+weighs little."""
+
+LEAST_KL = 1e-4
+"""KLs below this are equal: no work tells them apart."""
+
+
+def advise(cells: Sequence[Cell], speeds: Sequence[SpeedCell]) -> tuple[Advice, ...]:
+    """Advice for each workload for which there is a choice: two candidates at least."""
+    timed = {cell.pair: cell for cell in speeds}
+    known = [
+        figures for cell in cells if (figures := _figures(cell, timed.get(cell.pair))) is not None
+    ]
+    return tuple(
+        advice for workload in WORKLOADS if (advice := _for_workload(workload, known)) is not None
+    )
+
+
+def _figures(cell: Cell, speed: SpeedCell | None) -> _Figures | None:
+    """``None`` for a pair that failed, or is not known well enough."""
+    if cell.verdict != "pass" or cell.quality is None or (speed and speed.verdict != "pass"):
+        return None
+    compression = None
+    if cell.census is not None and cell.census.bytes_per_token:
+        expected = cell.census.expected_bytes_per_token * cell.census.compression
+        compression = expected / cell.census.bytes_per_token
+    depth = max((test.n_depth for test in speed.tests), default=0) if speed else 0
+    ratio = {
+        test.kind: test.ratio for test in (speed.tests if speed else ()) if test.n_depth == depth
+    }
+    return _Figures(
+        cell.pair,
+        max(LEAST_KL, cell.quality.prefill.kl_mean),
+        compression,
+        ratio.get("pp"),
+        ratio.get("tg"),
+        depth,
+    )
+
+
+def _for_workload(workload: _Workload, known: Sequence[_Figures]) -> Advice | None:
+    named = [name for name in workload.weights if any(_value(one, name) for one in known)]
+    candidates = [one for one in known if all(_value(one, name) for name in named)]
+    deepest = max((one.depth for one in candidates), default=0)
+    candidates = [one for one in candidates if one.depth == deepest]
+    if len(candidates) < 2:
+        return None
+    best = {name: max(_value(one, name) or 0 for one in candidates) for name in named}
+
+    def loss(one: _Figures) -> float:
+        return sum(
+            workload.weights[name] * math.log(best[name] / (_value(one, name) or 1))
+            for name in named
+        )
+
+    front = [one for one in candidates if not any(_beats(two, one, named) for two in candidates)]
+    ranked = sorted(front, key=lambda one: (loss(one), one.pair))
+    return Advice(
+        workload=workload.name,
+        what=workload.what,
+        best=ranked[0].pair,
+        figures=tuple(named),
+        candidates=tuple(_candidate(one, loss) for one in ranked),
+    )
+
+
+def _candidate(one: _Figures, loss: Callable[[_Figures], float]) -> Candidate:
+    return Candidate(
+        pair=one.pair,
+        kl=one.kl,
+        compression=one.compression,
+        pp=one.pp,
+        tg=one.tg,
+        depth=one.depth,
+        loss=loss(one),
+    )
+
+
+def _value(one: _Figures, name: str) -> float | None:
+    """A figure, turned so that more is better."""
+    if name == "kl":
+        return 1 / one.kl
+    value: float | None = getattr(one, name)
+    return value
+
+
+def _beats(one: _Figures, other: _Figures, named: Sequence[str]) -> bool:
+    """At least as good in every figure, and better in one."""
+    pairs = [(_value(one, name) or 0, _value(other, name) or 0) for name in named]
+    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)

@@ -1,0 +1,145 @@
+"""The speed protocol on the real engine, with planted time: every verdict, and what it cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import run
+from support.tinygguf import Tiny, write
+
+from pytest_kvquant.engine.worker import HOOK
+from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.report.speed import SpeedCell
+from pytest_kvquant.session import Session
+from pytest_kvquant.settings import Expect, FloorOverride
+
+SPEEDS = Path(__file__).parents[1] / "support" / "speeds.py"
+PAIR = Pair("q8_0", "q8_0")
+SMALL = Tiny(n_layer=1, n_embd=32, n_head=1, n_head_kv=1, head_dim=32, n_ff=32, n_vocab=300)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "small.gguf"
+    write(path, SMALL)
+    return path
+
+
+def session(tmp_path: Path, model: Path, speeds: dict[str, Any], **settings: Any) -> Session:
+    environment = {HOOK: str(SPEEDS), "KVQUANT_SPEEDS": json.dumps(speeds)}
+    defaults: dict[str, Any] = {
+        "depths": (0, 512, 1024), "pp": 16, "tg": 4, "sample": 0.01, "threads": 1,
+    }  # fmt: skip
+    always = {"model": model, "pairs": (str(PAIR),), "environment": environment}
+    return run.start(tmp_path, **{**defaults, **always, **settings})
+
+
+def timed(tmp_path: Path, model: Path, planted: dict[str, Any], **settings: Any) -> SpeedCell:
+    return session(tmp_path, model, {str(PAIR): planted}, **settings).speed.measure(PAIR)
+
+
+def verdicts(cell: SpeedCell) -> dict[str, str]:
+    return {test.title: test.verdict for test in cell.tests}
+
+
+def test_a_healthy_pair_passes_in_six_rounds_and_one_climb(tmp_path: Path, small: Path) -> None:
+    cell = timed(tmp_path, small, {"pp": 1.25, "tg": 1.1})
+    assert cell.verdict == "pass"
+    assert set(verdicts(cell)) == {
+        "pp16", "tg4", "pp16 @ d512", "tg4 @ d512", "pp16 @ d1024", "tg4 @ d1024",
+    }  # fmt: skip
+    for test in cell.tests:
+        assert test.ratio == pytest.approx(1 / 1.25 if test.kind == "pp" else 1 / 1.1)
+        assert (len(test.ratios), len(test.samples_ns), len(test.reference_ns)) == (6, 12, 12)
+        assert test.avg_ts == pytest.approx(1000 * test.ratio)
+        assert (test.type_k, test.type_v) == PAIR
+    assert cell.prefilled == {str(PAIR): (1024,), str(REFERENCE): (1024,)}
+    assert cell.rollback == "remove"
+
+
+def test_a_slow_pair_fails_and_is_confirmed_in_a_fresh_process(tmp_path: Path, small: Path) -> None:
+    cell = timed(tmp_path, small, {"tg": 1.8}, depths=(0, 512))
+    assert cell.verdict == "fail"
+    slow = [test for test in cell.tests if test.kind == "tg"]
+    assert [(test.verdict, test.confirmed) for test in slow] == [("fail", True)] * 2
+    assert "0.56 of the speed of f16/f16 (floor 0.7)" in slow[0].text
+    assert cell.prefilled[str(PAIR)] == (512, 512)
+    assert {test.verdict for test in cell.tests if test.kind == "pp"} == {"pass"}
+
+
+def test_what_a_fresh_process_does_not_find_is_inconclusive(tmp_path: Path, small: Path) -> None:
+    once = str(tmp_path / "marker")
+    cell = timed(tmp_path, small, {"tg": 1.8, "once": once}, depths=(0,))
+    assert verdicts(cell) == {"pp16": "pass", "tg4": "inconclusive"}
+    assert cell.tests[1].confirmed is False
+    assert "a fresh process did not find the same" in cell.tests[1].text
+
+
+def test_a_cliff_is_named_and_ends_the_climb(tmp_path: Path, small: Path) -> None:
+    cell = timed(tmp_path, small, {"pp": 30})
+    assert cell.verdict == "cliff"
+    assert verdicts(cell) == {"pp16": "cliff", "tg4": "pass"}
+    assert len(cell.tests[0].ratios) == 3
+    assert "0.033 of the speed of f16/f16" in cell.tests[0].text
+    assert cell.stopped == "a cliff at depth 0 ended the climb; not visited: 512, 1,024"
+    assert cell.prefilled == {str(PAIR): (0,), str(REFERENCE): (0,)}
+
+
+def test_a_fall_between_two_depths_is_a_cliff(tmp_path: Path, small: Path) -> None:
+    cell = timed(tmp_path, small, {"slows": 0.6}, floors={"*/*": FloorOverride(pp=0.1, tg=0.1)})
+    assert [test.verdict for test in cell.tests] == ["pass", "pass", "cliff", "cliff"]
+    assert "0.77 of the speed of f16/f16, after 1.00 at the depth before" in cell.tests[2].text
+    assert cell.tests[2].confirmed
+
+
+def test_two_caches_that_do_not_fit_are_bracketed(tmp_path: Path, small: Path) -> None:
+    limit = 128 * (1024 + 16) * 1.1 / 1e9  # f16: 2 · 32 · 2 bytes a token, and a tenth more
+    cell = timed(tmp_path, small, {"pp": 1.25, "tg": 2.5}, memory_limit=limit)
+    assert cell.method == "bracketed"
+    assert "two caches of 1,040 tokens need" in cell.method_reason
+    assert verdicts(cell) == {"pp16": "pass", "tg4": "cliff"}
+    assert cell.tests[0].ratio == pytest.approx(0.8)
+    assert cell.prefilled == {str(PAIR): (0,), str(REFERENCE): (1024, 0)}
+
+
+def test_a_cache_that_does_not_fit_alone_is_out_of_memory(tmp_path: Path, small: Path) -> None:
+    cell = timed(tmp_path, small, {}, memory_limit=1e-4)
+    assert (cell.verdict, cell.tests) == ("out-of-memory", ())
+    assert "leave out the deepest of --kv-depths" in str(cell.message)
+
+
+def test_a_pair_that_the_library_refuses_is_unsupported(tmp_path: Path, small: Path) -> None:
+    del small
+    narrow = tmp_path / "narrow.gguf"
+    write(narrow, Tiny(n_layer=1, n_embd=80, n_head=1, n_head_kv=1, head_dim=80, n_vocab=300))
+    cell = timed(tmp_path, narrow, {})
+    assert cell.verdict == "unsupported"
+    assert "does not divide" in str(cell.message)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Tiny(arch="lfm2", n_vocab=300, n_head=1, n_head_kv=1, head_dim=64, n_embd=64, n_ff=32),
+        Tiny(arch="gemma3", n_vocab=300, n_layer=3, window_period=3, head_dim=32, n_embd=32),
+    ],
+    ids=["hybrid", "window"],
+)
+def test_memories_that_refuse_partial_removal_are_restored(tmp_path: Path, model: Tiny) -> None:
+    write(tmp_path / "model.gguf", model)
+    cell = timed(tmp_path, tmp_path / "model.gguf", {}, depths=(0, 256, 512))
+    assert (cell.verdict, cell.rollback) == ("pass", "restore")
+    assert [test.n_depth for test in cell.tests] == [0, 0, 256, 256, 512, 512]
+    assert cell.prefilled == {str(PAIR): (512,), str(REFERENCE): (512,)}
+
+
+def test_a_known_cliff_is_declared(tmp_path: Path, small: Path) -> None:
+    speeds = session(
+        tmp_path, small, {}, expect={"q8_0/*": Expect(cliff="pp"), "*/q4_0": Expect(cliff="both")}
+    ).speed
+    assert speeds.cliff_declared(PAIR, "pp")
+    assert not speeds.cliff_declared(PAIR, "tg")
+    assert speeds.cliff_declared(Pair("f16", "q4_0"), "tg")

@@ -1,0 +1,52 @@
+"""Runs in the real worker (``KVQUANT_WORKER_HOOK``): the real engine decodes, but time is planted.
+
+``KVQUANT_SPEEDS`` is JSON: pair → test → how many times slower than f16 it is; ``slows`` adds to
+that per 1,024 tokens of depth; ``once`` names a file, and only the process that makes it is slow.
+f16 takes a millisecond a token.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pytest_kvquant.engine import timing
+
+SPEEDS = json.loads(os.environ.get("KVQUANT_SPEEDS", "{}"))
+REAL_DECODE = timing.Lane._decode
+REAL_INIT = timing.Bench.__init__
+
+
+class Clock:
+    now = 0
+
+    def perf_counter_ns(self) -> int:
+        return self.now
+
+
+CLOCK = Clock()
+
+
+def start(self: Any, model: Any, pairs: Any, **fields: Any) -> None:
+    REAL_INIT(self, model, pairs, **fields)
+    planted = SPEEDS.get("/".join(pairs[0]), {})
+    if "once" in planted:
+        marker = Path(planted["once"])
+        planted = {} if marker.exists() else planted
+        marker.touch()
+    self.lanes[0].planted = planted
+
+
+def decode(self: Any, tokens: Any) -> None:
+    REAL_DECODE(self, tokens)
+    planted = getattr(self, "planted", {})
+    factor = planted.get("tg" if len(tokens) == 1 else "pp", 1)
+    factor += planted.get("slows", 0) * self.depth / 1024
+    CLOCK.now += int(len(tokens) * 1_000_000 * factor)
+
+
+timing.time = CLOCK  # type: ignore[assignment]
+timing.Lane._decode = decode  # type: ignore[method-assign]
+timing.Bench.__init__ = start  # type: ignore[method-assign]

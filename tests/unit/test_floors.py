@@ -1,0 +1,108 @@
+"""Floors by pattern, defaults of the plan, stored speeds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pytest_kvquant.baseline_speed import read_stored
+from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.floors import resolve_floors
+from pytest_kvquant.hardware import Hardware
+from pytest_kvquant.matrix import Pair
+from pytest_kvquant.settings import FloorOverride, Settings
+from pytest_kvquant.speed_run import make_plan
+
+PAIR = Pair("q8_0", "turbo4")
+HERE = Hardware(
+    chip="c", cores=2, threads=2, memory=1 << 34, system="Linux 6", power="ac", backends=("CPU",)
+)
+
+
+def test_patterns_overlay_each_other_by_depth() -> None:
+    overrides = {
+        "*/turbo4": FloorOverride(pp=0.7, tg=0.8),
+        "q8_0/* @ d65536": FloorOverride(pp=0.75, compression=2.5),
+        "f16/*": FloorOverride(pp=0.99),
+    }
+    shallow = resolve_floors(PAIR, 0, embedded=False, overrides=overrides)
+    deep = resolve_floors(PAIR, 65536, embedded=False, overrides=overrides)
+    assert (shallow.pp, shallow.tg, shallow.compression) == (0.7, 0.8, None)
+    assert (deep.ratio("pp"), deep.ratio("tg"), deep.compression) == (0.75, 0.8, 2.5)
+
+
+@pytest.mark.parametrize("pattern", ["q8_0", "q8_0/turbo4 @ 8192", "q8_0/turbo4 @ deep", "@ d0"])
+def test_a_malformed_pattern_is_refused(pattern: str) -> None:
+    with pytest.raises(SettingsError, match="K/V"):
+        resolve_floors(PAIR, 0, embedded=False, overrides={pattern: FloorOverride(pp=0.5)})
+
+
+@pytest.mark.parametrize("bad", [{"pp": 0.0}, {"fall": 1.0}, {"tg": float("inf")}, {"tok": 1}])
+def test_a_floor_that_cannot_be_meant_is_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(bad, FloorOverride)
+
+
+def test_the_embedded_model_is_timed_briefly_and_real_ones_at_depth(tmp_path: Path) -> None:
+    embedded = make_plan(Settings(profile="nightly"), 4096)
+    assert (embedded.depths, embedded.prompt, embedded.generate) == ((0,), 32, 16)
+    real = Settings(model=tmp_path, profile="nightly")
+    assert make_plan(real, 131_072).depths == (0, 8192, 65536)
+    assert make_plan(real, 65536).depths == (0, 8192)
+    assert make_plan(real, 0).depths == (0, 8192, 65536)
+    assert make_plan(msgspec.structs.replace(real, profile="quick"), 131_072).depths == (0,)
+    plan = make_plan(real, 131_072)
+    assert (plan.prompt, plan.generate, plan.seconds) == (512, 128, 0.5)
+    assert plan.context == 65536 + 512
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Settings(pp=0, tg=0), "--kv-speed off"),
+        (Settings(depths=(8, 0)), "ascend"),
+        (Settings(depths=(8, 8)), "ascend"),
+        (Settings(rounds=5), "fewer than 6"),
+        (Settings(rounds=8, profile="nightly"), "fewer than 9"),
+    ],
+)
+def test_a_plan_that_cannot_be_meant_is_refused(settings: Settings, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        make_plan(settings, 4096)
+
+
+def stored_result(path: Path, hardware: Hardware) -> Path:
+    test = {"n_prompt": 512, "n_gen": 0, "n_depth": 0, "samples_ts": [90.0, 100.0, 110.0],
+            "reference_ns": [4_000_000_000, 5_000_000_000, 6_000_000_000]}  # fmt: skip
+    result = {
+        "model": {"fingerprint": "abc"},
+        "hardware": msgspec.to_builtins(hardware),
+        "speed": [{"pair": "q8_0/turbo4", "tests": [test]}],
+    }
+    path.write_text(json.dumps(result))
+    return path
+
+
+def test_stored_speeds_count_on_the_same_hardware_and_model_only(tmp_path: Path) -> None:
+    path = stored_result(tmp_path / "r.json", HERE)
+    stored, problem = read_stored(path, hardware=HERE, model="abc")
+    assert not problem
+    found = stored.find(PAIR, "pp", 512, 0)
+    assert found is not None
+    assert (found.cell, found.reference) == (100.0, 102.4)
+    assert stored.find(PAIR, "tg", 512, 0) is None
+    elsewhere = msgspec.structs.replace(HERE, power="battery")
+    stored, problem = read_stored(path, hardware=elsewhere, model="abc")
+    assert "power: battery: no absolute floors" in problem
+    assert stored.find(PAIR, "pp", 512, 0) is None
+    assert "another model" in read_stored(path, hardware=HERE, model="xyz")[1]
+
+
+def test_a_baseline_that_is_no_result_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text("[]")
+    for name in ("r.json", "missing.json"):
+        with pytest.raises(SettingsError, match="--kv-speed-baseline"):
+            read_stored(tmp_path / name, hardware=HERE, model="abc")
