@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pytest_kvquant.commands import add as add_result_commands
 from pytest_kvquant.errors import KVQuantError
 from pytest_kvquant.options import FLAG, OPTIONS
 
@@ -35,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="as JSON")
     _add_run_options(doctor)
     doctor.set_defaults(run=_doctor)
+    add_result_commands(commands)
     return parser
 
 

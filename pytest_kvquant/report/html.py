@@ -156,7 +156,13 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"tone": view.tone, "figure": format.figure}
+    environment.filters |= {
+        "tone": view.tone,
+        "figure": format.figure,
+        "kl": format.kl,
+        "count": format.count,
+        "ratio": lambda value: "–" if value is None else format.ratio(value),
+    }
     environment.tests["indented"] = lambda line: line.startswith("  ")
     return environment
 

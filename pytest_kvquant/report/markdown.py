@@ -33,12 +33,15 @@ MARKS = {"good": "✅", "open": "⚠️", "bad": "❌"}
 def summary(result: Result) -> str:
     """The summary of a run as GitHub-flavoured markdown, under :data:`LIMIT` bytes."""
     rows, failures = view.rows(result), view.failures(result)
-    page = _Page(LIMIT)
+    page = Page(LIMIT)
     page.add(f"## {MARKS[view.run_tone(result)]} KV-cache matrix\n\n")
     page.add(f"**{plain(view.headline(result))}**\n\n{plain(conditions_line(result))}\n\n")
     if failures:
         page.add("### What does not pass, and why\n\n")
         page.add_all(map(_failure, failures), "cells that do not pass", share=SHARE_OF_FAILURES)
+    if result.advice:
+        page.add("### Which pair for which work\n\n")
+        page.add("".join(f"- {plain(advice.text)}\n" for advice in result.advice) + "\n")
     if rows:
         page.add("### The matrix: mean KL\n\n")
         _add_matrix(page, rows)
@@ -104,7 +107,7 @@ def table_line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
-class _Page:
+class Page:
     """Text that stays under a limit of bytes, and says what did not fit."""
 
     RESERVE = 400
@@ -145,7 +148,7 @@ def _failure(failure: Failure) -> str:
     return f"{head}\n" + fenced(f"{words}\n\n{failure.command}") + "\n"
 
 
-def _add_matrix(page: _Page, rows: Sequence[Row]) -> None:
+def _add_matrix(page: Page, rows: Sequence[Row]) -> None:
     by_pair = {(row.k, row.v): row for row in rows}
     columns = list(dict.fromkeys(row.v for row in rows))
     lines = [table_head(["K \\\\ V", *map(code, columns)])]

@@ -185,7 +185,7 @@ def headline(result: Result) -> str:
     if counted["pass"] == len(seen):
         return f"All {len(seen)} cells pass." if len(seen) > 1 else "The one cell passes."
     parts = [
-        f"{number} {verdict} ({_some([row.pair for row in seen if row.verdict == verdict])})"
+        f"{number} {verdict} ({some([row.pair for row in seen if row.verdict == verdict])})"
         for verdict, number in counted.most_common()
         if verdict != "pass"
     ]
@@ -294,6 +294,8 @@ def _quality_reasons(cell: Cell | None) -> list[str]:
         if gate.name in cell.alone:
             first += "; alone this would fail, among all gates of the run it may be chance"
         reasons.append("\n".join([first, *rest]))
+    if cell.diagnosis is not None and reasons:
+        reasons.append(cell.diagnosis.sentence)
     return reasons
 
 
@@ -309,6 +311,7 @@ def _log(cell: Cell | None, speed: SpeedCell | None) -> str | None:
     return (cell.log if cell else None) or (speed.log if speed else None)
 
 
-def _some(names: Sequence[str], most: int = 4) -> str:
+def some(names: Sequence[str], most: int = 4) -> str:
+    """The first few names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -1,0 +1,209 @@
+"""Two results on the same tokens, cell by cell: what got worse, what got better."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from itertools import takewhile
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from pytest_kvquant.errors import ResultError
+from pytest_kvquant.numerics.drift import Drift, drift
+from pytest_kvquant.report import format, markdown, view
+from pytest_kvquant.report.result import Cell, Result
+from pytest_kvquant.report.view import Row
+
+WORSE_DRIFTS = ("worse", "inactive")
+
+
+class CellComparison(msgspec.Struct, frozen=True, kw_only=True):
+    """One pair in both results."""
+
+    before: Row
+    after: Row
+    drift: Drift | None
+    """None where a side has no figures by chunk."""
+
+    @property
+    def worse(self) -> bool:
+        """Whether it does not pass any more, or drifted away from f16 or out of quantization."""
+        tones = view.TONES
+        fell = tones.index(self.after.tone) > tones.index(self.before.tone)
+        return fell or (self.drift is not None and self.drift.verdict in WORSE_DRIFTS)
+
+    @property
+    def word(self) -> str:
+        """What happened, in a word or two."""
+        if self.before.verdict != self.after.verdict:
+            return f"{self.before.verdict} → {self.after.verdict}"
+        return self.drift.verdict if self.drift else "no figures"
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """Two results: the cells that both have, and what else differs."""
+
+    cells: tuple[CellComparison, ...]
+    only_before: tuple[str, ...]
+    only_after: tuple[str, ...]
+    differences: tuple[str, ...]
+    """Conditions that differ and may be what is compared: build, machine, batches."""
+
+    @property
+    def worse(self) -> bool:
+        """Whether any cell got worse."""
+        return any(cell.worse for cell in self.cells)
+
+    @property
+    def headline(self) -> str:
+        """The comparison in one sentence."""
+        worse = [cell.after.pair for cell in self.cells if cell.worse]
+        if worse:
+            return f"{len(worse)} of {len(self.cells)} cells got worse: {view.some(worse)}."
+        drifts = [cell.drift.verdict for cell in self.cells if cell.drift]
+        better = f"; {drifts.count('better')} got better" if "better" in drifts else ""
+        return f"None of {len(self.cells)} cells got worse{better}."
+
+
+def compare(before: Result, after: Result) -> Comparison:
+    """Compare two results.
+
+    Raises:
+        ResultError: they were not measured with the same model on the same tokens, or share no
+            cell.
+    """
+    _same_tokens(before, after)
+    shared = _shared_chunks(before, after)
+    old, new = ({row.pair: row for row in view.rows(result)} for result in (before, after))
+    cells = {cell.pair: cell for cell in before.cells}
+    again = {cell.pair: cell for cell in after.cells}
+    floor = max(result.floor.kl if result.floor else 0.0 for result in (before, after))
+    pairs = [pair for pair in old if pair in new]
+    if not pairs:
+        raise ResultError("These results have no cell in common, so there is nothing to compare.")
+    return Comparison(
+        cells=tuple(
+            CellComparison(
+                before=old[pair],
+                after=new[pair],
+                drift=_drift(cells.get(pair), again.get(pair), shared, floor),
+            )
+            for pair in pairs
+        ),
+        only_before=tuple(pair for pair in old if pair not in new),
+        only_after=tuple(pair for pair in new if pair not in old),
+        differences=tuple(_differences(before, after)),
+    )
+
+
+def as_text(comparison: Comparison, *, width: int = 110) -> str:
+    """The comparison as a table for a terminal."""
+    out = io.StringIO()
+    console = Console(file=out, width=width, highlight=False, no_color=True)
+    table = Table(title=comparison.headline, title_justify="left")
+    for at, name in enumerate(HEAD):
+        table.add_column(name, justify="left" if at < 2 else "right", no_wrap=True)
+    for cell in comparison.cells:
+        table.add_row(*_line(cell))
+    console.print(table)
+    for line in _notes(comparison):
+        console.print(line, markup=False)
+    return out.getvalue()
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """The comparison for a pull request, under :data:`markdown.LIMIT` bytes."""
+    page = markdown.Page(markdown.LIMIT)
+    page.add(f"## {'❌' if comparison.worse else '✅'} KV-cache matrix, compared\n\n")
+    page.add(f"**{markdown.plain(comparison.headline)}**\n\n")
+    for line in _notes(comparison):
+        page.add(f"- {markdown.plain(line)[:2000]}\n")
+    page.add("\n" + markdown.table_head(HEAD))
+    ordered = sorted(comparison.cells, key=lambda cell: not cell.worse)
+    lines = ([markdown.code(pair), *rest] for pair, *rest in map(_line, ordered))
+    page.add_all(map(markdown.table_line, lines), "cells")
+    return page.text
+
+
+HEAD = ("pair", "what", "KL", "→", "change", "±", "top-1", "→", "decode ×f16", "→")
+
+
+def _line(cell: CellComparison) -> list[str]:
+    before, after = cell.before, cell.after
+    changes = cell.drift.changes if cell.drift else ()
+    kl = next((change for change in changes if change.figure == "kl"), None)
+    return [
+        after.pair,
+        f"{'▲ ' if cell.worse else ''}{cell.word}",
+        "–" if before.kl is None else format.kl(before.kl),
+        "–" if after.kl is None else format.kl(after.kl),
+        "" if kl is None else f"{100 * math.expm1(kl.moved):+.1f}%",
+        "" if kl is None or kl.reach is None else f"{100 * kl.reach:.1f}%",
+        "–" if before.top1 is None else format.percent(before.top1),
+        "–" if after.top1 is None else format.percent(after.top1),
+        "–" if before.tg_ratio is None else format.ratio(before.tg_ratio),
+        "–" if after.tg_ratio is None else format.ratio(after.tg_ratio),
+    ]
+
+
+def _notes(comparison: Comparison) -> Iterator[str]:
+    yield from comparison.differences
+    if comparison.only_before:
+        yield f"only in the first: {', '.join(comparison.only_before)}"
+    if comparison.only_after:
+        yield f"only in the second: {', '.join(comparison.only_after)}"
+
+
+def _same_tokens(before: Result, after: Result) -> None:
+    facts = [
+        ("model", before.model.fingerprint, after.model.fingerprint),
+        ("corpus", before.corpus.fingerprint, after.corpus.fingerprint),
+        ("tokens per chunk", before.settings.ctx, after.settings.ctx),
+        ("scored tokens per chunk", before.settings.scored, after.settings.scored),
+    ]
+    for what, old, new in facts:
+        if old != new:
+            raise ResultError(
+                f"These results cannot be compared: the {what} differs ({old} and {new}). "
+                "Figures are comparable on the same tokens of the same model only."
+            )
+
+
+def _shared_chunks(before: Result, after: Result) -> int:
+    """How many chunks, from the first, are the same text in both."""
+    pairs = zip(before.corpus.chunks, after.corpus.chunks, strict=False)
+    shared = len(list(takewhile(lambda both: both[0] == both[1], pairs)))
+    if not shared:
+        raise ResultError(
+            "These results cannot be compared: they drew other chunks of the corpus "
+            f"(seed {before.settings.seed} and {after.settings.seed})."
+        )
+    return shared
+
+
+def _drift(old: Cell | None, new: Cell | None, shared: int, floor: float) -> Drift | None:
+    if old is None or new is None or not old.per_chunk.get("kl") or not new.per_chunk.get("kl"):
+        return None
+    first, second = (
+        {name: values[:shared] for name, values in cell.per_chunk.items()} for cell in (old, new)
+    )
+    return drift(first, second, floor=floor)
+
+
+def _differences(before: Result, after: Result) -> Iterator[str]:
+    old, new = before.environment, after.environment
+    facts = [
+        ("build", f"{old.library.build}, files {old.library.hash}",
+         f"{new.library.build}, files {new.library.hash}"),
+        ("device", old.library.device, new.library.device),
+        ("processor", old.cpu, new.cpu),
+        ("variables", str(old.variables_set), str(new.variables_set)),
+        *((name, getattr(before.settings, name), getattr(after.settings, name))
+          for name in ("batch", "ubatch", "sequences", "threads", "gpu_layers")),
+    ]  # fmt: skip
+    for what, was, now in facts:
+        if was != now:
+            yield f"{what}: {was} → {now}"

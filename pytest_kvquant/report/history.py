@@ -1,0 +1,173 @@
+"""Many results over time: one line per pair, and where its level changed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from pytest_kvquant.errors import ResultError
+from pytest_kvquant.numerics.trend import change_points
+from pytest_kvquant.report import format, view
+from pytest_kvquant.report.result import Result, read
+
+BARS = "▁▂▃▄▅▆▇█"
+
+METRICS = {
+    "kl": format.kl,
+    "top1": format.percent,
+    "ppl_delta": format.signed,
+    "tg_ratio": format.ratio,
+    "memory": format.count,
+}
+"""What a trend can be of: fields of :class:`view.Row`."""
+
+
+class Trend(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure of one pair over time."""
+
+    pair: str
+    runs: tuple[int, ...]
+    """Which runs of the series have it, counted from 0."""
+    values: tuple[float, ...]
+    changes: tuple[int, ...]
+    """Where among the values a new level begins; information, not a verdict."""
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """Runs that can be compared: the same model on the same text, cut alike, on one processor."""
+
+    title: str
+    started: tuple[str, ...]
+    builds: tuple[str, ...]
+    trends: dict[str, tuple[Trend, ...]]
+    """By metric."""
+
+
+def load(folder: Path) -> tuple[list[Result], list[str]]:
+    """All results in a folder, oldest first, and a sentence about each file that is none.
+
+    Raises:
+        ResultError: no such folder, or no result in it.
+    """
+    if not folder.is_dir():
+        raise ResultError(f"{folder} is not a folder with result files.")
+    results, skipped = [], []
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            results.append(read(path))
+        except ResultError as error:
+            skipped.append(f"left out: {error}")
+    if not results:
+        raise ResultError(f"{folder} holds no result file (*.json that --kv-json wrote).")
+    return sorted(results, key=lambda result: result.environment.started), skipped
+
+
+def series(results: Sequence[Result]) -> tuple[Series, ...]:
+    """The runs sorted into series, in the order in which each began."""
+    grouped: dict[str, list[Result]] = {}
+    for result in results:
+        grouped.setdefault(_title(result), []).append(result)
+    return tuple(_series(title, runs) for title, runs in grouped.items())
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Figures as bars, from the lowest to the highest, or to a tenth over the lowest if that is
+    more: what hardly moves has to look flat.
+
+    >>> sparkline([1, 2, 3, 8]), sparkline([5, 5.01, 5])
+    ('▁▂▃█', '▁▁▁')
+    """
+    low = min(values)
+    span = max(max(values) - low, 0.1 * abs(low))
+    if span == 0:
+        return BARS[0] * len(values)
+    return "".join(BARS[round((x - low) / span * (len(BARS) - 1))] for x in values)
+
+
+def as_text(found: Iterable[Series], metric: str, *, width: int = 110) -> str:
+    """A table per series; ``|`` in a trend is where a new level begins."""
+    out = io.StringIO()
+    console = Console(file=out, width=width, highlight=False, no_color=True)
+    for one in found:
+        runs = f"{len(one.started)} runs, {one.started[0]} to {one.started[-1]}"
+        table = Table(title=f"{one.title}\n{runs}", title_justify="left")
+        for at, name in enumerate(("pair", "trend", metric, "→", "change", "new level")):
+            table.add_column(name, justify="left" if at in (0, 1, 5) else "right")
+        for trend in one.trends[metric]:
+            table.add_row(*_line(one, trend, metric))
+        console.print(table, markup=False)
+    return out.getvalue()
+
+
+def render(found: Sequence[Series]) -> str:
+    """The page of a history.
+
+    Raises:
+        RunRefused: the extra that makes pages is not installed.
+    """
+    from pytest_kvquant.report.html import render_page, require_extra
+
+    require_extra("--html")
+    metrics = [one for one in view.METRICS if any(series.trends.get(one.key) for series in found)]
+    pairs = dict.fromkeys(t.pair for one in found for ts in one.trends.values() for t in ts)
+    rows = [{"pair": pair, **dict(zip("kv", pair.split("/"), strict=True))} for pair in pairs]
+    data = {"rows": rows, "series": found, "metrics": metrics}
+    return render_page("history.html.j2", "history.js", data, series=found, metrics=metrics)
+
+
+def _title(result: Result) -> str:
+    shape = result.settings
+    return (
+        f"{result.model.name} ({result.model.fingerprint}) · {result.corpus.name} "
+        f"({result.corpus.fingerprint}) · {shape.ctx} tokens, {shape.scored} scored, "
+        f"{shape.order} {shape.seed} · {result.environment.cpu}, "
+        f"{result.environment.library.device}"
+    )
+
+
+def _series(title: str, runs: Sequence[Result]) -> Series:
+    tables = [{row.pair: row for row in view.rows(run)} for run in runs]
+    pairs = list(dict.fromkeys(pair for table in tables for pair in table))
+    trends = {}
+    for metric in METRICS:
+        having = [
+            [(at, getattr(table[pair], metric)) for at, table in enumerate(tables) if pair in table]
+            for pair in pairs
+        ]
+        trends[metric] = tuple(
+            _trend(pair, [(at, value) for at, value in points if value is not None])
+            for pair, points in zip(pairs, having, strict=True)
+            if any(value is not None for _, value in points)
+        )
+    return Series(
+        title=title,
+        started=tuple(run.environment.started for run in runs),
+        builds=tuple(run.environment.library.build for run in runs),
+        trends=trends,
+    )
+
+
+def _trend(pair: str, points: Sequence[tuple[int, float]]) -> Trend:
+    values = [value for _, value in points]
+    return Trend(
+        pair=pair,
+        runs=tuple(at for at, _ in points),
+        values=tuple(values),
+        changes=tuple(change_points(values)),
+    )
+
+
+def _line(one: Series, trend: Trend, metric: str) -> list[str]:
+    show, values = METRICS[metric], trend.values
+    bars = sparkline(values)
+    marked = "".join(f"{'|' if at in trend.changes else ''}{bar}" for at, bar in enumerate(bars))
+    first, last = values[0], values[-1]
+    change = f"{100 * (last / first - 1):+.1f}%" if first > 0 and last > 0 else ""
+    runs = [trend.runs[at] for at in trend.changes]
+    began = [f"{one.started[run][:10]} {one.builds[run]}" for run in runs]
+    return [trend.pair, marked, show(first), show(last), change, "\n".join(began)]
