@@ -102,7 +102,7 @@ class Worker:
                 env=engine.environment.variables,
                 start_new_session=True,
             )
-        self.channel = Channel(ours)
+        self.channel = Channel(ours, patience=engine.timeout)
 
     def __enter__(self) -> Worker:
         return self
@@ -292,6 +292,8 @@ class Worker:
             self.channel.send(name, payload, **fields)
         except Closed:
             raise self._death() from None
+        except Silent:
+            raise self._silence() from None
 
     def _receive(self) -> Message:
         try:
@@ -299,11 +301,7 @@ class Worker:
         except Closed:
             raise self._death() from None
         except Silent:
-            raise CellTimeout(
-                f"The worker was silent for {self.timeout:g} s and was killed; if it is only slow, "
-                "raise --kv-timeout.",
-                log=self.log(),
-            ) from None
+            raise self._silence() from None
         if message.name == "refused":
             raise self._refusal(**message.fields)
         if message.name == "failed":
@@ -323,6 +321,13 @@ class Worker:
         if kind == "DecodeFailed":
             return CellCrashed(f"{message}; the log's last complaint: {reason}.", log=self.log())
         return CellUnsupported(f"{message}: {reason}.", log=self.log())
+
+    def _silence(self) -> CellTimeout:
+        return CellTimeout(
+            f"The worker was silent for {self.timeout:g} s and was killed; if it is only slow, "
+            "raise --kv-timeout.",
+            log=self.log(),
+        )
 
     def _death(self) -> CellError:
         try:

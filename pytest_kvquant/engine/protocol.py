@@ -11,6 +11,7 @@ llama-cpp-python.
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import select
@@ -28,6 +29,10 @@ _HEAD = struct.Struct("<IQ")
 """Length of the JSON, length of the bytes behind it."""
 
 
+_LONGEST = 1e6
+"""Seconds: the system's calls count milliseconds in 32 bits."""
+
+
 class Message(NamedTuple):
     """One message: ``name`` says what it is, ``fields`` is plain data, ``payload`` is bulk."""
 
@@ -41,19 +46,31 @@ class Closed(Exception):
 
 
 class Silent(Exception):
-    """No message came in time."""
+    """No message came in time, or none was taken."""
 
 
 class Channel:
-    """Messages over one stream socket, in order, both ways."""
+    """Messages over one stream socket, in order, both ways.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Args:
+        patience: most seconds that :meth:`send` waits for the other side to take more; ``None``
+            waits for ever.
+    """
+
+    def __init__(self, sock: socket.socket, patience: float | None = None) -> None:
         self._socket = sock
+        self._readable = select.poll()
+        self._readable.register(sock, select.POLLIN)
+        if patience is not None:
+            whole, part = divmod(min(patience, _LONGEST), 1)
+            value = struct.pack("@ll", int(whole), int(part * 1e6) + 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
     def send(self, name: str, payload: bytes = b"", **fields: Any) -> None:
         """Send one message.
 
         Raises:
+            Silent: the other side took nothing for as long as patience lasts.
             Closed: the other side is gone.
         """
         head = json.dumps([name, fields], separators=(",", ":")).encode()
@@ -61,6 +78,8 @@ class Channel:
             self._socket.sendall(_HEAD.pack(len(head), len(payload)) + head)
             if payload:
                 self._socket.sendall(payload)
+        except BlockingIOError:
+            raise Silent from None
         except OSError as error:
             raise Closed from error
 
@@ -103,7 +122,7 @@ class Channel:
 
     def _wait(self, deadline: float) -> bool:
         left = max(0.0, deadline - time.monotonic())
-        return bool(select.select([self._socket], [], [], left)[0])
+        return bool(self._readable.poll(math.ceil(min(left, _LONGEST) * 1000)))
 
     def _exactly(self, size: int, deadline: float | None) -> bytes:
         parts = bytearray()
