@@ -18,7 +18,7 @@ from pytest_kvquant.errors import CorpusError, LibraryError, ModelError
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.report.result import Cell
 
-SHORT = {"ctx": 64, "chunks": 6, "batch": 64, "ubatch": 64, "decode": 0, "trajectory": 0,
+SHORT = {"ctx": 64, "chunks": 4, "batch": 64, "ubatch": 64, "decode": 0, "trajectory": 0,
          "probe": "off"}  # fmt: skip
 HEALTHY = ("q8_0/q8_0", "q4_0/q4_0", "q8_0/f16")
 
@@ -26,10 +26,8 @@ FAULTS = {
     "f16/q8_0": "ctypes.string_at(0)",
     "f16/q4_0": "os.abort()",
     "q4_0/f16": "os._exit(3)",
-    "f16/q5_1": "sys.exit(5)",
     "q5_1/f16": "os.kill(os.getpid(), signal.SIGKILL)",
     "q5_1/q5_1": "time.sleep(1e6)",
-    "q5_1/q8_0": "os.kill(os.getpid(), signal.SIGSTOP)",
     "q8_0/q5_1": "raise RuntimeError('a bug in Python')",
     "q5_1/q4_0": (
         "worker.library.function('ggml_abort', None, ctypes.c_char_p, ctypes.c_int,"
@@ -49,7 +47,7 @@ faults = {faults!r}
 _open, _decode = Context.__init__, Context.decode
 
 def opened(self, model, *, type_k, type_v, **shape):
-    self.fault, self.left = faults.get(type_k + "/" + type_v), 4
+    self.fault, self.left = faults.get(type_k + "/" + type_v), 3
     _open(self, model, type_k=type_k, type_v=type_v, **shape)
 
 def decoded(self, *batch):
@@ -90,7 +88,7 @@ def disturbed(folder: Path, undisturbed: dict[str, Cell]) -> Iterator[dict[str, 
     """Healthy cells before, between and after those whose workers die."""
     before = leftovers()
     faulty = list(FAULTS)
-    pairs = [HEALTHY[0], *faulty[:6], HEALTHY[1], *faulty[6:], HEALTHY[2]]
+    pairs = [HEALTHY[0], *faulty[:5], HEALTHY[1], *faulty[5:], HEALTHY[2]]
     hook = HOOK.format(faults=FAULTS)
     yield cells_of(measure(folder, " ".join(pairs), hook=hook, timeout=4.0, **SHORT))
     assert leftovers() == before
@@ -113,10 +111,8 @@ def test_the_other_cells_are_those_of_an_undisturbed_run(
         ("f16/q8_0", "crashed", "The worker was killed by SIGSEGV (invalid memory access)."),
         ("f16/q4_0", "crashed", "The worker was killed by SIGABRT (an assertion or abort)."),
         ("q4_0/f16", "crashed", "The worker exited with code 3."),
-        ("f16/q5_1", "crashed", "The worker exited with code 5."),
         ("q5_1/f16", "crashed", "The worker was killed by SIGKILL (from outside; often the "),
         ("q5_1/q5_1", "timeout", "The worker was silent for 4 s and was killed"),
-        ("q5_1/q8_0", "timeout", "The worker was silent for 4 s and was killed"),
         ("q8_0/q5_1", "crashed", "The worker failed: RuntimeError: a bug in Python."),
         ("q5_1/q4_0", "crashed", "The worker was killed by SIGABRT (an assertion or abort)."),
         ("q4_0/q5_1", "crashed", "The worker hung up but did not end."),
