@@ -1,0 +1,114 @@
+"""The speed suite inside pytest: outcomes, pytest-benchmark's files, and never a silent pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.tinygguf import Tiny, write
+
+from pytest_kvquant.engine.worker import HOOK
+
+SPEEDS = Path(__file__).parents[1] / "support" / "speeds.py"
+SMALL = Tiny(n_layer=1, n_embd=32, n_head=1, n_head_kv=1, head_dim=32, n_ff=32, n_vocab=300)
+TESTS = "prefill_speed or decode_speed"
+
+
+class Suite:
+    """Runs the packaged speed tests in a process of their own, with planted time."""
+
+    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pytester, self._monkeypatch = pytester, monkeypatch
+        write(pytester.path / "small.gguf", SMALL)
+        for name in ("CI", "PYTEST_ADDOPTS"):
+            monkeypatch.delenv(name, raising=False)
+
+    def run(
+        self, *words: str, planted: dict[str, Any] | None = None, config: str = ""
+    ) -> pytest.RunResult:
+        self._monkeypatch.setenv(HOOK, str(SPEEDS))
+        self._monkeypatch.setenv("KVQUANT_SPEEDS", json.dumps({"q8_0/q8_0": planted or {}}))
+        self.pytester.makefile(".toml", kvquant=config)
+        return self.pytester.runpytest_subprocess(
+            "--kv-matrix", "--kv-model=small.gguf", "--kv-pairs=q8_0/q8_0", "--kv-ctx=64",
+            "--kv-chunks=2", "--kv-depths=0,64", "--kv-pp=16", "--kv-tg=4", "--kv-sample=0.01",
+            "--kv-threads=1", "-k", TESTS, "-rsxf", *words,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
+    return Suite(pytester, monkeypatch)
+
+
+def test_samples_reach_pytest_benchmark(suite: Suite) -> None:
+    suite.run("--benchmark-json=b.json", "--kv-json=r.json", planted={"pp": 1.25}).assert_outcomes(
+        passed=8
+    )
+    saved = json.loads((suite.pytester.path / "b.json").read_text())["benchmarks"]
+    result = json.loads((suite.pytester.path / "r.json").read_text())
+    named = {one["name"]: one for one in saved}
+    one = named["test_prefill_speed[q8_0/q8_0-d64]"]
+    (cell,) = [cell for cell in result["speed"] if cell["pair"] == "q8_0/q8_0"]
+    (same,) = [test for test in cell["tests"] if (test["n_prompt"], test["n_depth"]) == (16, 64)]
+    assert one["stats"]["data"] == pytest.approx([ns / 1e9 for ns in same["samples_ns"]])
+    assert one["stats"]["median"] == pytest.approx(16 * 1.25e-3)
+    assert one["group"] == "pp16 @ d64"
+    assert one["extra_info"] == {
+        "tok_s": pytest.approx(800), "depth": 64, "ratio": pytest.approx(0.8), "floor": 0.6,
+        "verdict": "pass", "pair": "q8_0/q8_0", "test": "pp16 @ d64",
+    }  # fmt: skip
+    assert result["hardware"]["chip"]
+    assert same["type_k"] == "q8_0"
+    assert len(same["samples_ts"]) == 12
+
+
+def test_a_slow_pair_and_a_cliff_fail_in_words(suite: Suite) -> None:
+    ran = suite.run(planted={"pp": 30, "tg": 1.8})
+    ran.assert_outcomes(passed=4, failed=2, skipped=2)
+    ran.stdout.fnmatch_lines([
+        "*q8_0/q8_0: pp16 runs at 0.033 of the speed of f16/f16, under half of it in 3 rounds*",
+        "*q8_0/q8_0: tg4 runs at 0.56 of the speed of f16/f16 (floor 0.7)*",
+        "*obtained*tok/s, ratio 0.56*",
+        "*a fresh process found the same*",
+        "*again     pytest --kv-matrix*--kv-pairs q8_0/q8_0*",
+        "*nothing was measured: a cliff at depth 0 ended the climb; not visited: 64*",
+    ])  # fmt: skip
+
+
+def test_a_declared_cliff_is_expected_until_it_is_gone(suite: Suite) -> None:
+    declared = '[expect."q8_0/q8_0"]\ncliff = "pp"\n'
+    suite.run(planted={"pp": 30}, config=declared).assert_outcomes(passed=5, xfailed=1, skipped=2)
+    fixed = suite.run(config=declared)
+    fixed.assert_outcomes(passed=7, failed=1)
+    fixed.stdout.fnmatch_lines(["*declares a pp cliff, but there is none*remove the entry*"])
+
+
+def test_floors_are_configured_by_pair_and_depth(suite: Suite) -> None:
+    ran = suite.run(planted={"pp": 1.25}, config='[floors]\n"*/q8_0 @ d64" = { pp = 0.9 }\n')
+    ran.assert_outcomes(passed=7, failed=1)
+    ran.stdout.fnmatch_lines(["FAILED*test_prefill_speed[[]q8_0/q8_0-d64]*"])
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--benchmark-disable"], "pytest-benchmark is disabled"),
+        (["-p", "no:benchmark"], "pytest-benchmark is not loaded"),
+        (["-n2"], "pytest-benchmark is disabled"),
+        (["--kv-pp=0", "--kv-tg=4", "-k", "prefill_speed"], "--kv-pp is 0"),
+    ],
+    ids=["disabled", "no-plugin", "xdist", "no-prefill"],
+)
+def test_what_was_not_measured_never_passes(suite: Suite, words: list[str], reason: str) -> None:
+    ran = suite.run(*words)
+    assert ran.parseoutcomes().get("passed", 0) == 0
+    assert ran.parseoutcomes()["skipped"] >= 4
+    ran.stdout.fnmatch_lines([f"*nothing was measured: {reason}*"])
+
+
+def test_speed_off_collects_no_speed_test(suite: Suite) -> None:
+    ran = suite.run("--kv-speed=off", "--collect-only", "-q")
+    ran.stdout.no_fnmatch_line("*_speed*")
