@@ -36,6 +36,18 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="as JSON")
     _add_run_options(doctor)
     doctor.set_defaults(run=_doctor)
+    replay = commands.add_parser(
+        "replay",
+        help="judge what --kv-evidence kept, under other budgets or rules, without a model",
+    )
+    replay.add_argument("folder", type=Path, metavar="DIR", help="folder with the evidence")
+    replay.add_argument(
+        "--kv-config", metavar="PATH", help="budgets of this file over the defaults"
+    )
+    rules = replay.add_mutually_exclusive_group()
+    rules.add_argument("--kv-profile", metavar="NAME", help="rules of this profile")
+    rules.add_argument("--kv-chunks", metavar="N", help="judged once, after N chunks")
+    replay.set_defaults(run=_replay)
     add_result_commands(commands)
     return parser
 
@@ -62,3 +74,34 @@ def _doctor(parsed: argparse.Namespace) -> int:
     report = examine(typed, config=config, root=Path.cwd(), shell=dict(os.environ))
     print(as_json(report) if parsed.json else as_text(report))
     return 0 if report.healthy else 1
+
+
+def _replay(parsed: argparse.Namespace) -> int:
+    from pytest_kvquant.budgets import BatchedBudgets, resolve_budgets
+    from pytest_kvquant.evidence_file import Conditions
+    from pytest_kvquant.matrix import Pair
+    from pytest_kvquant.numerics.gates import Rules
+    from pytest_kvquant.replay import as_text, fails, replay
+    from pytest_kvquant.session import PROFILES
+    from pytest_kvquant.settings import resolve
+
+    typed = {"profile": parsed.kv_profile, "chunks": parsed.kv_chunks}
+    config = Path(parsed.kv_config) if parsed.kv_config else None
+    settings = resolve(typed, config=config, root=Path.cwd())
+    rules = None
+    if parsed.kv_chunks:
+        assert settings.chunks is not None
+        rules = Rules(cap=settings.chunks, early=False)
+    elif parsed.kv_profile:
+        rules = PROFILES[settings.profile]
+
+    def budgets(conditions: Conditions) -> BatchedBudgets:
+        if config is None:
+            return conditions.budgets
+        pair = Pair.parse(conditions.pair)
+        found = resolve_budgets(pair, embedded=conditions.embedded, overrides=settings.budgets)
+        return found.batched
+
+    judged = replay(parsed.folder, rules=rules, budgets=budgets)
+    print(as_text(judged))
+    return 1 if fails(judged) else 0

@@ -17,7 +17,7 @@ from pytest_kvquant import quality
 from pytest_kvquant.budgets import BatchedBudgets
 from pytest_kvquant.evidence_file import Conditions, Kept, read_folder
 from pytest_kvquant.numerics.evidence import ChunkFigures
-from pytest_kvquant.numerics.gates import Gate, Rules, holm_exit, settled
+from pytest_kvquant.numerics.gates import Gate, Rules, failure_text, holm_exit, settled
 
 
 class Replayed(NamedTuple):
@@ -110,3 +110,30 @@ def _judge(
     so_far = ChunkFigures._make(column[:chunks] for column in seen)
     gates = quality.judge_figures(so_far, evidence.scored, budgets, rules)
     return Replayed(kept.conditions, budgets, gates, chunks, ())
+
+
+def as_text(cells: Sequence[Replayed]) -> str:
+    """One line per cell: verdict, chunks, and each figure in budgets; then what is the matter."""
+    lines = [f"{'cell':16}{'verdict':>14}{'chunks':>8}  figures as shares of their budgets"]
+    for cell in cells:
+        figures = "  ".join(f"{gate.name} {_in_budgets(gate)}" for gate in cell.gates)
+        lines.append(f"{cell.conditions.pair:16}{cell.verdict:>14}{cell.chunks:>8}  {figures}")
+    for cell in cells:
+        for gate, stands in zip(cell.gates, cell.stands, strict=True):
+            if gate.verdict == "pass":
+                continue
+            lines += ["", failure_text(gate, cell.conditions.pair)]
+            if gate.verdict == "fail" and not stands:
+                lines.append("  alone; among all gates of the run it may be chance")
+    return "\n".join(lines)
+
+
+def fails(cells: Sequence[Replayed]) -> bool:
+    """Whether a run with these verdicts would have failed."""
+    return any(any(cell.stands) or not cell.gates for cell in cells)
+
+
+def _in_budgets(gate: Gate) -> str:
+    if not gate.budget:
+        return "equal" if not gate.figure else "not equal"
+    return f"{abs(gate.figure) / gate.budget:.2f}"

@@ -42,7 +42,8 @@ def test_it_names_unit_rules_and_limits() -> None:
     said = text()
     for words in (
         "512 tokens", "last 255", "shuffled, seed 7", "reaches 100 at any time", "at most 1 %",
-        "after 4, 8, 16 and 32 chunks", "judged 80 figures", "Holm", "1.2 times the budget", "does not fail the run",
+        "after 4, 8, 16 and 32 chunks", "judged 80 figures", "Holm",
+        "1.2 times the budget", "does not fail the run",
     ):  # fmt: skip
         assert words in said
 

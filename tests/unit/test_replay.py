@@ -10,6 +10,7 @@ import pytest
 
 from pytest_kvquant import quality
 from pytest_kvquant.budgets import BatchedBudgets
+from pytest_kvquant.cli import main
 from pytest_kvquant.engine.client import Shape
 from pytest_kvquant.evidence_file import (
     Conditions,
@@ -161,6 +162,21 @@ def test_drawn_is_the_first_chunk_at_which_all_gates_are_settled() -> None:
 
         first = next((n for n in range(1, 33) if settled_at(n)), 32)
         assert drawn(seen, SCORED, BUDGETS, Rules(), 60) == first
+
+
+def test_the_command_judges_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, conditions("q4_0/q4_0"), evidence(32, 0.004))
+    assert main(["replay", str(tmp_path)]) == 0
+    first = capsys.readouterr().out.splitlines()
+    assert first[1].split()[:2] == ["q4_0/q4_0", "pass"]
+    tight = tmp_path / "kvquant.toml"
+    tight.write_text('[budgets."q4_0/*"]\nkl_mean = 0.0005\n')
+    assert main(["replay", str(tmp_path), "--kv-config", str(tight)]) == 1
+    assert "q4_0/q4_0: mean KL fails" in capsys.readouterr().out
+    assert main(["replay", str(tmp_path), "--kv-chunks", "16"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[2] == "16"
+    assert main(["replay", str(tmp_path / "none")]) == 2
+    assert "holds no evidence" in capsys.readouterr().err
 
 
 def test_the_golden_evidence_replays() -> None:
