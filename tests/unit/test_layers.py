@@ -1,0 +1,163 @@
+"""A file imports only from floors below its own; read from the sources, not from luck."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pytest_kvquant
+
+PACKAGE = Path(pytest_kvquant.__file__).parent
+OURS = "pytest_kvquant"
+HEAVY = {"numpy", "scipy", "numba", "msgspec", "gguf", "llama_cpp", "syrupy", "rich", "psutil",
+         "cpuinfo", "filelock", "platformdirs", "pytest_benchmark"}  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+def statements(tree: ast.AST, *, late: bool) -> Iterator[ast.AST]:
+    """Everything that runs at import; with ``late`` also what functions import when called."""
+    for child in ast.iter_child_nodes(tree):
+        if for_types_only(child):
+            continue
+        function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if function and not late:
+            continue
+        yield child
+        yield from statements(child, late=late)
+
+
+def imports(module: str, *, late: bool) -> set[str]:
+    """Modules that ``module`` names in import statements, ours down to the file."""
+    found: set[str] = set()
+    tree = ast.parse(SOURCES[module].read_text(encoding="utf-8"))
+    for node in statements(tree, late=late):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            inner = whole & SOURCES.keys()
+            found |= inner
+            if len(inner) < len(whole):
+                found.add(str(node.module))
+    return found
+
+
+def ours(module: str, *, late: bool) -> set[str]:
+    return {name for name in imports(module, late=late) if name.partition(".")[0] == OURS}
+
+
+def foreign(module: str, *, late: bool) -> set[str]:
+    roots = {name.partition(".")[0] for name in imports(module, late=late)}
+    return roots - set(sys.stdlib_module_names) - {OURS}
+
+
+def closure(module: str) -> set[str]:
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        if (name := waiting.pop()) not in seen:
+            seen.add(name)
+            waiting += ours(name, late=True)
+    return seen
+
+
+def below(folder: str) -> list[str]:
+    return [name for name in SOURCES if name.startswith(f"{OURS}.{folder}.")]
+
+
+def test_no_file_imports_in_a_circle() -> None:
+    graph = {name: ours(name, late=False) - {OURS} for name in SOURCES}
+    tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
+UP = {
+    "numerics": ("",),
+    "engine": ("session", "quality", "reference", "run", "plugin", "fixtures", "report", "suite",
+               "verdicts", "settings", "corpus"),
+    "report": ("session", "run", "plugin", "fixtures", "suite", "verdicts"),
+}  # fmt: skip
+"""What a folder may not import."""
+
+
+@pytest.mark.parametrize("folder", UP)
+def test_folders_import_downwards(folder: str) -> None:
+    for module in below(folder):
+        for name in ours(module, late=True) - {OURS}:
+            if name.startswith(f"{OURS}.{folder}"):
+                continue
+            part = name.removeprefix(f"{OURS}.").partition(".")[0]
+            assert part not in UP[folder], f"{module} imports {name}"
+            assert folder != "numerics", f"{module} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "module", ["matrix", "settings", "options", "errors", "corpus", "model", "reference", "budgets"]
+)
+def test_the_ground_floor_knows_no_engine_and_no_pytest(module: str) -> None:
+    for name in closure(f"{OURS}.{module}"):
+        assert not name.startswith((f"{OURS}.engine", f"{OURS}.report", f"{OURS}.session"))
+        assert "pytest" not in foreign(name, late=True)
+
+
+@pytest.mark.parametrize("folder", ["numerics", "engine"])
+def test_arithmetic_and_engine_know_no_pytest(folder: str) -> None:
+    assert not [module for module in below(folder) if "pytest" in foreign(module, late=True)]
+
+
+def test_the_session_knows_no_hooks() -> None:
+    up = {f"{OURS}.{name}" for name in ("plugin", "run", "fixtures", "verdicts", "suite")}
+    assert not closure(f"{OURS}.session") & up
+
+
+def test_the_worker_needs_nothing_but_numpy() -> None:
+    """It runs under any interpreter that has the right llama-cpp-python."""
+    for module in closure(f"{OURS}.engine.worker") - {OURS}:
+        assert module.startswith(f"{OURS}.engine"), f"the worker imports {module}"
+        assert foreign(module, late=True) <= {"numpy"}, module
+
+
+def test_only_the_library_module_imports_llama_cpp() -> None:
+    loaders = {
+        module
+        for module, path in SOURCES.items()
+        if "llama_cpp" in foreign(module, late=True)
+        or 'import_module("llama_cpp' in path.read_text(encoding="utf-8")
+    }
+    assert loaders == {f"{OURS}.engine.library"}
+
+
+def test_what_pytest_imports_on_every_run_is_light() -> None:
+    seen: set[str] = set()
+    waiting = [f"{OURS}.plugin"]
+    while waiting:
+        if (name := waiting.pop()) not in seen:
+            seen.add(name)
+            assert foreign(name, late=False) <= {"pytest"}, name
+            waiting += ours(name, late=False)
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import pytest, sys, json; before = set(sys.modules)\n"
+         "import pytest_kvquant.plugin\nprint(json.dumps(sorted(set(sys.modules) - before)))"],
+        capture_output=True, text=True, check=True, cwd=PACKAGE.parent,
+    )  # fmt: skip
+    modules = {name.partition(".")[0] for name in json.loads(loaded.stdout)}
+    assert OURS in modules
+    assert not modules & HEAVY
