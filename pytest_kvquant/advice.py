@@ -2,8 +2,8 @@
 
 A pair is a candidate for a workload if no gate, check or speed test of it failed and all figures
 of the workload are known. Among candidates those stay that no other one beats in every figure
-(Pareto); of them the one with the least loss is named: the sum of how far each figure, weighted,
-lies behind the best candidate, in ln.
+(Pareto); of them the one with the least loss is named: the weighted sum of how far each ratio lies
+behind the best candidate, in ln, and of the KL in units of `KL_WORTH`.
 """
 
 from __future__ import annotations
@@ -39,24 +39,23 @@ WORKLOADS = (
     _Workload(
         "coding agent",
         "deep context, long generation",
-        {"kl": 0.1, "tg": 1.0, "pp": 0.3, "compression": 0.5},
+        {"kl": 1.0, "tg": 1.0, "pp": 0.3, "compression": 0.5},
     ),
     _Workload(
         "RAG or batch",
         "heavy prefill, short generation",
-        {"kl": 0.1, "tg": 0.2, "pp": 1.0, "compression": 0.3},
+        {"kl": 1.0, "tg": 0.2, "pp": 1.0, "compression": 0.5},
     ),
     _Workload(
         "maximum context",
         "as many tokens as fit",
-        {"kl": 0.1, "tg": 0.1, "pp": 0.1, "compression": 1.0},
+        {"kl": 1.0, "tg": 0.1, "pp": 0.1, "compression": 1.0},
     ),
 )
-"""The workloads of the published table. Quality is a budget that was met: what is left of it
-weighs little."""
+"""The workloads of the published table. The weights are a judgement; the figures stand beside."""
 
-LEAST_KL = 1e-4
-"""KLs below this are equal: no work tells them apart."""
+KL_WORTH = 0.04
+"""Nats of mean KL that outweigh a figure e times as good."""
 
 
 def advise(cells: Sequence[Cell], speeds: Sequence[SpeedCell]) -> tuple[Advice, ...]:
@@ -84,7 +83,7 @@ def _figures(cell: Cell, speed: SpeedCell | None) -> _Figures | None:
     }
     return _Figures(
         cell.pair,
-        max(LEAST_KL, cell.quality.prefill.kl_mean),
+        cell.quality.prefill.kl_mean,
         compression,
         ratio.get("pp"),
         ratio.get("tg"),
@@ -93,27 +92,29 @@ def _figures(cell: Cell, speed: SpeedCell | None) -> _Figures | None:
 
 
 def _for_workload(workload: _Workload, known: Sequence[_Figures]) -> Advice | None:
-    named = [name for name in workload.weights if any(_value(one, name) for one in known)]
-    candidates = [one for one in known if all(_value(one, name) for name in named)]
+    ratios = [
+        name for name in ("tg", "pp", "compression") if any(_ratio(one, name) for one in known)
+    ]
+    candidates = [one for one in known if all(_ratio(one, name) for name in ratios)]
     deepest = max((one.depth for one in candidates), default=0)
     candidates = [one for one in candidates if one.depth == deepest]
     if len(candidates) < 2:
         return None
-    best = {name: max(_value(one, name) or 0 for one in candidates) for name in named}
+    best = {name: max(_ratio(one, name) for one in candidates) for name in ratios}
 
     def loss(one: _Figures) -> float:
-        return sum(
-            workload.weights[name] * math.log(best[name] / (_value(one, name) or 1))
-            for name in named
+        behind = (
+            workload.weights[name] * math.log(best[name] / _ratio(one, name)) for name in ratios
         )
+        return workload.weights["kl"] * one.kl / KL_WORTH + sum(behind)
 
-    front = [one for one in candidates if not any(_beats(two, one, named) for two in candidates)]
+    front = [one for one in candidates if not any(_beats(two, one, ratios) for two in candidates)]
     ranked = sorted(front, key=lambda one: (loss(one), one.pair))
     return Advice(
         workload=workload.name,
         what=workload.what,
         best=ranked[0].pair,
-        figures=tuple(named),
+        figures=("kl", *ratios),
         candidates=tuple(_candidate(one, loss) for one in ranked),
     )
 
@@ -130,15 +131,13 @@ def _candidate(one: _Figures, loss: Callable[[_Figures], float]) -> Candidate:
     )
 
 
-def _value(one: _Figures, name: str) -> float | None:
-    """A figure, turned so that more is better."""
-    if name == "kl":
-        return 1 / one.kl
+def _ratio(one: _Figures, name: str) -> float:
+    """A ratio over f16/f16; 0 where it is not known."""
     value: float | None = getattr(one, name)
-    return value
+    return value or 0.0
 
 
-def _beats(one: _Figures, other: _Figures, named: Sequence[str]) -> bool:
+def _beats(one: _Figures, other: _Figures, ratios: Sequence[str]) -> bool:
     """At least as good in every figure, and better in one."""
-    pairs = [(_value(one, name) or 0, _value(other, name) or 0) for name in named]
+    pairs = [(-one.kl, -other.kl), *((_ratio(one, name), _ratio(other, name)) for name in ratios)]
     return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)

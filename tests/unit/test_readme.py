@@ -1,0 +1,39 @@
+"""The README says what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_kvquant.options import OPTIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_option_is_in_the_readme_with_its_help() -> None:
+    missing = [
+        option.flag
+        for option in OPTIONS
+        if f"| `{option.flag}" not in README or option.help not in README
+    ]
+    assert missing == []
+
+
+def test_every_test_of_the_suite_is_in_the_readme() -> None:
+    suite = ROOT / "pytest_kvquant" / "suite"
+    names = {
+        line.removeprefix("def ").partition("(")[0]
+        for file in suite.glob("test_*.py")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if line.startswith("def test_")
+    }
+    assert {name for name in names if f"`{name}`" not in README} == set()
+
+
+def test_links_within_the_project_lead_somewhere() -> None:
+    import re
+
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    inside = [target for target in targets if "://" not in target]
+    assert inside
+    assert [target for target in inside if not (ROOT / target).exists()] == []
