@@ -22,9 +22,10 @@ import psutil
 
 from pytest_kvquant import __version__, cell, checks, evidence_file, paths, quality
 from pytest_kvquant.advice import advise
-from pytest_kvquant.budgets import Budgets, resolve_budgets, unused_patterns
+from pytest_kvquant.budgets import Budgets, drift_budgets, resolve_budgets, unused_patterns
+from pytest_kvquant.builds import measured_engine, reference_engine
 from pytest_kvquant.cell import GATES_PER_CELL, Ground
-from pytest_kvquant.control import Control, measure_control
+from pytest_kvquant.control import Control
 from pytest_kvquant.corpus import Corpus, cut_chunks, read_corpus
 from pytest_kvquant.diagnosing import Prober
 from pytest_kvquant.engine.client import Engine, Shape, Worker
@@ -32,12 +33,13 @@ from pytest_kvquant.engine.environment import scrub
 from pytest_kvquant.engine.scoring import sequences_per_batch
 from pytest_kvquant.errors import (
     CellError,
+    CellUnsupported,
     CorpusError,
     LibraryError,
     ModelError,
     SettingsError,
 )
-from pytest_kvquant.matrix import Pair, plan_pairs
+from pytest_kvquant.matrix import REFERENCE, Pair, plan_pairs
 from pytest_kvquant.model import Model, read_model
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.gates import Gate, Rules, holm_exit
@@ -45,6 +47,7 @@ from pytest_kvquant.reference import Reference, ReferenceStore
 from pytest_kvquant.report import result as records
 from pytest_kvquant.settings import Settings
 from pytest_kvquant.speed_run import SpeedRun
+from pytest_kvquant.yardstick import Yardstick
 
 DATA = Path(__file__).parent / "data"
 EMBEDDED_MODEL = DATA / "kvq-mini-6m.q8_0.gguf"
@@ -89,15 +92,14 @@ class Session:
         self.pairs = plan_pairs(settings.types, settings.pairs, settings.skip)
         for pattern in unused_patterns(self.pairs, settings.budgets):
             observer.note(f"budgets for '{pattern}' match no cell of this run")
+        for pattern in unused_patterns(self.pairs, settings.drift):
+            observer.note(f"drift budgets for '{pattern}' match no cell of this run")
         self.embedded = settings.model is None
         self.model = read_model(settings.model or EMBEDDED_MODEL)
         self.corpus = read_corpus(settings.corpus or EMBEDDED_CORPUS)
         self.environment = scrub(shell, settings.environment)
-        self.engine = Engine(
-            directory=library_directory(settings, shell),
-            environment=self.environment,
-            timeout=settings.timeout,
-        )
+        self.engine = measured_engine(settings, shell, self.environment)
+        self._reference_engine = reference_engine(settings, self.environment) or self.engine
         with Worker(self.engine) as worker:
             self.library = _identify(worker, self.engine)
             _check_types(self.pairs, self.library)
@@ -105,14 +107,14 @@ class Session:
             tokens = _tokenize(worker, self.corpus)
         self._corpus_tokens = len(tokens)
         self.task, self._chunk_numbers = self._plan_task(tokens, vocabulary)
-        self.source = quality.ReferenceSource(
-            self.task, self._open_store(), self._observer.reference
-        )
+        self.reference_library = self._meet_reference(vocabulary)
+        self.yardstick = self._make_yardstick()
+        self.yardstick.source(REFERENCE)  # a store that cannot be used is told now
         self.speed = SpeedRun(
             settings,
             self.model,
             self.library,
-            self.engine,
+            msgspec.structs.replace(self.engine, environment=self.environment.for_timing()),
             threads=self.task.shape.threads,
             note=observer.note,
         )
@@ -124,7 +126,6 @@ class Session:
         self.invocation: list[str] = []
         """Options as typed, for the command that repeats one cell."""
         self._cells: dict[Pair, records.Cell] = {}
-        self._control: Control | CellError | None = None
 
     def measure(self, pair: Pair) -> records.Cell:
         """The record of a cell, measured now if it has not been.
@@ -137,7 +138,15 @@ class Session:
         return self._cells[pair]
 
     def budgets(self, pair: Pair) -> Budgets:
-        """Budgets of a cell."""
+        """Budgets of a cell; against the same pair of another build, those of a drift.
+
+        Raises:
+            CellError: they follow from the noise floor, and it cannot be measured.
+        """
+        if self._reference_engine is not self.engine and self.yardstick.pair(pair) == pair:
+            # Rounding alone moves a quantized value by a whole step: f16's own noise counts too.
+            floors = [self.control(one).floor for one in (pair, REFERENCE)]
+            return drift_budgets(pair, floors, self.settings.drift)
         return resolve_budgets(pair, embedded=self.embedded, overrides=self.settings.budgets)
 
     def stands(self, pair: Pair, gate: Gate) -> bool:
@@ -152,7 +161,9 @@ class Session:
 
     def result(self) -> records.Result:
         """The record of the run so far."""
-        usage = self.source.usage
+        usage = self.yardstick.usage()
+        controls = self.yardstick.known()
+        other = self._reference_engine is not self.engine
         cells = tuple(self.checked(pair) for pair in self.pairs if pair in self._cells)
         speeds = self.speed.cells(self.pairs)
         return records.Result(
@@ -179,9 +190,11 @@ class Session:
                 computed=usage.computed,
                 reused=usage.reused,
                 damaged=usage.damaged,
-                decode_seconds=self.source.decode_seconds,
+                decode_seconds=self.yardstick.decode_seconds,
+                library=self.reference_library if other else None,
+                by_cell=self.settings.compare_cells,
             ),
-            floor=self._control.floor if isinstance(self._control, Control) else None,
+            floor=max((one.floor for one in controls), key=lambda one: one.kl, default=None),
             cells=cells,
             speed=speeds,
             advice=advise(cells, speeds),
@@ -239,18 +252,61 @@ class Session:
         )
         return task, numbers
 
-    def _open_store(self) -> Reference:
+    def _meet_reference(self, vocabulary: int) -> records.Library:
+        """The library that the reference comes from, if it can be compared with the measured one.
+
+        Raises:
+            LibraryError: it cannot be loaded, or reads the model in another way.
+            SettingsError: it lacks a cache type.
+        """
+        engine, settings = self._reference_engine, self.settings
+        if engine is self.engine:
+            return self.library
+        with Worker(engine) as worker:
+            try:
+                library = _identify(worker, engine)
+                found = _load(worker, self.model, settings.gpu_layers)
+            except (LibraryError, ModelError) as error:
+                raise LibraryError(f"--kv-reference-lib: {error}") from None
+        _check_types(self.pairs if settings.compare_cells else [REFERENCE], library)
+        if found != vocabulary:
+            raise LibraryError(
+                f"--kv-reference-lib {library.path} reads {found} tokens from the vocabulary of "
+                f"{self.model.name}, {self.library.path} reads {vocabulary}: their logits cannot "
+                "be compared."
+            )
+        if library.hash == self.library.hash:
+            self._observer.note("the reference build and the measured one are the same files")
+        return library
+
+    def _make_yardstick(self) -> Yardstick:
+        plan = paths.plan(
+            self.task.chunks,
+            decode_tokens=self.settings.decode,
+            trajectory_tokens=self.settings.trajectory,
+            sequences=self.task.shape.sequences,
+        )
         cache = Path(platformdirs.user_cache_dir("pytest-kvquant"))
         store = ReferenceStore(
             self.settings.store or cache / "references", int(self.settings.store_limit * 1e9)
         )
+        return Yardstick(
+            self.task._replace(engine=self._reference_engine),
+            plan,
+            lambda pair: self._open_store(store, pair),
+            self._observer.reference,
+            by_cell=self.settings.compare_cells,
+        )
+
+    def _open_store(self, store: ReferenceStore, pair: Pair) -> Reference:
         identity = {
+            **({} if pair == REFERENCE else {"pair": str(pair)}),
             "model": self.model.fingerprint,
             "corpus": [self.corpus.fingerprint, self.settings.order, self.settings.seed],
             "gpu_layers": self.task.gpu_layers,
             "shape": msgspec.to_builtins(self.task.shape),
-            "library": self.library.hash,
-            "device": self.library.device,
+            "library": self.reference_library.hash,
+            "device": self.reference_library.device,
             "environment": self.environment.added,
         }
         return store.open(identity, rows=self.task.shape.scored, vocabulary=self.task.vocabulary)
@@ -264,44 +320,43 @@ class Session:
 
         on_chunk(0)
         try:
-            control = self.control()
+            control, budgets = self.control(pair), self.budgets(pair)
         except CellError as error:
+            compared = self.yardstick.pair(pair)
+            where = "" if self._reference_engine is self.engine else " of the reference build"
             return records.Cell(
                 pair=str(pair),
                 verdict=error.verdict,
-                message=f"f16/f16, which every cell is compared with, failed: {error}",
+                message=f"{compared}{where}, which it is compared with, failed: {error}",
                 log=error.log,
             )
-        cells = len(self.selected)
         ground = Ground(
-            self.task, self.source, control, self.model, self.library, cells, self._prober
+            self.task,
+            self.yardstick.source(pair),
+            control,
+            self.model,
+            self.library,
+            len(self.selected),
+            self._prober,
+            own_pair=self.settings.compare_cells,
         )
-        budgets = self.budgets(pair)
         measured = cell.measure(pair, budgets, self._expected(pair), ground, on_chunk)
         if measured.evidence is not None:
             self._keep(pair, measured.evidence, budgets)
         return measured.cell
 
-    def control(self) -> Control:
-        """f16 by every path, measured once.
+    @property
+    def source(self) -> quality.ReferenceSource:
+        """The reference's logits."""
+        return self.yardstick.source(REFERENCE)
+
+    def control(self, pair: Pair = REFERENCE) -> Control:
+        """What the side measurements of a cell are compared with, measured once.
 
         Raises:
             CellError: it cannot be measured; tried once, told every time.
         """
-        if self._control is None:
-            plan = paths.plan(
-                self.task.chunks,
-                decode_tokens=self.settings.decode,
-                trajectory_tokens=self.settings.trajectory,
-                sequences=self.task.shape.sequences,
-            )
-            try:
-                self._control = measure_control(self.task, plan, self.source)
-            except CellError as error:
-                self._control = error
-        if isinstance(self._control, CellError):
-            raise self._control
-        return self._control
+        return self.yardstick.control(pair)
 
     def _expected(self, pair: Pair) -> str | None:
         """What the configuration says that this pair is substituted by."""
@@ -360,8 +415,8 @@ class Session:
 
     def _decode_seconds(self) -> float:
         cells = sum(cell.timing.decode for cell in self._cells.values() if cell.timing)
-        control = self._control.decode_seconds if isinstance(self._control, Control) else 0.0
-        return cells + control + self.source.decode_seconds
+        controls = sum(one.decode_seconds for one in self.yardstick.known())
+        return cells + controls + self.yardstick.decode_seconds
 
     def _environment_record(self) -> records.EnvironmentRecord:
         return records.EnvironmentRecord(
@@ -394,8 +449,12 @@ class Session:
 def _identify(worker: Worker, engine: Engine) -> records.Library:
     try:
         identity = worker.library(engine.directory, full=True)
-    except CellError as error:
+    except CellUnsupported as error:  # says everything itself
         raise LibraryError(str(error)) from None
+    except CellError as error:
+        said = error.log.splitlines()
+        last = f" Its last line: {said[-1].strip()}" if said else ""
+        raise LibraryError(f"{error} It was started by {engine.python}.{last}") from None
     return msgspec.convert(identity, records.Library)
 
 
@@ -423,13 +482,6 @@ def _check_types(pairs: Iterable[Pair], library: records.Library) -> None:
             f"The cache type '{name}' {reason} of this library ({library.build}). "
             f"It has: {', '.join(possible)}."
         )
-
-
-def library_directory(settings: Settings, shell: dict[str, str]) -> str | None:
-    """``--kv-lib``, else where ``LLAMA_CPP_LIB_PATH`` points the bindings, else their own."""
-    if settings.lib is not None:
-        return str(settings.lib)
-    return shell.get("LLAMA_CPP_LIB_PATH")
 
 
 def _physical_cores() -> int:

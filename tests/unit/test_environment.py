@@ -1,0 +1,34 @@
+"""What a worker's environment is made of."""
+
+from __future__ import annotations
+
+from pytest_kvquant.engine.environment import scrub
+
+SHELL = {"PATH": "/bin", "LLAMA_ARG_CACHE_TYPE_K": "q4_0", "GGML_X": "1", "TURBO_SPARSE_V": "1"}
+
+
+def test_toggles_are_dropped_and_said() -> None:
+    found = scrub(SHELL, {})
+    assert found.variables == {"PATH": "/bin", "OMP_WAIT_POLICY": "passive"}
+    assert set(found.dropped) == {"LLAMA_ARG_CACHE_TYPE_K", "GGML_X", "TURBO_SPARSE_V"}
+
+
+def test_the_configuration_wins_over_the_shell() -> None:
+    found = scrub(SHELL, {"TURBO_SPARSE_V": "0"})
+    assert found.variables["TURBO_SPARSE_V"] == "0"
+    assert found.added["TURBO_SPARSE_V"] == "0"
+
+
+def test_timing_runs_without_what_the_plugin_added() -> None:
+    found = scrub(SHELL, {"A": "b"}).for_timing()
+    assert found.variables == {"PATH": "/bin", "A": "b"}
+    assert found.added == {"A": "b"}
+
+
+def test_a_waiting_policy_of_the_user_s_own_stays() -> None:
+    for found in (
+        scrub({"OMP_WAIT_POLICY": "active"}, {}),
+        scrub({}, {"OMP_WAIT_POLICY": "active"}),
+        scrub({}, {"OMP_WAIT_POLICY": "active"}).for_timing(),
+    ):
+        assert found.variables == {"OMP_WAIT_POLICY": "active"}
