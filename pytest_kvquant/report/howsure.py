@@ -57,9 +57,9 @@ def _pass(rules: Rules) -> str:
         "When a figure passes. Not by being under its budget, but by an interval whose "
         f"unfavourable end is under it, {_looks(rules)}; the error of {_percent(rules.alpha)} is "
         "shared equally among the looks that were planned. Intervals allow for chunks that differ "
-        "more than independent tokens would. A cell that sits exactly on its budget still passes in up to "
-        "one run of eleven; one at 1.2 times the budget practically never does: read a pass as "
-        "“not 1.2 times the budget”."
+        "more than independent tokens would. A cell that sits exactly on its budget still passes "
+        "in up to one run of eleven; one at 1.2 times the budget practically never does: read a "
+        "pass as “not 1.2 times the budget”."
     )
 
 
