@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.engine.environment import scrub
+from pytest_kvquant.engine.environment import BRIEF, scrub
 
 SHELL = {"PATH": "/bin", "LLAMA_ARG_CACHE_TYPE_K": "q4_0", "GGML_X": "1", "TURBO_SPARSE_V": "1"}
 
 
 def test_toggles_are_dropped_and_said() -> None:
     found = scrub(SHELL, {})
-    assert found.variables == {"PATH": "/bin", "OMP_WAIT_POLICY": "passive"}
+    assert found.variables == {"PATH": "/bin", "OMP_WAIT_POLICY": "passive", **BRIEF}
     assert set(found.dropped) == {"LLAMA_ARG_CACHE_TYPE_K", "GGML_X", "TURBO_SPARSE_V"}
 
 
@@ -21,8 +21,8 @@ def test_the_configuration_wins_over_the_shell() -> None:
 
 def test_timing_runs_without_what_the_plugin_added() -> None:
     found = scrub(SHELL, {"A": "b"}).for_timing()
-    assert found.variables == {"PATH": "/bin", "A": "b"}
-    assert found.added == {"A": "b"}
+    assert found.variables == {"PATH": "/bin", "A": "b", **BRIEF}
+    assert found.added == {"A": "b", **BRIEF}
 
 
 def test_a_waiting_policy_of_the_user_s_own_stays() -> None:
@@ -31,4 +31,4 @@ def test_a_waiting_policy_of_the_user_s_own_stays() -> None:
         scrub({}, {"OMP_WAIT_POLICY": "active"}),
         scrub({}, {"OMP_WAIT_POLICY": "active"}).for_timing(),
     ):
-        assert found.variables == {"OMP_WAIT_POLICY": "active"}
+        assert found.variables == {"OMP_WAIT_POLICY": "active", **BRIEF}
