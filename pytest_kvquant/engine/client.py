@@ -37,8 +37,11 @@ LOG_LINES = 12
 
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
+    "import pytest_kvquant; sys.path.remove(sys.argv[1]); "
     "from pytest_kvquant.engine.worker import main; main()"
 )
+"""This package is taken from the parent's installation, and nothing else: another interpreter has
+its own NumPy and its own bindings, and the folder may be a whole site-packages."""
 _NO_MEMORY = re.compile(
     r"failed to allocate|out of memory|unable to allocate|cannot allocate|insufficient memory",
     re.IGNORECASE,
@@ -255,12 +258,12 @@ class Worker:
         self,
         tokens: npt.NDArray[np.int32],
         folder: Path,
-        sides: dict[str, tuple[str, int, int]],
+        sides: Sequence[tuple[int, int, str, str, int, int]],
     ) -> dict[str, Any]:
         """Play a healthy cell on the open ``f16/f16`` one: ``travels`` and ``kl``.
 
         Args:
-            sides: by ``K`` and ``V``: type, rotation, elements of a head.
+            sides: cache, place, side; type, rotation, elements of a head.
         """
         return self._ask("play_healthy", tokens.tobytes(), folder=str(folder), sides=sides).fields
 

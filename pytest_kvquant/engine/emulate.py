@@ -1,9 +1,11 @@
 """Child side: what a healthy cell would do, played on an ``f16/f16`` cache.
 
-A few tokens are decoded, their rows are taken out of the cache, sent through the reference
-quantizer (in the basis that the cell's build uses) and put back, and so on. Nothing but the
-library's own f16 kernels and reference quantizers is at work, so how far the rows of later layers
-and the logits stray from those of plain f16 is what the types' rounding explains.
+One token is decoded, its rows are taken out of the cache, sent through the reference quantizer (in
+the basis that the cell's build uses) and put back, and so on. Nothing but the library's own f16
+kernels and reference quantizers is at work, so how far the rows of later layers and the logits
+stray from those of plain f16 is what the types' rounding explains. (A token sees its own row
+unrounded. Four at a time see each other so, and the play strays up to 2.8 times less than healthy
+cells do; one at a time 1.2 times.)
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 
-STEP = 4
-"""Tokens decoded between two visits to the quantizer: they still see each other unrounded."""
+Place = tuple[int, int, str]
+"""Number of the cache, of the layer within it, and the side."""
 
 
 class Side(NamedTuple):
@@ -51,29 +53,29 @@ def play(
     reference: probe.Run,
     codecs: Codecs,
     types: Any,
-    sides: Mapping[str, Side],
+    sides: Mapping[Place, Side],
 ) -> tuple[list[Travel], float]:
     """Play a healthy cell.
 
     Args:
         context: of ``f16/f16``.
         reference: the same tokens as one prompt.
-        sides: by ``K`` and ``V``.
+        sides: of every layer.
 
     Returns:
         How far each layer strays, and the mean KL of the last tokens' logits.
     """
     context.clear()
     logits: list[F32] = []
-    for start in range(0, len(tokens), STEP):
-        span = np.arange(start, min(start + STEP, len(tokens)), dtype=np.int32)
+    for start in range(len(tokens)):
+        span = np.full(1, start, np.int32)
         wanted = span >= len(tokens) - probe.LOGIT_ROWS
         logits.append(context.decode(tokens[span], span, np.zeros_like(span), wanted).copy())
         state = census.sequence_state(context.llama, context.pointer)
-        for _, cache, place, side in _layers(census.read(state, types)):
+        for number, cache, place, side in _layers(census.read(state, types)):
             stored = _rows(state, cache, place, side)
-            fresh = census.positions(state, cache) >= start
-            how = sides[side]
+            fresh = census.positions(state, cache) == start
+            how = sides[number, place, side]
             stored[fresh] = _rounded(stored[fresh], codecs[how.type], how)
         _restore(context, state)
     played, plain = census.read(state, types), census.read(reference.state, types)
@@ -82,7 +84,7 @@ def play(
         other = plain.caches[number]
         at = census.positions(state, cache), census.positions(reference.state, other)
         _, mine, theirs = np.intersect1d(*at, return_indices=True)
-        how = sides[side]
+        how = sides[number, place, side]
         ours, meant = (
             codecs[how.type].through(_handed_in(rows, codecs[how.type], how))
             for rows in (

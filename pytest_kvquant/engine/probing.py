@@ -57,13 +57,13 @@ class ProbeMessages:
     def on_play_healthy(self, message: Message) -> None:
         """Play a healthy cell on the open ``f16/f16`` one.
 
-        Fields: ``folder``; ``sides``, by ``K`` and ``V`` the type, the rotation and the width of
-        a head.
+        Fields: ``folder``; ``sides``, a row per layer and side: cache, place, side, then type,
+        rotation, elements of a head.
         """
         assert self.context is not None
         tokens = np.frombuffer(message.payload, np.int32)
         reference = probe.Run.load(Path(message.fields["folder"]), 0)
-        sides = {name: emulate.Side(*side) for name, side in message.fields["sides"].items()}
+        sides = {tuple(row[:3]): emulate.Side(*row[3:]) for row in message.fields["sides"]}
         codecs, types = Codecs(self.library), self.library.types
         travels, kl = emulate.play(self.context, tokens, reference, codecs, types, sides)
         travelled = [travel._asdict() for travel in travels]
