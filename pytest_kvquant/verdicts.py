@@ -9,6 +9,7 @@ import pytest
 
 from pytest_kvquant.numerics.gates import Gate, failure_text
 from pytest_kvquant.numerics.metrics import Quality
+from pytest_kvquant.report.properties import properties
 from pytest_kvquant.report.result import Cell
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class CellQuality:
         gate = next((gate for gate in self.cell.gates if gate.name == name), None)
         if gate is None:
             pytest.skip(f"{name} was switched off")
-        self._node.user_properties.append((f"kv_{name}", gate.figure))
+        self._node.user_properties += properties(gate, self.figures)
         if gate.verdict == "pass":
             return
         suspect = self._suspect()

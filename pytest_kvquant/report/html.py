@@ -15,6 +15,7 @@ from pytest_kvquant import __version__
 from pytest_kvquant.errors import RunRefused
 from pytest_kvquant.numerics.metrics import LOG10_KL_EDGES
 from pytest_kvquant.report import format, view
+from pytest_kvquant.report.howsure import how_sure
 from pytest_kvquant.report.result import Result
 from pytest_kvquant.report.terminal import conditions_line
 
@@ -46,6 +47,7 @@ def render(result: Result) -> str:
     """The page of one result."""
     rows = view.rows(result)
     shape = result.settings
+    gates = sum(len(cell.gates) for cell in result.cells)
     data = {
         "rows": rows,
         "metrics": view.available(rows),
@@ -61,6 +63,8 @@ def render(result: Result) -> str:
         result=result,
         raw=_embedded(result),
         rows=rows,
+        cells={cell.pair: cell for cell in result.cells},
+        speeds={speed.pair: speed for speed in result.speed},
         metrics=view.available(rows),
         columns=[column for column in view.COLUMNS if column.in_any(rows)],
         failures=view.failures(result),
@@ -69,6 +73,7 @@ def render(result: Result) -> str:
         verdict_word=WORDS[view.run_tone(result)],
         conditions=conditions_line(result),
         facts=facts(result),
+        how_sure=[text.partition(". ") for text in how_sure(shape, gates)] if gates else [],
         repeat=lambda pair: view.repeat(result, pair),
         measured={
             "memory": any(row.memory is not None and row.kl is not None for row in rows),
@@ -161,6 +166,7 @@ def _environment() -> jinja2.Environment:
         "figure": format.figure,
         "kl": format.kl,
         "count": format.count,
+        "speed": format.speed,
         "ratio": lambda value: "–" if value is None else format.ratio(value),
     }
     environment.tests["indented"] = lambda line: line.startswith("  ")

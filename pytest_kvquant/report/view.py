@@ -294,7 +294,7 @@ def _quality_reasons(cell: Cell | None) -> list[str]:
         if gate.name in cell.alone:
             first += "; alone this would fail, among all gates of the run it may be chance"
         reasons.append("\n".join([first, *rest]))
-    if cell.diagnosis is not None and reasons:
+    if cell.diagnosis is not None and cell.diagnosis.verdict != "healthy":
         reasons.append(cell.diagnosis.sentence)
     return reasons
 

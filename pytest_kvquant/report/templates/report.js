@@ -52,7 +52,9 @@
     const narrow = document.getElementById("heat").clientWidth < 560;
     const width = (document.getElementById("heat").clientWidth - 70) / kv.values.length;
     const size = width < 44 ? 9.5 : width < 60 ? 11 : 13;
-    const data = rows.map((row) => {
+    /* What does not pass comes last, so that no neighbour is drawn over its frame. */
+    const ordered = [...rows].sort((a, b) => (a.tone === "good" ? 0 : 1) - (b.tone === "good" ? 0 : 1));
+    const data = ordered.map((row) => {
       const value = row[metric.key];
       const known = value !== null;
       const fill = known ? ramp(deep(value, present)) : colour(row.tone === "good" ? "sunken" : `${row.tone}-soft`);
@@ -61,9 +63,10 @@
         value: [kv.values.indexOf(row.v), kv.kinds.indexOf(row.k), known ? value : 0],
         row,
         label: {
-          formatter: words + marks[row.tone],
+          formatter: words + (known && width < 62 ? marks[row.tone].replace(" ", "\n") : marks[row.tone]),
+          lineHeight: size + 3,
           color: known ? ink(fill) : colour(row.tone === "good" ? "muted" : row.tone),
-          fontSize: size,
+          fontSize: known || width > 62 ? size : size - 1.5,
           fontWeight: row.tone === "good" ? 400 : 700,
           width: width - 4,
           overflow: known ? "none" : "break",
@@ -76,11 +79,13 @@
         },
       };
     });
-    const names = { fontFamily: "ui-monospace, Menlo, Consolas, monospace", color: colour("text"), fontSize: narrow ? 11 : 13, interval: 0 };
+    const mono = getComputedStyle(document.querySelector(".pair")).fontFamily;
+    const names = { fontFamily: mono, color: colour("text"), fontSize: narrow ? 11 : 13, interval: 0, hideOverlap: false };
+    const slanted = { ...names, rotate: width < 52 ? 40 : 0 };
     scale(present);
     return {
-      grid: { left: 8, right: 8, top: 30, bottom: 4, containLabel: true },
-      xAxis: axis("", { type: "category", data: kv.values, position: "top", axisLabel: names, axisTick: { show: false }, splitLine: { show: false } }),
+      grid: { left: 8, right: 8, top: 12, bottom: 4, containLabel: true },
+      xAxis: axis("", { type: "category", data: kv.values, position: "top", axisLabel: slanted, axisTick: { show: false }, splitLine: { show: false } }),
       yAxis: axis("", { type: "category", data: kv.kinds, inverse: true, axisLabel: names, axisTick: { show: false }, splitLine: { show: false } }),
       tooltip: kv.tooltip((point) => card(point.data.row)),
       series: [{
@@ -89,7 +94,7 @@
       }],
     };
   }, (point) => {
-    const fold = document.getElementById(`cell-${rows.indexOf(point.data.row)}`);
+    const fold = document.getElementById(`cell-${rows.findIndex((row) => row.pair === point.data.row.pair)}`);
     fold.open = true;
     location.hash = fold.id;
   });
@@ -120,6 +125,8 @@
     const coloured = speeds.length > 0;
     const unit = view.metrics.find((one) => one.key === quality).unit;
     const front = points.filter((row) => row.front).sort((a, b) => a.memory - b.memory);
+    /* Among many points only those of the front and those that do not pass are named. */
+    const named = (row) => (points.length <= 20 || row.front || row.tone !== "good" ? row.pair : "");
     const spread = { ...(coloured ? {} : { itemStyle: { color: colour("accent") } }) };
     return {
       toolbox: kv.tools(),
@@ -149,9 +156,9 @@
             symbol: row.tone === "bad" ? "diamond" : "circle",
             itemStyle: { borderColor: row.tone === "good" ? colour("card") : colour(row.tone), borderWidth: row.tone === "good" ? 1 : 3 },
           })),
-          label: { show: true, position: "top", formatter: (point) => point.data.row.pair, fontSize: 11, color: colour("text") },
+          label: { show: true, position: "top", formatter: (point) => named(point.data.row), fontSize: 11, color: colour("text") },
           labelLayout: { hideOverlap: true },
-          emphasis: { focus: "self", scale: 1.4, label: { show: true, fontWeight: 700 } },
+          emphasis: { focus: "self", scale: 1.4, label: { show: true, fontWeight: 700, formatter: (point) => point.data.row.pair } },
         },
         {
           type: "line", step: "end", silent: true, symbol: "none", z: 2,
@@ -198,7 +205,7 @@
       legend: kv.legend(),
       grid: { left: 58, right: 20, top: 34, bottom: 74 },
       xAxis: axis("tokens in the cache", { type: "category", data: depths.map(deepName), nameGap: 26, boundaryGap: false }),
-      yAxis: axis(relative === "ratio" ? "times f16/f16" : "tok/s", { type: "log", nameGap: 44, axisLabel: { formatter: (x) => String(+x.toPrecision(2)) } }),
+      yAxis: axis(relative === "ratio" ? "times f16/f16" : "tok/s", { type: "log", logBase: 2, nameGap: 44, axisLabel: { formatter: (x) => String(+x.toPrecision(2)) } }),
       tooltip: kv.tooltip((point) => `<div class="tip"><b>${escape(point.seriesName)}</b> at ${escape(point.name)}: ${escape(unit(point.value))}</div>`),
       series: lines((row) => row.speeds.length, (row) => depths.map((depth) => {
         const one = row.speeds.find((speed) => speed.depth === depth);

@@ -1,0 +1,186 @@
+"""``kvquant compare``, ``merge``, ``history`` and ``schema``, as a shell runs them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pytest_kvquant.cli import main
+from pytest_kvquant.report.result import Result, encode, read
+
+replace = msgspec.structs.replace
+
+
+@pytest.fixture
+def small(matrix: Callable[..., Result]) -> Result:
+    return matrix(types=("f16", "q8_0", "q4_0"))
+
+
+def _write(path: Path, result: Result) -> str:
+    path.write_bytes(encode(result))
+    return str(path)
+
+
+def _kl(result: Result, pair: str, factor: float) -> Result:
+    """The result with the KL of one pair multiplied."""
+    cells = tuple(
+        cell
+        if cell.pair != pair
+        else replace(
+            cell,
+            per_chunk={**cell.per_chunk, "kl": tuple(x * factor for x in cell.per_chunk["kl"])},
+        )
+        for cell in result.cells
+    )
+    return replace(result, cells=cells)
+
+
+@pytest.mark.parametrize(
+    ("factor", "code", "word"),
+    [(1.0, 0, "equal"), (1.02, 0, "changed"), (1.2, 1, "worse"), (0.8, 0, "better"),
+     (0.0, 1, "inactive")],
+)  # fmt: skip
+def test_compare_tells_a_drift(
+    small: Result,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    factor: float,
+    code: int,
+    word: str,
+) -> None:
+    one = _write(tmp_path / "a.json", small)
+    two = _write(tmp_path / "b.json", _kl(small, "q4_0/q4_0", factor))
+    assert main(["compare", one, two]) == code
+    line = next(line for line in capsys.readouterr().out.splitlines() if "│ q4_0/q4_0" in line)
+    assert word in line
+
+
+def test_compare_sees_a_lost_pass(small: Result, tmp_path: Path) -> None:
+    lost = replace(small, cells=(replace(small.cells[0], verdict="crashed"), *small.cells[1:]))
+    one, two = _write(tmp_path / "a.json", small), _write(tmp_path / "b.json", lost)
+    assert main(["compare", one, two]) == 1
+    assert main(["compare", two, one]) == 0
+
+
+def test_compare_in_markdown(
+    small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = _write(tmp_path / "a.json", small)
+    two = _write(tmp_path / "b.json", _kl(small, "q8_0/q4_0", 2.0))
+    assert main(["compare", one, two, "--markdown"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "## ❌ KV-cache matrix, compared"
+    assert lines[2] == r"**1 of 9 cells got worse: q8\_0/q4\_0.**"
+
+
+def test_compare_refuses_other_tokens(
+    small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = replace(small, settings=replace(small.settings, ctx=256))
+    one, two = _write(tmp_path / "a.json", small), _write(tmp_path / "b.json", other)
+    assert main(["compare", one, two]) == 2
+    assert "the tokens per chunk differs (128 and 256)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff", None])
+def test_a_file_that_is_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    path = tmp_path / "x.json"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["compare", str(path), str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"kvquant compare: {path}")
+    assert error.count("\n") == 1
+
+
+def test_merge_puts_shards_together(small: Result, tmp_path: Path) -> None:
+    first = replace(small, cells=small.cells[:5])
+    second = replace(small, cells=(small.cells[0], *small.cells[5:]))
+    out = tmp_path / "all.json"
+    shards = [_write(tmp_path / "a.json", first), _write(tmp_path / "b.json", second)]
+    assert main(["merge", str(out), *shards]) == 0
+    merged = read(out)
+    assert [cell.pair for cell in merged.cells] == [cell.pair for cell in small.cells]
+    assert merged.seconds == pytest.approx(2 * small.seconds)
+
+
+def test_merge_corrects_for_chance_over_all_shards(
+    matrix: Callable[..., Result], tmp_path: Path
+) -> None:
+    """A failure that stands among few gates may be chance among many."""
+    whole = matrix(types=("f16", "q8_0", "q5_1", "q4_0"))
+    weak = replace(whole.cells[1].gates[0], verdict="fail", p_value=0.001)
+    failing = replace(whole.cells[1], verdict="fail", gates=(weak,), checks=())
+    others = [replace(cell, digests=(str(at),)) for at, cell in enumerate(whole.cells)]
+    one = replace(whole, cells=(failing,))
+    two = replace(whole, cells=(others[0], *others[2:]))
+    paths = [_write(tmp_path / "a.json", one), _write(tmp_path / "b.json", two)]
+    assert main(["merge", str(tmp_path / "m.json"), paths[0]]) == 0
+    assert read(tmp_path / "m.json").cells[0].verdict == "fail"
+    assert main(["merge", str(tmp_path / "m.json"), *paths]) == 0
+    merged = read(tmp_path / "m.json").cells[0]
+    assert (merged.verdict, merged.alone) == ("inconclusive", ("kl_mean",))
+
+
+def test_merge_refuses_other_conditions(
+    small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library = replace(small.environment.library, hash="0123")
+    other = replace(small, environment=replace(small.environment, library=library))
+    paths = [_write(tmp_path / "a.json", small), _write(tmp_path / "b.json", other)]
+    assert main(["merge", str(tmp_path / "m.json"), *paths]) == 2
+    assert "the build is '0123'" in capsys.readouterr().err
+    assert not (tmp_path / "m.json").exists()
+
+
+def test_merge_refuses_two_outcomes_of_a_pair(
+    small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = replace(small, cells=(replace(small.cells[0], digests=("0",) * 3), *small.cells[1:]))
+    paths = [_write(tmp_path / "a.json", small), _write(tmp_path / "b.json", odd)]
+    assert main(["merge", str(tmp_path / "m.json"), *paths]) == 2
+    assert "has other logits for f16/f16" in capsys.readouterr().err
+
+
+def test_history(small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for day in range(1, 9):
+        worse = _quality(small, 1.5 if day > 5 else 1.0 + day / 1000)
+        environment = replace(small.environment, started=f"2026-11-0{day}T00:00:00+00:00")
+        _write(tmp_path / f"{day}.json", replace(worse, environment=environment))
+    (tmp_path / "other.json").write_text("{}")
+    page = tmp_path / "h.html"
+    assert main(["history", str(tmp_path), "--html", str(page)]) == 0
+    told = capsys.readouterr()
+    line = next(line for line in told.out.splitlines() if "│ q4_0/q4_0" in line)
+    assert "▁▁▁▁▁|███" in line
+    assert "2026-11-06" in line
+    assert "other.json is not a result" in told.err
+    assert "series-0" in page.read_text()
+
+
+def test_history_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["history", str(tmp_path)]) == 2
+    assert "holds no result file" in capsys.readouterr().err
+
+
+def test_the_schema_in_docs_is_current(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    kept = Path(__file__).parents[2] / "docs" / "result.schema.json"
+    assert json.loads(kept.read_text()) == printed, "kvquant schema > docs/result.schema.json"
+
+
+def _quality(result: Result, factor: float) -> Result:
+    cells = []
+    for cell in result.cells:
+        assert cell.quality is not None
+        prefill = cell.quality.prefill
+        moved = replace(prefill, kl_mean=prefill.kl_mean * factor)
+        cells.append(replace(cell, quality=replace(cell.quality, prefill=moved)))
+    return replace(result, cells=tuple(cells))

@@ -1,0 +1,80 @@
+"""The page as a file: self-contained, small, and safe whatever a name says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+
+import msgspec
+
+from pytest_kvquant.report.html import ECHARTS, render
+from pytest_kvquant.report.result import Result, decode
+
+from .conftest import Run
+
+EVIL = "<img src=x onerror=alert(1)></script><script>alert(1)</script>{{ 7 * 7 }}"
+
+
+def _raw(page: str) -> bytes:
+    found = re.search(r'<script type="application/json" id="result">(.*?)</script>', page, re.S)
+    assert found is not None
+    return found.group(1).encode()
+
+
+def test_a_run_writes_the_page_and_it_carries_the_result(run: Run) -> None:
+    assert decode(_raw((run.folder / "r.html").read_text()), "page") == run.result
+
+
+def test_nothing_is_fetched(result: Result) -> None:
+    page = render(result).replace(ECHARTS.read_text(encoding="utf-8"), "")
+    assert "default-src 'none'" in unescape(page)
+    assert not re.search(r"""(src|href)=["'](?!#|data:)""", page)
+    assert "http" not in re.sub(r"http-equiv", "", page.split('id="view"')[0])
+
+
+def test_names_stay_text(result: Result) -> None:
+    named = msgspec.structs.replace(result, model=msgspec.structs.replace(result.model, name=EVIL))
+    page = render(named)
+    assert "<img" not in page.replace(ECHARTS.read_text(encoding="utf-8"), "")
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+    assert json.loads(_raw(page))["model"]["name"] == EVIL
+    scripts = re.findall(r"<script(?: [^>]*)?>", page)
+    assert len(scripts) == 4
+
+
+def test_a_large_matrix_stays_small(matrix: Callable[..., Result]) -> None:
+    assert len(render(matrix(depths=5)).encode()) < 6_000_000
+
+
+def test_what_was_not_measured_is_said(result: Result) -> None:
+    page = render(result)
+    assert "Speed was not measured in this run." in page
+    assert 'id="speeds"' not in page
+
+
+def test_speed_is_drawn_where_it_was_measured(matrix: Callable[..., Result]) -> None:
+    page = render(matrix(types=("f16", "q8_0"), depths=2))
+    assert 'id="speeds"' in page
+
+
+def test_the_embedded_library_is_the_published_file() -> None:
+    digest = hashlib.sha256(ECHARTS.read_bytes()).hexdigest()
+    assert digest in (ECHARTS.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_without_the_extra_one_line_says_so(tmp_path: Path) -> None:
+    (tmp_path / "hide.py").write_text("import sys; sys.modules['jinja2'] = None\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "hide", "--kv-matrix", "--kv-report", "r.html"],
+        cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert "pip install 'pytest-kvquant[report]'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,167 @@
+"""The page in a real browser: it draws, answers the mouse, and complains about nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pytest_kvquant.report import history
+from pytest_kvquant.report.html import render
+from pytest_kvquant.report.result import Result
+
+browsers = pytest.importorskip("support.browser", reason="websockets is not installed")
+PROGRAM = browsers.find_browser()
+pytestmark = pytest.mark.skipif(
+    PROGRAM is None, reason="no Chromium here (Debian: apt-get install chromium)"
+)
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browsers.Page]:
+    """One browser for all of these tests."""
+    with browsers.browser(PROGRAM, tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory, matrix: Callable[..., Result]) -> Path:
+    """The page of 7 × 7 cells at 5 depths: one failing, one crashed, the model named by a foe."""
+    whole = matrix(depths=5)
+    replace = msgspec.structs.replace
+    cells = list(whole.cells)
+    failing = (replace(cells[9].gates[0], verdict="fail"), *cells[9].gates[1:])
+    cells[9] = replace(cells[9], verdict="fail", gates=failing)
+    cells[20] = replace(
+        cells[20], verdict="crashed", message="SIGSEGV", log="a <b> c", quality=None, gates=()
+    )
+    whole = replace(whole, cells=tuple(cells), model=replace(whole.model, name=EVIL))
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(render(whole), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def opened(page: browsers.Page, file: Path) -> Iterator[browsers.Page]:
+    """The page, freshly opened on a desktop in a light theme; nothing was complained about."""
+    page.complaints.clear()
+    page.emulate(width=1200, height=900)
+    page.open(file)
+    yield page
+    assert page.complaints == []
+
+
+def _text(page: browsers.Page, selector: str) -> str:
+    return str(page.evaluate(f"document.querySelector({json.dumps(selector)}).textContent"))
+
+
+def _point(page: browsers.Page, label: str) -> None:
+    """Move the mouse onto the text of a chart."""
+    page.evaluate("document.getElementById('heat').scrollIntoView({behavior: 'instant'})")
+    x, y = page.evaluate(
+        "(() => { const found = [...document.querySelectorAll('#heat text')].find((one) => "
+        f"one.textContent === {json.dumps(label)}); const box = found.getBoundingClientRect(); "
+        "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+    )
+    page.mouse(x - 3, y)
+    page.mouse(x, y)
+
+
+def test_every_chart_is_drawn(opened: browsers.Page) -> None:
+    for chart in ("heat", "tradeoff", "speeds", "positions", "distribution"):
+        assert opened.evaluate(f"document.querySelectorAll('#{chart} svg path').length") > 5, chart
+
+
+def test_a_foe_stays_text(opened: browsers.Page) -> None:
+    assert opened.evaluate("document.images.length") == 0
+    assert EVIL in opened.evaluate("document.title")
+    assert EVIL in _text(opened, "#verdict")
+
+
+def test_hovering_shows_the_figures_of_a_pair(opened: browsers.Page) -> None:
+    _point(opened, "crashed ✗")
+    opened.wait_for("document.querySelector('#heat .tip') !== null")
+    assert "turbo4" in _text(opened, "#heat .tip") or "q5_1" in _text(opened, "#heat .tip")
+    assert "crashed" in _text(opened, "#heat .tip")
+
+
+def test_another_figure(opened: browsers.Page) -> None:
+    before = _text(opened, "#heat")
+    opened.click("#metric button[data-key=top1]")
+    assert _text(opened, "#heat") != before
+    assert "%" in _text(opened, "#heat")
+    assert opened.evaluate("document.querySelectorAll('#metric [aria-pressed=true]').length") == 1
+
+
+def test_speed_by_path_and_unit(opened: browsers.Page) -> None:
+    opened.click("#speed-choice button[data-key=pp]")
+    opened.click("#speed-choice button[data-key=ratio]")
+    pressed = opened.evaluate(
+        "[...document.querySelectorAll('#speed-choice [aria-pressed=true]')]"
+        ".map((one) => one.dataset.key)"
+    )
+    assert pressed == ["pp", "ratio"]
+    assert "times f16/f16" in _text(opened, "#speeds")
+
+
+def test_pairs_of_the_curves(opened: browsers.Page) -> None:
+    assert "turbo3/turbo3" in _text(opened, "#positions")
+    opened.evaluate(
+        "(() => { const shown = document.getElementById('shown'); shown.value = 'bad';"
+        "shown.dispatchEvent(new Event('change')); })()"
+    )
+    assert "turbo3/turbo3" not in _text(opened, "#positions")
+
+
+def test_the_theme(opened: browsers.Page) -> None:
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light = opened.evaluate(colour)
+    opened.click("#theme")
+    assert opened.evaluate(colour) != light
+    opened.click("#theme")
+    assert opened.evaluate(colour) == light
+    opened.emulate(width=1200, height=900, scheme="dark")
+
+
+def test_a_click_opens_the_gates_of_a_cell(opened: browsers.Page) -> None:
+    _point(opened, "crashed ✗")
+    x, y = opened.evaluate(
+        "(() => { const found = [...document.querySelectorAll('#heat text')].find((one) => "
+        "one.textContent === 'crashed ✗'); const box = found.getBoundingClientRect(); "
+        "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+    )
+    opened.mouse(x, y, click=True)
+    opened.wait_for("document.querySelector('#cell-20').open")
+
+
+def test_a_phone_needs_no_sideways_scrolling(page: browsers.Page, file: Path) -> None:
+    page.emulate(width=375, height=800)
+    page.open(file)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+
+
+def test_on_paper_it_is_light_and_unfolded(page: browsers.Page, file: Path) -> None:
+    page.emulate(width=1200, height=900, scheme="dark")
+    page.open(file)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("document.querySelectorAll('details:not([open])').length") == 0
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("document.querySelectorAll('details[open]').length") == 0
+
+
+def test_the_page_of_a_history(
+    page: browsers.Page, tmp_path: Path, matrix: Callable[..., Result]
+) -> None:
+    one = matrix(types=("f16", "q8_0"))
+    path = tmp_path / "history.html"
+    path.write_text(history.render(history.series([one] * 4)), encoding="utf-8")
+    page.complaints.clear()
+    page.emulate(width=1200, height=900)
+    page.open(path)
+    assert "q8_0/q8_0" in _text(page, "#series-0")
+    assert page.complaints == []
