@@ -25,6 +25,7 @@ from pytest_kvquant.engine.client import Engine
 from pytest_kvquant.engine.timed import TimedWorker
 from pytest_kvquant.errors import CellError, CellOutOfMemory, CellSubstituted
 from pytest_kvquant.floors import Floors
+from pytest_kvquant.hardware import machine_state
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.model import Model
 from pytest_kvquant.numerics import rounds
@@ -168,6 +169,7 @@ def measure(pair: Pair, plan: Plan, bed: Bed) -> SpeedCell:
         prefilled={name: tuple(counts) for name, counts in account.prefilled.items()},
         wall=time.perf_counter() - begun,
         library=account.library_seconds,
+        machine=machine_state(),
     )
 
 

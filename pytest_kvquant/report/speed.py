@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from pytest_kvquant.hardware import MachineState
+
 SpeedVerdict = Literal["pass", "fail", "inconclusive", "cliff"]
 
 
@@ -99,6 +101,8 @@ class SpeedCell(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens decoded to reach all depths, by context, one entry a process."""
     stopped: str = ""
     """Why deeper depths were not visited."""
+    machine: MachineState = MachineState()
+    """Power and heat, as the system told right after the last sample."""
     wall: float = 0.0
     """Seconds, the start of the processes included."""
     library: float = 0.0

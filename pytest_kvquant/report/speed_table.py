@@ -36,6 +36,8 @@ def speed_notes(cells: Sequence[SpeedCell]) -> list[str]:
         lines += [f"{cell.pair}: {test.text}" for test in cell.tests if test.verdict != "pass"]
         if cell.stopped:
             lines.append(f"{cell.pair}: {cell.stopped}")
+        if cell.machine.throttled:
+            lines.append(f"{cell.pair}: the system held the machine back (heat or low power)")
         if cell.method == "bracketed":
             lines.append(f"{cell.pair}: f16 before and after, not in turn: {cell.method_reason}")
     return lines

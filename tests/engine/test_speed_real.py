@@ -12,6 +12,7 @@ from support.tinygguf import Tiny, write
 
 from pytest_kvquant.engine.worker import HOOK
 from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.report.result import encode
 from pytest_kvquant.report.speed import SpeedCell
 from pytest_kvquant.session import Session
 from pytest_kvquant.settings import Expect, FloorOverride
@@ -39,6 +40,15 @@ def session(tmp_path: Path, model: Path, speeds: dict[str, Any], **settings: Any
 
 def timed(tmp_path: Path, model: Path, planted: dict[str, Any], **settings: Any) -> SpeedCell:
     return session(tmp_path, model, {str(PAIR): planted}, **settings).speed.measure(PAIR)
+
+
+def stored(tmp_path: Path, model: Path) -> Path:
+    """The result of a run at full speed on this machine."""
+    path = tmp_path / "stored.json"
+    full = session(tmp_path, model, {}, depths=(0,))
+    full.speed.measure(PAIR)
+    path.write_bytes(encode(full.result()))
+    return path
 
 
 def verdicts(cell: SpeedCell) -> dict[str, str]:
@@ -134,6 +144,24 @@ def test_memories_that_refuse_partial_removal_are_restored(tmp_path: Path, model
     assert (cell.verdict, cell.rollback) == ("pass", "restore")
     assert [test.n_depth for test in cell.tests] == [0, 0, 256, 256, 512, 512]
     assert cell.prefilled == {str(PAIR): (512,), str(REFERENCE): (512,)}
+
+
+def test_a_stored_speed_is_an_absolute_floor(tmp_path: Path, small: Path) -> None:
+    path = stored(tmp_path, small)
+    cell = timed(tmp_path, small, {"tg": 1.2}, depths=(0,), speed_baseline=path)
+    assert verdicts(cell) == {"pp16": "pass", "tg4": "fail"}
+    assert cell.tests[1].confirmed
+    assert cell.tests[1].stored_ts == pytest.approx(1000)
+    assert "833.3 tok/s at best, under 0.9 of the 1000.0 tok/s stored" in cell.tests[1].text
+
+
+def test_where_f16_is_slow_too_the_machine_is(tmp_path: Path, small: Path) -> None:
+    path = stored(tmp_path, small)
+    slow = session(tmp_path, small, {"all": 1.3}, depths=(0,), speed_baseline=path)
+    cell = slow.speed.measure(PAIR)
+    assert verdicts(cell) == {"pp16": "inconclusive", "tg4": "inconclusive"}
+    assert "inconclusive" in cell.verdict
+    assert "(machine): f16/f16 reaches 769.2 of its stored 1000.0 tok/s" in cell.tests[0].text
 
 
 def test_a_known_cliff_is_declared(tmp_path: Path, small: Path) -> None:

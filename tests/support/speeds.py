@@ -2,7 +2,7 @@
 
 ``KVQUANT_SPEEDS`` is JSON: pair → test → how many times slower than f16 it is; ``slows`` adds to
 that per 1,024 tokens of depth; ``once`` names a file, and only the process that makes it is slow.
-f16 takes a millisecond a token.
+f16 takes a millisecond a token, times ``all``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def decode(self: Any, tokens: Any) -> None:
     planted = getattr(self, "planted", {})
     factor = planted.get("tg" if len(tokens) == 1 else "pp", 1)
     factor += planted.get("slows", 0) * self.depth / 1024
-    CLOCK.now += int(len(tokens) * 1_000_000 * factor)
+    CLOCK.now += int(len(tokens) * 1_000_000 * factor * SPEEDS.get("all", 1))
 
 
 timing.time = CLOCK  # type: ignore[assignment]
