@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,12 +19,12 @@ def check(settings: Settings) -> None:
     """Refuse before the first cell what could not be written after the last.
 
     Raises:
-        RunRefused: no such folder, or what a page needs is not installed.
+        RunRefused: a file cannot be written there, or what a page needs is not installed.
     """
     for flag in ("json", "report", "summary"):
         path = getattr(settings, flag)
-        if path is not None and not path.parent.is_dir():
-            raise RunRefused(f"--kv-{flag} {path}: there is no such folder.")
+        if path is not None and (reason := _obstacle(path)):
+            raise RunRefused(f"--kv-{flag} {path}: {reason}.")
     if settings.report is not None:
         from pytest_kvquant.report.html import require_extra
 
@@ -46,6 +47,19 @@ def write(settings: Settings, result: Result, shell: Mapping[str, str]) -> list[
         except OSError as error:
             complaints.append(f"{path} could not be written: {error.strerror}.")
     return complaints
+
+
+def _obstacle(path: Path) -> str | None:
+    """Why a file cannot be written, in a few words."""
+    if path.exists() and not path.is_file():
+        return "that is a folder" if path.is_dir() else "that is not a regular file"
+    if not path.parent.is_dir():
+        return "there is no such folder"
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            return None
+    except OSError as error:
+        return f"the folder cannot be written ({error.strerror})"
 
 
 def replace(path: Path, data: bytes) -> None:

@@ -1,0 +1,149 @@
+"""Bad input: one clear line that says what to do, exit code 4, no traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import pytest
+from support.outer import SMALL, pytest_in
+from support.tinygguf import Tiny, write
+
+import pytest_kvquant.run as heavy
+from pytest_kvquant.session import EMBEDDED_CORPUS, EMBEDDED_MODEL
+
+assert heavy, "imported before pytester takes note of what is: NumPy cannot be imported twice"
+
+
+@pytest.fixture
+def folder(pytester: pytest.Pytester) -> Path:
+    """Files that are wrong, each in its own way; the tests run in the midst of them."""
+    root = pytester.path
+    (root / "empty.gguf").touch()
+    (root / "text.gguf").write_text("not a model at all")
+    whole = EMBEDDED_MODEL.read_bytes()
+    (root / "header.gguf").write_bytes(whole[:5000])
+    (root / "half.gguf").write_bytes(whole[: len(whole) // 2])
+    writer = gguf.GGUFWriter(root / "bert.gguf", "bert")
+    writer.add_block_count(1)
+    writer.add_embedding_length(32)
+    writer.add_head_count(1)
+    for step in ("header", "kv_data", "tensors"):
+        getattr(writer, f"write_{step}_to_file")()
+    writer.close()
+    (root / "empty.txt").write_text("  \n")
+    (root / "latin.txt").write_bytes("Müller".encode("latin-1"))
+    (root / "short.txt").write_text("Too short.")
+    (root / "nothing").mkdir()
+    (root / "broken").mkdir()
+    (root / "broken" / "libllama.so").write_text("not a library")
+    return root
+
+
+CASES = {
+    "model missing": (["--kv-model=absent.gguf"], "absent.gguf does not exist; give a GGUF file"),
+    "model empty": (["--kv-model=empty.gguf"], "empty.gguf is empty; give a GGUF file"),
+    "model of another kind": (["--kv-model=text.gguf"], "is not a GGUF file (it starts with"),
+    "model cut in the header": (["--kv-model=header.gguf"], "download or convert it again"),
+    "model cut in the weights": (["--kv-model=half.gguf"], "half.gguf is truncated: its tensors"),
+    "model of embeddings": (["--kv-model=bert.gguf"], "needs a text-generating model"),
+    "model is a folder": (["--kv-model=nothing"], "nothing is a folder; give a GGUF file"),
+    "corpus missing": (["--kv-corpus=absent.txt"], "absent.txt does not exist; give a text file"),
+    "corpus empty": (["--kv-corpus=empty.txt"], "empty.txt is empty; give a UTF-8 text"),
+    "corpus not UTF-8": (["--kv-corpus=latin.txt"], "is not UTF-8 (byte 1 is 0xfc); convert it"),
+    "corpus too short": (["--kv-corpus=short.txt"], "tokens, and 2 chunks of 64 tokens take 128"),
+    "type unknown": (["--kv-pairs=q8_0/turbo9"], "'turbo9' is not a type of this library"),
+    "type that is no cache type": (["--kv-pairs=q8_0/i32"], "'i32' cannot hold a KV cache of this"),
+    "pair malformed": (["--kv-pairs=q8_0"], "write K/V, for example q8_0/q4_0"),
+    "skip of nothing": (["--kv-skip=q2_K/*"], "--kv-skip q2_K/* matches no cell of this run"),
+    "library missing": (["--kv-lib=nothing"], "There is no libllama in"),
+    "library broken": (["--kv-lib=broken"], "libllama.so does not load:"),
+    "store is a file": (["--kv-store=short.txt"], "cannot be written (File exists); choose"),
+    "store below a file": (["--kv-store=short.txt/x"], "cannot be written (Not a directory)"),
+    "JSON without a folder": (["--kv-json=absent/r.json"], "there is no such folder"),
+    "JSON is a folder": (["--kv-json=nothing"], "is a folder"),
+    "JSON is a device": (["--kv-json=/dev/null"], "that is not a regular file"),
+    "JSON where nothing can be written": (["--kv-json=/proc/self/r.json"], "cannot be written"),
+    "configuration missing": (["--kv-config=absent.toml"], "there is no such file"),
+    "number malformed": (["--kv-ctx=many"], "--kv-ctx many: not a number"),
+    "budget pattern malformed": (["--kv-config=budget.toml"], "'q8_0' is not a pair"),
+    "scored too many": (["--kv-scored=64"], "--kv-scored must lie between 1 and"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_refused_before_the_first_cell(case: str, folder: Path, pytester: pytest.Pytester) -> None:
+    (folder / "budget.toml").write_text("[budgets.'q8_0']\nkl_mean = 1\n")
+    options, said = CASES[case]
+    run = pytester.runpytest_inprocess(
+        "-p", "no:cacheprovider", "-q", "--kv-matrix", *SMALL, f"--kv-store={folder / 's'}",
+        "--kv-types=f16",
+        *options,
+    )  # fmt: skip
+    errors = [line for line in run.errlines if line.startswith("ERROR: ")]
+    assert run.ret == pytest.ExitCode.USAGE_ERROR, "\n".join(run.outlines + run.errlines)
+    assert len(errors) == 1
+    assert said in errors[0]
+    for word in ("Traceback", "INTERNALERROR", 'File "'):
+        assert word not in "\n".join(run.outlines + run.errlines)
+
+
+def test_the_types_that_the_library_has_are_listed(folder: Path, pytester: pytest.Pytester) -> None:
+    run = pytester.runpytest_inprocess("--kv-matrix", *SMALL, "--kv-types=f16,q9_0")
+    (error,) = [line for line in run.errlines if line.startswith("ERROR: ")]
+    for name in ("f16", "q8_0", "q5_1", "q4_0"):
+        assert name in error.partition("It has:")[2].replace(",", "").rstrip(".").split()
+
+
+def test_a_context_longer_than_trained_is_a_warning(tmp_path: Path) -> None:
+    model = write(
+        tmp_path / "m.gguf",
+        Tiny(n_vocab=300, n_embd=32, n_head=1, n_head_kv=1, head_dim=32, n_ff=32, n_ctx=48),
+    )
+    run = pytest_in(
+        tmp_path, "--kv-matrix", *SMALL, f"--kv-model={model}", "--kv-pairs=f16/f16",
+        f"--kv-store={tmp_path / 's'}", "-k", "test_measured or test_kl_divergence", "-q",
+    )  # fmt: skip
+    assert run.code == 0, run.text
+    assert "--kv-ctx 64 exceeds the 48 tokens that tiny-qwen3 was trained for" in run.text
+
+
+@pytest.fixture(scope="module")
+def odd_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shape = Tiny(n_vocab=300, n_embd=32, n_layer=1, n_head=1, n_head_kv=1, head_dim=80, n_ff=32)
+    return write(tmp_path_factory.mktemp("odd") / "odd.gguf", shape)
+
+
+def test_what_shows_only_in_a_cell_fails_that_cell(tmp_path: Path, odd_heads: Path) -> None:
+    """A block of 32 does not divide heads of 80; the reference, and f16 with itself, do work."""
+    run = pytest_in(
+        tmp_path, "--kv-matrix", *SMALL, f"--kv-model={odd_heads}", "--kv-pairs=q8_0/f16",
+        f"--kv-store={tmp_path / 's'}", "-v", "-k", "test_measured or test_kl_divergence",
+    )  # fmt: skip
+    assert run.code == 1, run.text
+    assert "test_measured[f16/f16] PASSED" in run.text
+    assert "test_measured[q8_0/f16] FAILED" in run.text
+    assert (
+        "test_kl_divergence[q8_0/f16] SKIPPED (q8_0/f16 was not measured: unsupported)" in run.text
+    )
+    assert "q8_0/f16: unsupported. llama.cpp makes no context for K q8_0, V f16" in run.text
+    assert "80" in run.text
+    assert "Traceback" not in run.text
+    assert "1 failed" in run.counts
+
+
+def test_a_store_that_is_too_small_costs_cells_not_the_run(tmp_path: Path) -> None:
+    run = pytest_in(
+        tmp_path, "--kv-matrix", *SMALL, "--kv-pairs=q4_0/f16", "--kv-store-limit=0.000001",
+        f"--kv-store={tmp_path / 's'}", f"--kv-json={tmp_path / 'r.json'}", "-q",
+    )  # fmt: skip
+    assert run.code == 1, run.text
+    assert "more than --kv-store-limit 1e-06 GB; raise it" in run.text
+    assert "Traceback" not in run.text
+    assert "INTERNALERROR" not in run.text
+    assert "2 failed" in run.counts
+    assert '"verdict": "no-reference"' in (tmp_path / "r.json").read_text()
+
+
+def test_the_packaged_corpus_has_what_the_defaults_take() -> None:
+    assert len(EMBEDDED_CORPUS.read_bytes()) >= 64 << 10
