@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from support.run import run
 from support.tinygguf import Tiny, write
 
 from pytest_kvquant.diagnosing import Prober
@@ -33,6 +34,9 @@ SHAPES = {
     "128 wide, 2:1": Tiny(n_vocab=300, n_ff=64, n_layer=3, n_head=4, n_head_kv=2, head_dim=128),
     "64 wide, 8:1": Tiny(n_vocab=300, n_ff=64, n_layer=3, n_head=16, n_head_kv=2, head_dim=64),
 }
+
+
+SHORT = {"chunks": 3, "decode": 0, "trajectory": 0}
 
 
 class Bench(NamedTuple):
@@ -179,8 +183,14 @@ def test_planted_faults_are_named(planted: Planted, bench: Callable[[str], Bench
 
 
 def ask(planted: Planted, bench: Bench) -> Diagnosis:
-    heads = SHAPES[planted.shape].n_head_kv
-    fault = {
+    fault = describe(planted, SHAPES[planted.shape].n_head_kv)
+    diagnosis = bench.planted(fault).long(Pair.parse(planted.pair))
+    assert diagnosis is not None
+    return diagnosis
+
+
+def describe(planted: Planted, heads: int) -> dict[str, Any]:
+    return {
         "kernel": planted.kernel,
         "side": planted.side,
         "path": planted.path,
@@ -190,6 +200,38 @@ def ask(planted: Planted, bench: Bench) -> Diagnosis:
         "from": planted.first,
         "heads": heads,
     }
-    diagnosis = bench.planted(fault).long(Pair.parse(planted.pair))
-    assert diagnosis is not None
-    return diagnosis
+
+
+def test_a_run_fails_the_cell_and_names_the_suspect(tmp_path: Path) -> None:
+    fault = json.dumps(describe(FAULTS[0], 2))
+    hook = (
+        "import os, runpy\n"
+        f"os.environ['KVQUANT_CACHE_FAULT'] = {fault!r}\n"
+        f"runpy.run_path({str(PLANTS)!r})\n"
+    )
+    cell = run(tmp_path, "q8_0/q4_0", hook=hook, **SHORT)["q8_0/q4_0"]
+    contents = next(check for check in cell.checks if check.name == "contents")
+    assert (cell.verdict, contents.verdict) == ("fail", "fail")
+    assert cell.diagnosis is not None
+    assert "K rows of layer 0 are 0.5" in cell.diagnosis.sentence
+    assert contents.figure is not None
+    assert contents.limit is not None
+    assert contents.figure > contents.limit
+
+
+@pytest.mark.parametrize(("probe", "figures"), [("always", True), ("fail", False)])
+def test_a_cell_that_does_not_fail_carries_figures_without_words(
+    probe: str, figures: bool, tmp_path: Path
+) -> None:
+    cell = run(tmp_path, "q8_0/q8_0", probe=probe, **SHORT)["q8_0/q8_0"]
+    assert cell.verdict != "fail"
+    assert any(check.name == "contents" for check in cell.checks) is figures
+    assert (cell.diagnosis is not None) is figures
+    if cell.diagnosis is not None:
+        assert cell.diagnosis.verdict == "healthy"
+        assert {(one.layer, one.side, one.path) for one in cell.diagnosis.figures} == {
+            (layer, side, path)
+            for layer in range(4)
+            for side in "KV"
+            for path in ("prefill", "decode")
+        }
