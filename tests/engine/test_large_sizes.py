@@ -46,4 +46,4 @@ def test_a_context_of_more_than_two_billion_logits(tmp_path: Path) -> None:
 
 def kl_of(folder: Path) -> npt.NDArray[np.float64]:
     kept = next(one for one in read_folder(folder) if one.conditions.pair == PAIR)
-    return np.asarray(kept.figures.kl)
+    return np.asarray(kept.columns.kl)
