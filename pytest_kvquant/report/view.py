@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from pytest_kvquant.matrix import Pair
+from pytest_kvquant.numerics.diagnosis import LayerFigures
 from pytest_kvquant.numerics.gates import failure_text
 from pytest_kvquant.report import format
 from pytest_kvquant.report.result import Cell, Result
@@ -133,6 +134,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     log: str | None
     command: str
     """What to type to measure this cell again."""
+    cache_map: tuple[tuple[str, tuple[LayerFigures, ...]], ...] = ()
+    """What the probe found in the cache: by side and path, one entry a layer."""
 
 
 def tone(verdict: str) -> Tone:
@@ -210,6 +213,7 @@ def failures(result: Result) -> tuple[Failure, ...]:
             reasons=(*_quality_reasons(cells.get(row.pair)), *_speed_reasons(speeds.get(row.pair))),
             log=_log(cells.get(row.pair), speeds.get(row.pair)),
             command=repeat(result, row.pair),
+            cache_map=_cache_map(cells.get(row.pair)),
         )
         for row in rows(result)
         if row.tone != "good"
@@ -305,6 +309,14 @@ def _speed_reasons(speed: SpeedCell | None) -> list[str]:
     reasons = [speed.message] if speed.message else []
     reasons += [test.text for test in speed.tests if test.verdict != "pass"]
     return reasons + ([speed.stopped] if speed.stopped else [])
+
+
+def _cache_map(cell: Cell | None) -> tuple[tuple[str, tuple[LayerFigures, ...]], ...]:
+    figures = cell.diagnosis.figures if cell is not None and cell.diagnosis is not None else ()
+    lines: dict[str, list[LayerFigures]] = {}
+    for one in figures:
+        lines.setdefault(f"{one.side}, {one.path}", []).append(one)
+    return tuple((name, tuple(line)) for name, line in sorted(lines.items()))
 
 
 def _log(cell: Cell | None, speed: SpeedCell | None) -> str | None:

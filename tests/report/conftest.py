@@ -9,13 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import pytest
+from support.matrix import TYPES, enlarge
 
-from pytest_kvquant.report.result import Cell, Result, read
-from pytest_kvquant.report.speed import SpeedCell, SpeedTest
-
-TYPES = ("f16", "q8_0", "q5_1", "q4_0", "turbo4", "turbo3", "turbo2")
+from pytest_kvquant.report.result import Result, read
 
 
 class Run(NamedTuple):
@@ -57,67 +54,8 @@ def result(run: Run) -> Result:
 @pytest.fixture(scope="session")
 def matrix(result: Result) -> Callable[..., Result]:
     """A result of any size: real cells, their figures scaled by the types of the pair."""
-    real = next(cell for cell in result.cells if cell.pair == "q8_0/q4_0")
 
     def build(*, types: tuple[str, ...] = TYPES, depths: int = 0) -> Result:
-        cells = [
-            _scaled(real, f"{k}/{v}", 0.02 * 3.0 ** types.index(k) * 2.0 ** types.index(v))
-            for k in types
-            for v in types
-        ]
-        speed = tuple(
-            SpeedCell(pair=cell.pair, tests=tuple(_tests(cell.pair, at, depths)))
-            for at, cell in enumerate(cells)
-            if depths
-        )
-        return msgspec.structs.replace(result, cells=tuple(cells), speed=speed)
+        return enlarge(result, types=types, depths=depths)
 
     return build
-
-
-def _scaled(real: Cell, pair: str, factor: float) -> Cell:
-    assert real.quality is not None
-    assert real.profile is not None
-    assert real.census is not None
-    figures = real.quality.prefill
-    replace = msgspec.structs.replace
-    return replace(
-        real,
-        pair=pair,
-        verdict="pass",
-        gates=tuple(replace(gate, verdict="pass") for gate in real.gates),
-        census=replace(
-            real.census,
-            bytes_per_token=max(900.0, 4096 / (1 + factor**0.25)),
-            compression=1 + factor**0.25,
-        ),
-        quality=replace(
-            real.quality,
-            prefill=replace(figures, kl_mean=figures.kl_mean * factor, top1=1 / (1 + factor / 10)),
-        ),
-        per_chunk={**real.per_chunk, "kl": tuple(x * factor for x in real.per_chunk["kl"])},
-        profile=replace(real.profile, positions=tuple(x * factor for x in real.profile.positions)),
-    )
-
-
-def _tests(pair: str, number: int, depths: int) -> list[SpeedTest]:
-    k, v = pair.split("/")
-    found = []
-    for depth in (0, 8192, 32768, 65536, 131072)[:depths]:
-        for n_prompt, n_gen, speed in ((512, 0, 600.0), (0, 128, 60.0)):
-            ratio = (0.7 + 0.01 * (number % 40)) if v != "turbo2" or k == "turbo2" else 0.02
-            samples = tuple(speed * ratio / (1 + depth / 1e5) * (1 + n / 500) for n in range(18))
-            nanoseconds = tuple(round(1e9 * (n_prompt + n_gen) / sample) for sample in samples)
-            found.append(
-                SpeedTest(
-                    build_commit="0", cpu_info="CPU", gpu_info="", backends="CPU",
-                    model_filename="m", model_type="m", model_size=1, model_n_params=1,
-                    n_batch=2048, n_ubatch=512, n_threads=2, type_k=k, type_v=v, n_gpu_layers=-1,
-                    flash_attn=True, n_prompt=n_prompt, n_gen=n_gen, n_depth=depth,
-                    test_time="2026-11-23T00:00:00Z", avg_ns=nanoseconds[0], stddev_ns=1,
-                    avg_ts=samples[0], stddev_ts=1.0, samples_ns=nanoseconds, samples_ts=samples,
-                    reference_ns=nanoseconds, repeats=(1, 1), ratios=(ratio,) * 9, ratio=ratio,
-                    floor=0.5, e_below=0.1, e_above=20.0, verdict="pass", text="passes",
-                )
-            )  # fmt: skip
-    return found

@@ -22,9 +22,13 @@ const kv = (() => {
   const probe = document.createElement("span");
   probe.hidden = true;
   document.body.append(probe);
+  const colours = new Map();
   const colour = (name) => {
-    probe.style.color = `var(--${name})`;
-    return getComputedStyle(probe).color;
+    if (!colours.has(name)) {
+      probe.style.color = `var(--${name})`;
+      colours.set(name, getComputedStyle(probe).color);
+    }
+    return colours.get(name);
   };
 
   const system = matchMedia("(prefers-color-scheme: dark)");
@@ -33,7 +37,10 @@ const kv = (() => {
   try { root.dataset.theme = localStorage.getItem("kvquant-theme") || ""; } catch { /* as above */ }
 
   const charts = [];
-  const draw = () => charts.forEach(({ chart, option }) => chart.setOption({ ...frame(), ...option() }, true));
+  const draw = () => {
+    colours.clear();
+    charts.forEach(({ chart, option }) => chart.setOption({ ...frame(), ...option() }, true));
+  };
   const frame = () => ({
     backgroundColor: "transparent",
     animation: false,
