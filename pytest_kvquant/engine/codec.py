@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -137,20 +136,20 @@ class Codecs:
                 yield self[name]
 
 
-@lru_cache(maxsize=8)
-def hadamard(size: int) -> F32:
-    """The orthonormal Hadamard matrix that llama.cpp rotates with (Sylvester's order)."""
-    matrix = np.ones((1, 1), np.float32)
-    while len(matrix) < size:
-        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    return np.asarray(matrix / np.sqrt(size), np.float32)
-
-
 def rotate(values: F32, size: int) -> F32:
-    """Groups of ``size`` elements times a Hadamard matrix; its own inverse. 1 leaves all as is."""
+    """Groups of ``size`` elements times the orthonormal Hadamard matrix of llama.cpp (Sylvester's).
+
+    Its own inverse; a size of 1 leaves all as is. By butterflies: a product of matrices would wake
+    the threads of NumPy's BLAS, on the cores that llama.cpp computes on.
+    """
     if size <= 1:
         return values
-    return (values.reshape(-1, size) @ hadamard(size)).reshape(values.shape)
+    turned, step = values.reshape(-1), 1
+    while step < size:
+        pairs = turned.reshape(-1, 2, step)
+        turned = np.stack((pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]), axis=1)
+        step *= 2
+    return turned.reshape(values.shape) * np.float32(1 / np.sqrt(size))
 
 
 def nmse(values: F32, expected: F32) -> float:

@@ -26,6 +26,9 @@ CHOICE = 8.0
 """Times the type's rounding that one unit may be off. Where two elements are as large, a quantizer
 may take either for its scale: two right answers, about twice the rounding apart."""
 
+LEAST = 0.02
+"""Share of its size by which the whole row of a later layer must be off to be looked at."""
+
 OUTLIER = 8.0
 """Times the quiet units' difference above which a unit of a later layer stands out."""
 
@@ -101,7 +104,7 @@ def find(
     if not len(units) and clean and error.sum() > allowed * size.sum():
         units = np.flatnonzero(by_unit > allowed)
         wrong[:, units] = True
-    whole = not len(units) and not clean
+    whole = not len(units) and not clean and error.sum() > LEAST * size.sum()
     if whole:
         units = np.arange(wrong.shape[1])
         wrong[:] = True

@@ -31,7 +31,7 @@ PATHS = ("prefill", "decode")
 LOGIT_ROWS = 8
 """Last tokens of each path whose logits are compared."""
 
-GRAM_ROWS = 96
+GRAM_ROWS = 32
 """Rows whose products with each other are compared."""
 
 ROTATION_ROWS = 16
@@ -334,10 +334,12 @@ def _median_share(held: F32, meant: F32, unit: int) -> float:
 def _gram(held: F32, source: F32, width: int) -> float:
     """NMSE of the products of rows with each other, head by head; no rotation changes them."""
     step = max(1, len(held) // GRAM_ROWS)
-    heads = [
-        values[::step].reshape(-1, values.shape[1] // width, width) for values in (held, source)
-    ]
-    ours, theirs = (np.einsum("ahe,bhe->hab", part, part, optimize=True) for part in heads)
+    ours, theirs = (
+        np.einsum("ahe,bhe->hab", part, part)
+        for part in (
+            values[::step].reshape(-1, values.shape[1] // width, width) for values in (held, source)
+        )
+    )
     return nmse(ours, theirs)
 
 
