@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.report.result import NoiseFloor
 from pytest_kvquant.settings import BudgetOverride
 
 DEFAULTS = Path(__file__).parent / "data" / "budgets.toml"
@@ -74,12 +76,61 @@ def resolve_budgets(
     for pattern, entry in table["embedded" if embedded else "other"].items():
         if pair.matches(pattern):
             values |= entry
+    values |= _overlay(pair, overrides)
+    values.setdefault("decode_kl_mean", 2 * values["kl_mean"])
+    return msgspec.convert(values, Budgets)
+
+
+LEAST_DRIFT = 1e-4
+"""Mean KL, nats, that two builds may differ by where f16 shows no noise at all: a few times what
+another order of the same sums has shown elsewhere."""
+
+MOST_DRIFT = 2e-3
+"""And the most, however noisy the reference build is: about what quantizing to q8_0 costs."""
+
+
+def drift_budgets(
+    pair: Pair, floors: Sequence[NoiseFloor], overrides: Mapping[str, BudgetOverride]
+) -> Budgets:
+    """Budgets of a pair against the same pair of another build.
+
+    Two builds may round differently, and no more: mean KL up to twice what one build shows between
+    two batch shapes, and not under ten noise floors, which is what can be measured; at least
+    :data:`LEAST_DRIFT`, at most :data:`MOST_DRIFT`. From it follow:
+    twice that for the few tokens of the decode path; for the ln PPL ratio a tenth of √(2·KL), the
+    RMS change of a log-likelihood at that KL; for the tail at most 2 % of tokens over 20 times the
+    mean, which a fault in few tokens exceeds before the mean moves.
+
+    Args:
+        floors: what the reference build shows against itself.
+        overrides: ``[drift."K/V"]`` of the configuration.
+
+    Raises:
+        SettingsError: a malformed pattern.
+    """
+    noise = [10 * floor.kl for floor in floors]
+    noise += [2 * kl for floor in floors for kl in floor.shapes.values()]
+    kl = min(MOST_DRIFT, max(LEAST_DRIFT, *noise))
+    values = {
+        "kl_mean": kl,
+        "kl_tail": 0.02,
+        "kl_tail_over": 20 * kl,
+        "ln_ppl": 0.1 * math.sqrt(2 * kl),
+        "top1_flips": 0.01,
+        "trajectory": 0.25,
+    }
+    values |= _overlay(pair, overrides)
+    values.setdefault("decode_kl_mean", 2 * values["kl_mean"])
+    return msgspec.convert(values, Budgets)
+
+
+def _overlay(pair: Pair, overrides: Mapping[str, BudgetOverride]) -> dict[str, float]:
+    values: dict[str, float] = {}
     for pattern, override in overrides.items():
         if pair.matches(pattern):
             given = msgspec.to_builtins(override)
             values |= {name: value for name, value in given.items() if value is not None}
-    values.setdefault("decode_kl_mean", 2 * values["kl_mean"])
-    return msgspec.convert(values, Budgets)
+    return values
 
 
 def unused_patterns(pairs: list[Pair], overrides: Mapping[str, BudgetOverride]) -> list[str]:

@@ -38,6 +38,8 @@ class Ground(NamedTuple):
     cells: int
     """Cells of the run: every gated figure of each counts against chance."""
     prober: diagnosing.Prober
+    own_pair: bool = False
+    """Whether a cell is compared with its own pair, of another build."""
 
 
 class Measured(NamedTuple):
@@ -132,7 +134,7 @@ def _identify(
         kind=explanation.kind,
         text=explanation.text,
     )
-    if explanation.kind == "differs" and not _geometry_known(ground, types):
+    if explanation.kind == "differs" and not _geometry_known(pair, ground, types):
         explanation = explanation._replace(kind="unreadable")
     gpus = [device.name for device in ground.library.devices if device.gpu]
     found = (
@@ -142,9 +144,10 @@ def _identify(
     return msgspec.structs.replace(cell, census=record, placement=placed, checks=found)
 
 
-def _geometry_known(ground: Ground, types: geometry.Types) -> bool:
-    """Whether f16/f16 is as the header says: else it is the header that is not understood."""
-    expectation = geometry.expect(ground.model, REFERENCE, types)
+def _geometry_known(pair: Pair, ground: Ground, types: geometry.Types) -> bool:
+    """Whether the control is as the header says: else it is the header that is not understood."""
+    compared = pair if ground.own_pair else REFERENCE
+    expectation = geometry.expect(ground.model, compared, types)
     return geometry.explain(ground.control.census, expectation, types).kind == "agree"
 
 
@@ -182,10 +185,9 @@ def _add_quality(
     floor = ground.control.floor.kl
     figures = quality_figures(evidence.tokens())
     quantized = any(ground.library.types[name].block > 1 for name in pair)
-    found = (
-        checks.check_measurable(budgets.kl_mean, floor),
-        checks.check_active(pair, quantized, figures.kl_mean, floor),
-    )
+    found = [checks.check_measurable(budgets.kl_mean, floor)]
+    if not ground.own_pair:
+        found.append(checks.check_active(pair, quantized, figures.kl_mean, floor))
     return msgspec.structs.replace(
         cell,
         gates=quality.judge(evidence, budgets, ground.task.rules),

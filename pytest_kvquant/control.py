@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pytest_kvquant import paths
 from pytest_kvquant.engine.census import Census
 from pytest_kvquant.engine.client import Worker
-from pytest_kvquant.matrix import REFERENCE
+from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.kernels import compare_rows
 from pytest_kvquant.quality import ReferenceSource, Task
 from pytest_kvquant.report.result import NoiseFloor
@@ -37,14 +37,16 @@ class Control(NamedTuple):
     decode_seconds: float
 
 
-def measure_control(task: Task, plan: paths.Plan, source: ReferenceSource) -> Control:
-    """Measure f16 in every way that a cell will be measured.
+def measure_control(
+    task: Task, plan: paths.Plan, source: ReferenceSource, pair: Pair = REFERENCE
+) -> Control:
+    """Measure f16, or another pair, in every way that a cell will be measured.
 
     Raises:
         CellError: the worker dies.
     """
     with Worker(task.engine) as worker:
-        task.open_cell(worker, REFERENCE)
+        task.open_cell(worker, pair)
         census = worker.census()
         kept = paths.Logits(plan.decoded.size, task.vocabulary)
         for row, logits in paths.decode_rows(worker, plan, task.vocabulary):

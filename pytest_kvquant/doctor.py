@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import platformdirs
 import psutil
 
 from pytest_kvquant import __version__, geometry
+from pytest_kvquant.builds import measured_engine, reference_engine
 from pytest_kvquant.engine.client import Engine, Worker
 from pytest_kvquant.engine.environment import TOGGLES, scrub
 from pytest_kvquant.errors import CellError, RunRefused
@@ -21,7 +21,7 @@ from pytest_kvquant.matrix import Pair, plan_pairs
 from pytest_kvquant.model import Model, read_model
 from pytest_kvquant.reference import ReferenceStore
 from pytest_kvquant.report.result import Device, Library
-from pytest_kvquant.session import EMBEDDED_CORPUS, EMBEDDED_MODEL, library_directory
+from pytest_kvquant.session import EMBEDDED_CORPUS, EMBEDDED_MODEL
 from pytest_kvquant.settings import Settings, resolve
 
 FREE_SHARE = 0.9
@@ -160,16 +160,28 @@ def _examine_model(seen: _Examination, settings: Settings) -> Model | None:
 def _examine_library(
     seen: _Examination, settings: Settings, shell: dict[str, str], model: Model | None
 ) -> Library | None:
-    engine = Engine(
-        directory=library_directory(settings, shell),
-        environment=scrub(shell, settings.environment),
-        timeout=settings.timeout,
-    )
+    environment = scrub(shell, settings.environment)
+    try:
+        measured = measured_engine(settings, shell, environment)
+        reference = reference_engine(settings, environment)
+    except RunRefused as error:
+        seen.tell("library", str(error), wrong=True)
+        return None
+    if reference is not None:
+        seen.tell("reference", "the f16 reference comes from the build in the next lines")
+        _examine_build(seen, reference, settings, model)
+        seen.tell("measured", "the build that is measured:")
+    return _examine_build(seen, measured, settings, model)
+
+
+def _examine_build(
+    seen: _Examination, engine: Engine, settings: Settings, model: Model | None
+) -> Library | None:
     try:
         with Worker(engine) as worker:
             identity: dict[str, Any] = worker.library(engine.directory, full=True)
             library = msgspec.convert(identity, Library)
-            _tell_library(seen, library)
+            _tell_library(seen, library, engine)
             if model is not None:
                 worker.model(model.path, gpu_layers=settings.gpu_layers)
     except CellError as error:
@@ -178,11 +190,11 @@ def _examine_library(
     return library
 
 
-def _tell_library(seen: _Examination, library: Library) -> None:
+def _tell_library(seen: _Examination, library: Library, engine: Engine) -> None:
     seen.tell("library", f"{library.path}: llama.cpp {library.build}, hash {library.hash}")
     seen.tell(
         "bindings",
-        f"llama-cpp-python {library.bindings} under {sys.executable}: struct layout and defaults "
+        f"llama-cpp-python {library.bindings} under {engine.python}: struct layout and defaults "
         "fit the library (ABI check)",
     )
     types = ", ".join(name for name, kind in library.types.items() if kind.cache)

@@ -66,11 +66,20 @@ class ReferenceSource:
     """Hands out the reference's logits, computing what is not stored yet.
 
     Args:
+        task: with the engine of the build that computes it.
         on_chunks: told how many chunks of the reference have just been computed.
+        pair: whose logits they are.
     """
 
-    def __init__(self, task: Task, reference: Reference, on_chunks: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        task: Task,
+        reference: Reference,
+        on_chunks: Callable[[int], None],
+        pair: Pair = REFERENCE,
+    ) -> None:
         self._task, self._reference, self._on_chunks = task, reference, on_chunks
+        self._pair = pair
         self._place: dict[int, tuple[I32, int]] = {}
         self.usage = reference.usage
         self.decode_seconds = 0.0
@@ -84,7 +93,7 @@ class ReferenceSource:
         if start in self._place:
             return
         groups = self._task.groups(start, stop)
-        with _as_cell_error(), self._reference.exclusively():
+        with _as_cell_error(self._pair), self._reference.exclusively():
             if absent := [groups[number] for number in self._reference.missing(groups)]:
                 self._reference.make_room(absent)
                 self._compute(absent)
@@ -98,13 +107,13 @@ class ReferenceSource:
             CellError: they are gone.
         """
         group, within = self._place[chunk]
-        with _as_cell_error():
+        with _as_cell_error(self._pair):
             return self._reference.rows(group, within, first, count)
 
     def _compute(self, groups: list[I32]) -> None:
         task = self._task
         with Worker(task.engine) as worker:
-            task.open_cell(worker, REFERENCE)
+            task.open_cell(worker, self._pair)
             for group in groups:
                 with self._reference.writing(group) as writer:
                     for rows in worker.score(group, task.shape, task.vocabulary):
@@ -114,14 +123,15 @@ class ReferenceSource:
 
 
 @contextmanager
-def _as_cell_error() -> Iterator[None]:
+def _as_cell_error(pair: Pair) -> Iterator[None]:
     """Without a reference this cell has no figures; the run goes on."""
     try:
         yield
     except StoreError as error:
         raise CellWithoutReference(str(error)) from None
     except CellError as error:
-        raise type(error)(f"The f16 reference: {error}", log=error.log) from None
+        what = "The f16 reference" if pair == REFERENCE else f"{pair} of the reference build"
+        raise type(error)(f"{what}: {error}", log=error.log) from None
 
 
 def measure(

@@ -143,7 +143,7 @@ class Session:
         Raises:
             CellError: they follow from the noise floor, and it cannot be measured.
         """
-        if self._reference_engine is not self.engine and self.yardstick.pair(pair) == pair:
+        if self.other_build is not None and self.yardstick.pair(pair) == pair:
             # Rounding alone moves a quantized value by a whole step: f16's own noise counts too.
             floors = [self.control(one).floor for one in (pair, REFERENCE)]
             return drift_budgets(pair, floors, self.settings.drift)
@@ -163,7 +163,6 @@ class Session:
         """The record of the run so far."""
         usage = self.yardstick.usage()
         controls = self.yardstick.known()
-        other = self._reference_engine is not self.engine
         cells = tuple(self.checked(pair) for pair in self.pairs if pair in self._cells)
         speeds = self.speed.cells(self.pairs)
         return records.Result(
@@ -191,7 +190,7 @@ class Session:
                 reused=usage.reused,
                 damaged=usage.damaged,
                 decode_seconds=self.yardstick.decode_seconds,
-                library=self.reference_library if other else None,
+                library=self.other_build,
                 by_cell=self.settings.compare_cells,
             ),
             floor=max((one.floor for one in controls), key=lambda one: one.kl, default=None),
@@ -323,7 +322,7 @@ class Session:
             control, budgets = self.control(pair), self.budgets(pair)
         except CellError as error:
             compared = self.yardstick.pair(pair)
-            where = "" if self._reference_engine is self.engine else " of the reference build"
+            where = " of the reference build" if self.other_build is not None else ""
             return records.Cell(
                 pair=str(pair),
                 verdict=error.verdict,
@@ -349,6 +348,11 @@ class Session:
     def source(self) -> quality.ReferenceSource:
         """The reference's logits."""
         return self.yardstick.source(REFERENCE)
+
+    @property
+    def other_build(self) -> records.Library | None:
+        """The build that the reference comes from, where that is not the measured one."""
+        return None if self._reference_engine is self.engine else self.reference_library
 
     def control(self, pair: Pair = REFERENCE) -> Control:
         """What the side measurements of a cell are compared with, measured once.

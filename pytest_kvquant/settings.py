@@ -15,7 +15,7 @@ from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.options import FLAG, INT, INTS, LIST, NUMBER, OPTIONS, Option
 
 CONFIG_NAME = "kvquant.toml"
-TABLES = ("budgets", "floors", "environment", "expect")
+TABLES = ("budgets", "drift", "floors", "environment", "expect")
 """Keys of the configuration file that are tables, not twins of an option."""
 
 
@@ -93,6 +93,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     model: Path | None = None
     corpus: Path | None = None
     lib: Path | None = None
+    python: Path | None = None
+    reference_lib: Path | None = None
+    reference_python: Path | None = None
+    compare_cells: bool = False
     types: tuple[str, ...] = ()
     pairs: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
@@ -129,6 +133,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     memory_limit: float | None = None
     budgets: dict[str, BudgetOverride] = {}
     floors: dict[str, FloorOverride] = {}
+    drift: dict[str, BudgetOverride] = {}
+    """Budgets between two builds, ``[drift."K/V"]``."""
     environment: dict[str, str] = {}
     expect: dict[str, Expect] = {}
 
@@ -235,8 +241,8 @@ def _from_file(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key in TABLES:
-            if key == "budgets" and isinstance(value, dict):
-                _check_budgets(value, path)
+            if key in ("budgets", "drift") and isinstance(value, dict):
+                _check_budgets(key, value, path)
             values[key] = value
         elif key in by_key:
             values[by_key[key].field] = _anchor(by_key[key], value, path.parent)
@@ -245,12 +251,12 @@ def _from_file(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return values
 
 
-def _check_budgets(tables: Mapping[str, Any], path: Path) -> None:
+def _check_budgets(name: str, tables: Mapping[str, Any], path: Path) -> None:
     known = BudgetOverride.__struct_fields__
     for pattern, table in tables.items():
         for key in table if isinstance(table, dict) else ():
             if key not in known:
-                raise _unknown(key, known, path, f' in [budgets."{pattern}"]')
+                raise _unknown(key, known, path, f' in [{name}."{pattern}"]')
 
 
 def _unknown(key: str, known: Sequence[str], path: Path, where: str = "") -> SettingsError:

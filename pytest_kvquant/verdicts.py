@@ -115,10 +115,13 @@ class CellQuality:
         again = shlex.join(
             ["pytest", "--kv-matrix", *session.invocation, "--kv-pairs", str(self._pair)]
         )
+        other = session.other_build
+        against = f"  against   {other.build}, {other.path}\n" if other else ""
         return (
             f"  measured  {session.model.name} on {session.corpus.name}, {task.shape.ctx} tokens "
             f"per chunk, {session.library.build}, {session.library.device}, "
             f"{task.shape.threads} threads\n"
+            f"{against}"
             f"  again     {again}"
         )
 

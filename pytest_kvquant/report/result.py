@@ -265,6 +265,10 @@ class ReferenceRecord(msgspec.Struct, frozen=True, kw_only=True):
     reused: int
     damaged: int
     decode_seconds: float
+    library: Library | None = None
+    """The build that it comes from, where that is not the measured one."""
+    by_cell: bool = False
+    """Whether each cell is compared with its own pair on that build, not with f16/f16."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

@@ -76,7 +76,11 @@ def reference_line(result: Result) -> str:
         parts.append(f"reused for {reference.reused} chunks")
     if reference.damaged:
         parts.append(f"{reference.damaged} stored chunks were damaged and computed again")
-    return f"f16 reference: {', '.join(parts) or 'not needed'}"
+    other = reference.library
+    name = f"reference from {other.build}, {other.path}" if other else "f16 reference"
+    if reference.by_cell:
+        name = f"each cell against itself: {name}"
+    return f"{name}: {', '.join(parts) or 'not needed'}"
 
 
 def conditions_line(result: Result) -> str:
