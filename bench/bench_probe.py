@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from conftest import Run
+import pytest
+
+from pytest_kvquant.report.result import Result
 
 
-def test_probe_over_quality(benchmark: Any, run: Run) -> None:
+@pytest.mark.timeout(1200)
+def test_probe_over_quality(benchmark: Any, run: Callable[..., Result]) -> None:
     """The probe over the rest of a cell's time, on the embedded model: at most 10 %."""
     options = ("--kv-speed", "off", "--kv-probe", "always")
     result = benchmark.pedantic(run, options, rounds=1)
