@@ -13,6 +13,9 @@ from support.run import cells_of, start
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.metrics import Quality
 
+pytestmark = pytest.mark.timeout(1200)
+"""Half a minute of two cores; a busy machine takes many times that."""
+
 FIGURES = {
     "q8_0/q8_0": (0.000344, 98.750),
     "q8_0/q4_0": (0.002652, 96.225),

@@ -168,6 +168,16 @@ worker.on_{stage} = dies
     assert leftovers() == before
 
 
+def test_files_where_the_run_is_started_do_not_take_the_place_of_modules(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clone of llama-cpp-python has a folder llama_cpp, anybody a file named json.py."""
+    for name in ("json.py", "numpy.py", "llama_cpp.py"):
+        (tmp_path / name).write_text("raise ImportError('the wrong module')")
+    monkeypatch.chdir(tmp_path)
+    assert start(folder, **SHORT).library.types
+
+
 def test_an_interruption_leaves_nothing_behind(folder: Path) -> None:
     before = leftovers()
     session = start(folder, pairs=("q8_0/q8_0",), **SHORT)
