@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,12 @@ import pytest
 from support.browser import browser, find_browser
 from support.matrix import enlarge
 
-from conftest import Run
 from pytest_kvquant.report.html import render
 from pytest_kvquant.report.result import Result
 
 
 @pytest.fixture
-def whole(run: Run) -> Result:
+def whole(run: Callable[..., Result]) -> Result:
     return enlarge(run("--kv-pairs", "q8_0/q4_0", "--kv-speed", "off", name="page"), depths=5)
 
 

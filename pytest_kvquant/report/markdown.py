@@ -76,7 +76,7 @@ def workflow_commands(result: Result) -> list[str]:
 def plain(text: str) -> str:
     """Text that markdown shows as it is: no markup, no HTML, no table cell, one line."""
     escaped = html.escape(" ".join(text.split()), quote=False)
-    return re.sub(r"([\\`*_{}\[\]()#+!|~$@])", r"\\\1", escaped)
+    return re.sub(r"([\\`*_\[\]#|~$@])", r"\\\1", escaped)
 
 
 def code(text: str) -> str:
