@@ -16,6 +16,9 @@ test: $(READY)
 slow: $(READY)
 	$(BIN)/pytest -m slow
 
+faults: $(READY)
+	$(BIN)/pytest tests/faults -m faults
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -1,0 +1,151 @@
+"""Real evidence of a fault: the real worker, model and corpus, one process per fault and dose."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from faults import weights
+from faults.catalogue import Fault
+from pytest_kvquant import cell, quality
+from pytest_kvquant.budgets import Budgets
+from pytest_kvquant.engine.client import Engine, Worker
+from pytest_kvquant.engine.worker import HOOK
+from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.numerics.evidence import Evidence
+from pytest_kvquant.numerics.gates import Rules
+from pytest_kvquant.numerics.kernels import TokenFigures
+from pytest_kvquant.reference import ReferenceStore
+from pytest_kvquant.session import Session
+from pytest_kvquant.settings import Settings
+
+HERE = Path(__file__).parent
+
+
+class Quiet:
+    """Nobody is told."""
+
+    def note(self, line: str) -> None: ...
+    def reference(self, chunks: int) -> None: ...
+    def cell(self, pair: Pair, number: int, cells: int, chunks: int, cap: int) -> None: ...
+
+
+class Laboratory:
+    """The embedded model and corpus, and every kind of fault planted into them.
+
+    Args:
+        folder: for the reference and for models with changed weights.
+        chunks: how many chunks each cell gets.
+        types: cache types of the clean matrix.
+        keep: where evidence is kept from one run of the suite to the next; it is used again only
+            for the same faults, library, model and tokens.
+    """
+
+    def __init__(
+        self, folder: Path, chunks: int, types: Sequence[str] = (), keep: Path | None = None
+    ) -> None:
+        self.folder, self._keep = folder, keep
+        settings = Settings(chunks=chunks, store=folder / "store", types=tuple(types))
+        self.session = Session(settings, dict(os.environ), Quiet())
+        self.cells = len(self.session.pairs)
+        self.figures_in_run = cell.GATES_PER_CELL * self.cells
+        self._tie_band = self.session.control().floor.tie_band
+
+    def budgets(self, pair: str) -> Budgets:
+        """The packaged budgets of a cell."""
+        return self.session.budgets(Pair.parse(pair))
+
+    def hook(self, fault: Fault, dose: float) -> dict[str, str]:
+        """The variables that plant a fault in a worker."""
+        plan = {
+            "name": fault.name,
+            "dose": dose,
+            "heads": weights.kv_heads(Path(self.session.task.model)),
+        }
+        return {HOOK: str(HERE / "hook.py"), "KVQUANT_FAULT": json.dumps(plan)}
+
+    def clean(self, pair: Pair) -> Evidence:
+        """A cell as it is."""
+        task = self.session.task
+        name = f"clean {pair}"
+        return self._once(
+            name, len(task.chunks), pair, lambda: self._evidence(task, pair, self.session.source)
+        )
+
+    def planted(self, fault: Fault, dose: float, chunks: int) -> Evidence:
+        """A cell with a fault, on the first chunks."""
+        pair = Pair.parse(fault.pair)
+        name = f"{fault.name} {dose:g} {pair}"
+        return self._once(name, chunks, pair, lambda: self._plant(fault, dose, chunks))
+
+    def _plant(self, fault: Fault, dose: float, chunks: int) -> Evidence:
+        session, pair = self.session, Pair.parse(fault.pair)
+        session.source.ensure(0, len(session.task.chunks))
+        task = session.task._replace(chunks=session.task.chunks[:chunks])
+        if fault.seam == "weights":
+            path = self.folder / f"{fault.name}-{dose:g}.gguf"
+            weights.plant(Path(task.model), path, fault.name, dose)
+            return self._evidence(task._replace(model=str(path)), pair, session.source)
+        hooked = task._replace(engine=self._hooked(fault, dose))
+        source = session.source
+        if pair == REFERENCE:  # here it is the reference that is wrong, and the cell is right
+            source = self._own_reference(hooked)
+            hooked = task
+        return self._evidence(hooked, pair, source)
+
+    def _evidence(
+        self, task: quality.Task, pair: Pair, source: quality.ReferenceSource
+    ) -> Evidence:
+        rules = Rules(cap=len(task.chunks), early=False)
+        with Worker(task.engine) as worker:
+            task.open_cell(worker, pair)
+            return quality.measure(
+                worker,
+                task._replace(rules=rules),
+                source,
+                self.session.budgets(pair),
+                tie_band=self._tie_band,
+                figures_in_run=self.figures_in_run,
+                on_chunk=lambda _: None,
+            )
+
+    def _once(
+        self, name: str, chunks: int, pair: Pair, measure: Callable[[], Evidence]
+    ) -> Evidence:
+        if self._keep is None:
+            return measure()
+        session = self.session
+        about = [
+            name, chunks, session.library.hash, session.model.fingerprint, session.task.tokens_hash,
+            (HERE / "hook.py").read_text(), (HERE / "weights.py").read_text(),
+        ]  # fmt: skip
+        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+        path = self._keep / f"{name.replace('/', '-')} {key}.npz"
+        if not path.exists():
+            np.savez(path, **measure().tokens()._asdict())
+        columns = TokenFigures(**np.load(path))
+        tail_over = session.budgets(pair).kl_tail_over
+        evidence = Evidence(
+            chunks, session.task.shape.scored, tail_over=tail_over, tie_band=self._tie_band
+        )
+        for chunk in range(len(columns.kl)):  # fewer where a NaN ended it
+            evidence.put(chunk, 0, TokenFigures._make(column[chunk] for column in columns))
+        return evidence
+
+    def _hooked(self, fault: Fault, dose: float) -> Engine:
+        engine = self.session.engine
+        variables = engine.environment.variables | self.hook(fault, dose)
+        environment = engine.environment._replace(variables=variables)
+        return msgspec.structs.replace(engine, environment=environment)
+
+    def _own_reference(self, task: quality.Task) -> quality.ReferenceSource:
+        store = ReferenceStore(self.folder / "faulty", 1 << 34)
+        shape = task.shape
+        reference = store.open({"fault": "one"}, rows=shape.scored, vocabulary=task.vocabulary)
+        return quality.ReferenceSource(task, reference, lambda _: None)
