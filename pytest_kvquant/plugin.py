@@ -50,6 +50,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """With ``--kv-matrix``: collect the packaged suite unless paths were given."""
+    config.addinivalue_line(
+        "markers",
+        "kv(pairs=None, budgets=None): run this test for the cells that match a pattern of pairs "
+        "(as 'q8_0/*'), with these budgets instead of the run's (as {'kl_mean': 0.002})",
+    )
     if not config.getoption("kv_matrix"):
         return
     pytest.register_assert_rewrite("pytest_kvquant.suite")
@@ -73,7 +78,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for a cell once for every cell."""
     run = metafunc.config.stash.get(SESSION, None)
     if run is not None and "kv_cell" in metafunc.fixturenames:
-        metafunc.parametrize("kv_cell", run.pairs, ids=str, indirect=True)
+        from pytest_kvquant.marks import select
+
+        pairs = select(metafunc.definition, run.pairs)
+        metafunc.parametrize("kv_cell", pairs, ids=str, indirect=True)
     if run is not None and "kv_depth" in metafunc.fixturenames:
         depths = run.speed.plan.depths
         metafunc.parametrize("kv_depth", depths, ids=[f"d{n}" for n in depths], indirect=True)

@@ -152,9 +152,14 @@ class Session:
     def stands(self, pair: Pair, gate: Gate) -> bool:
         """Whether a failing gate counts for the exit code, in the light of the whole matrix.
 
-        Holm over every gated figure of the run; a cell not measured yet speaks for nothing.
+        Holm over every gated figure of the run; a cell not measured yet speaks for nothing. A gate
+        that a test judged with budgets of its own takes the place of the cell's.
         """
-        owned = [(one, gate) for one in self._cells for gate in self._cells[one].gates]
+        owned = [
+            (one, gate if one == pair and other.name == gate.name else other)
+            for one in self._cells
+            for other in self._cells[one].gates
+        ]
         unmeasured = GATES_PER_CELL * (len(self.selected) - len(self._cells))
         kept = holm_exit([gate for _, gate in owned], unmeasured=max(0, unmeasured))
         return (pair, gate) in [one for one, keep in zip(owned, kept, strict=True) if keep]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
+from pytest_kvquant.marks import read_mark
+from pytest_kvquant.numerics.evidence import ChunkFigures
 from pytest_kvquant.numerics.gates import Gate, failure_text
 from pytest_kvquant.numerics.metrics import Quality
+from pytest_kvquant.quality import judge_figures
 from pytest_kvquant.report.properties import properties
 from pytest_kvquant.report.result import Cell
 
@@ -60,7 +64,7 @@ class CellQuality:
         """
         __tracebackhide__ = True
         self.require_measured()
-        gate = next((gate for gate in self.cell.gates if gate.name == name), None)
+        gate = next((gate for gate in self._gates() if gate.name == name), None)
         if gate is None:
             pytest.skip(f"{name} was switched off")
         self._node.user_properties += properties(gate, self.figures)
@@ -76,6 +80,21 @@ class CellQuality:
                 "the run it may be chance"
             )
         pytest.fail(text, pytrace=False)
+
+    def _gates(self) -> tuple[Gate, ...]:
+        """The gates of the cell; judged again where the test's marker has budgets of its own."""
+        own, session, cell = read_mark(self._node).budgets, self._session, self.cell
+        if not own.given:
+            return cell.gates
+        seen = ChunkFigures(**{name: np.asarray(x) for name, x in cell.per_chunk.items()})
+        judged = judge_figures(
+            seen,
+            session.task.shape.scored,
+            own.over(session.budgets(self._pair).batched),
+            session.task.rules,
+        )
+        again = {gate.name: gate for gate in judged}
+        return tuple(again.get(gate.name, gate) for gate in cell.gates)
 
     def check_fact(self, name: str) -> None:
         """Pass, fail or skip by one check of what the cell is and whether its paths agree.
