@@ -17,7 +17,6 @@ from pytest_kvquant.errors import CellError
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.model import Model
 from pytest_kvquant.numerics import gates
-from pytest_kvquant.numerics.diagnosis import Diagnosis
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.gates import Gate, Rules
 from pytest_kvquant.numerics.metrics import kl_profile
@@ -76,7 +75,7 @@ def measure(
             identified = time.perf_counter()
             if partial.checks[0].verdict == "fail":
                 return Measured(_refused(partial), None)
-            partial = _add_contents(partial, ground.prober.short(pair, worker))
+            partial = _add_contents(partial, pair, worker, ground.prober)
             probed = time.perf_counter()
             evidence = quality.measure(
                 worker,
@@ -164,10 +163,13 @@ def _refused(cell: records.Cell) -> records.Cell:
     return msgspec.structs.replace(cell, verdict=verdict, message=cell.checks[0].text)
 
 
-def _add_contents(cell: records.Cell, diagnosis: Diagnosis | None) -> records.Cell:
-    """What the cache holds, against the reference quantizer."""
-    if diagnosis is None:
+def _add_contents(
+    cell: records.Cell, pair: Pair, worker: Worker, prober: diagnosing.Prober
+) -> records.Cell:
+    """What the cache holds, against the reference quantizer, where every cell is probed."""
+    if not prober.every:
         return cell
+    diagnosis = prober.short(pair, worker)
     found = (*cell.checks, checks.check_contents(diagnosis))
     return msgspec.structs.replace(cell, checks=found, diagnosis=diagnosis)
 

@@ -43,6 +43,8 @@ class Prober:
 
     def __init__(self, task: Task, model: Model, when: str) -> None:
         self._task, self.model, self._when = task, model, when
+        self.every = when == "always"
+        """Whether every cell is probed, or only those that fail."""
         self._tokens = task.chunks[0][:TOKENS].copy()
         self._widths = (model.head_dim_k, model.head_dim_v)
         self._layers = [number for number, heads in enumerate(model.n_head_kv) if heads]
@@ -54,12 +56,12 @@ class Prober:
         self._folder, self._stored = other._folder, other._stored
 
     def short(self, pair: Pair, worker: Worker) -> Diagnosis | None:
-        """Probe an opened cell, if every cell is.
+        """Probe an opened cell; ``None`` for f16/f16, which the others are compared with.
 
         Raises:
             CellError: a worker dies.
         """
-        if self._when != "always" or pair == REFERENCE:
+        if pair == REFERENCE:
             return None
         singles = min(SINGLES, len(self._tokens) // 2)
         self._store([singles])
