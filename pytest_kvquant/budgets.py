@@ -6,12 +6,15 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from pytest_kvquant.matrix import REFERENCE, Pair
-from pytest_kvquant.report.result import NoiseFloor
 from pytest_kvquant.settings import BudgetOverride
+
+if TYPE_CHECKING:
+    from pytest_kvquant.report.result import NoiseFloor
 
 DEFAULTS = Path(__file__).parent / "data" / "budgets.toml"
 

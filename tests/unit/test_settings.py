@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from pytest_kvquant.errors import SettingsError
-from pytest_kvquant.options import FLAG, INT, LIST, NUMBER, OPTIONS, Option
+from pytest_kvquant.options import FLAG, INT, INTS, LIST, NUMBER, OPTIONS, Option
 from pytest_kvquant.settings import TABLES, Settings, resolve
 
 WORDS = {
@@ -17,7 +17,7 @@ WORDS = {
     "pairs": "q8_0/q4_0", "skip": "q4_0/*", "ctx": "256", "profile": "quick", "chunks": "4",
     "scored": "100", "order": "sequential", "seed": "7", "threads": "3", "gpu-layers": "5",
     "batch": "1024", "ubatch": "128", "timeout": "12.5", "store": "refs", "store-limit": "1.5",
-    "json": "r.json",
+    "json": "r.json", "speed": "off",
 }  # fmt: skip
 """One word per option that differs from its default."""
 
@@ -29,7 +29,7 @@ def word(option: Option) -> str:
         return WORDS[option.name]
     if option.choices:
         return option.choices[0]
-    return {INT: "3", NUMBER: "2.5", LIST: "a,b"}.get(option.kind, "text")
+    return {INT: "3", NUMBER: "2.5", LIST: "a,b", INTS: "1,2"}.get(option.kind, "text")
 
 
 def toml(option: Option) -> str:
@@ -38,6 +38,8 @@ def toml(option: Option) -> str:
         return f"{option.name} = true"
     if option.kind == LIST:
         return f"{option.name} = {text.split(',')}"
+    if option.kind == INTS:
+        return f"{option.name} = [{text}]"
     return (
         f"{option.name} = {text}" if option.kind in (INT, NUMBER) else f"{option.name} = '{text}'"
     )
