@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_kvquant.baseline_verdicts import CellBaseline
     from pytest_kvquant.matrix import Pair
     from pytest_kvquant.memory_verdicts import CellMemory
     from pytest_kvquant.session import Session
@@ -70,6 +71,15 @@ def kv_memory(kv_matrix: Session, kv_cell: Pair, request: pytest.FixtureRequest)
     from pytest_kvquant.memory_verdicts import CellMemory
 
     return CellMemory(kv_matrix, kv_cell, request.node)
+
+
+@pytest.fixture
+def kv_baseline(kv_matrix: Session, kv_cell: Pair, request: pytest.FixtureRequest) -> CellBaseline:
+    """The baseline of this cell, and ``check()``: it compares, or accepts with
+    ``--snapshot-update``."""
+    from pytest_kvquant.baseline_verdicts import CellBaseline
+
+    return CellBaseline.of(kv_matrix, kv_cell, request)
 
 
 class WithoutBenchmark:

@@ -95,6 +95,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("timeout", NUMBER, "SECONDS", "longest silence of a worker (default: 600)"),
     Option("store", TEXT, "DIR", "where f16 references are kept (default: the user's cache)"),
     Option("store-limit", NUMBER, "GB", "most that the store may hold (default: 20)"),
+    Option("baselines", TEXT, "DIR", "where accepted figures are kept (default: baselines)"),
     Option("json", TEXT, "PATH", "write the whole result here"),
     Option("report", TEXT, "PATH", "write an HTML page here; needs the extra [report]"),
     Option("summary", TEXT, "PATH", "write a markdown summary (default: $GITHUB_STEP_SUMMARY)"),

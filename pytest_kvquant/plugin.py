@@ -13,6 +13,7 @@ import pytest
 from pytest_kvquant.fixtures import (
     SESSION,
     WithoutBenchmark,
+    kv_baseline,
     kv_cell,
     kv_depth,
     kv_matrix,
@@ -22,7 +23,7 @@ from pytest_kvquant.fixtures import (
 )
 from pytest_kvquant.options import FLAG, OPTIONS
 
-__all__ = ["kv_cell", "kv_depth", "kv_matrix", "kv_memory", "kv_quality", "kv_speed"]
+__all__ = ["kv_baseline", "kv_cell", "kv_depth", "kv_matrix", "kv_memory", "kv_quality", "kv_speed"]
 
 SUITE = Path(__file__).parent / "suite"
 

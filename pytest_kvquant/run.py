@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pytest_kvquant.errors import RunRefused
@@ -28,6 +29,9 @@ def prepare(config: pytest.Config) -> Session:
     file = config.getoption("kv_config")
     try:
         settings = resolve(typed, config=Path(file) if file else None, root=config.rootpath)
+        if settings.baselines is None:
+            folder = config.rootpath / "baselines"
+            settings = msgspec.structs.replace(settings, baselines=folder)
         output.check(settings)
         session = Session(settings, dict(os.environ), Progress(config))
     except RunRefused as error:

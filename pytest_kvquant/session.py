@@ -6,6 +6,7 @@ Owns every lifetime. Cells are measured when they are first asked for and never 
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import platform
 import time
@@ -22,6 +23,7 @@ import psutil
 
 from pytest_kvquant import __version__, cell, checks, evidence_file, paths, quality
 from pytest_kvquant.advice import advise
+from pytest_kvquant.baselines import Baseline, Baselines, Conditions, hardware_class
 from pytest_kvquant.budgets import Budgets, drift_budgets, resolve_budgets, unused_patterns
 from pytest_kvquant.builds import measured_engine, reference_engine
 from pytest_kvquant.cell import GATES_PER_CELL, Ground
@@ -45,6 +47,7 @@ from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.gates import Gate, Rules, holm_exit
 from pytest_kvquant.reference import Reference, ReferenceStore
 from pytest_kvquant.report import result as records
+from pytest_kvquant.report.baseline import BaselineRecord, BaselinesRecord
 from pytest_kvquant.settings import Settings
 from pytest_kvquant.speed_run import SpeedRun
 from pytest_kvquant.yardstick import Yardstick
@@ -126,6 +129,7 @@ class Session:
         self.invocation: list[str] = []
         """Options as typed, for the command that repeats one cell."""
         self._cells: dict[Pair, records.Cell] = {}
+        self._baselines = self._open_baselines()
 
     def measure(self, pair: Pair) -> records.Cell:
         """The record of a cell, measured now if it has not been.
@@ -163,6 +167,40 @@ class Session:
         unmeasured = GATES_PER_CELL * (len(self.selected) - len(self._cells))
         kept = holm_exit([gate for _, gate in owned], unmeasured=max(0, unmeasured))
         return (pair, gate) in [one for one, keep in zip(owned, kept, strict=True) if keep]
+
+    def baseline(self, pair: Pair) -> BaselineRecord | None:
+        """A measured cell beside its baseline; ``None`` where there is nothing to compare."""
+        cell = self.measure(pair)
+        if self._baselines is None or not cell.gates:
+            return None
+        return self._baselines.compare(cell, self.control(pair).floor.kl)
+
+    def as_baseline(self, pair: Pair) -> Baseline:
+        """A measured cell as it is accepted."""
+        assert self._baselines is not None
+        return self._baselines.of(self.measure(pair), self.control(pair).floor.kl)
+
+    @property
+    def has_baselines(self) -> bool:
+        """Whether cells are compared with what was accepted earlier."""
+        return self._baselines is not None
+
+    def baseline_path(self, pair: Pair) -> Path:
+        """The file of a cell's baseline."""
+        assert self._baselines is not None
+        return self._baselines.path(str(pair))
+
+    def objections(self, pair: Pair) -> str:
+        """Why the figures of a cell must not be accepted, however much asked for; or nothing."""
+        cell = self.checked(pair)
+        wrong: list[str] = [gate.name for gate in cell.gates if gate.verdict == "fail"]
+        wrong += [check.name for check in cell.checks if check.verdict == "fail"]
+        return f"it fails {', '.join(wrong)}" if wrong else ""
+
+    def accepted(self, pair: Pair) -> None:
+        """Take note that the figures of a cell were written as its baseline."""
+        assert self._baselines is not None
+        self._baselines.accepted(str(pair))
 
     def result(self) -> records.Result:
         """The record of the run so far."""
@@ -204,6 +242,7 @@ class Session:
             advice=advise(cells, speeds),
             ceilings=self.speed.ceilings(self.pairs),
             hardware=self.speed.hardware if self.speed.on else None,
+            baselines=self._baselines_record(),
             invocation=tuple(self.invocation),
             decode_seconds=self._decode_seconds(),
             seconds=time.perf_counter() - self._begun,
@@ -420,19 +459,49 @@ class Session:
             distinct = checks.check_distinct(cell.twins(own, list(self._cells.values())))
             found = (*found, distinct)
             verdict = "aliased" if distinct.verdict == "fail" else verdict
-        return msgspec.structs.replace(own, verdict=verdict, alone=alone, checks=found)
+        return msgspec.structs.replace(
+            own, verdict=verdict, alone=alone, checks=found, baseline=self.baseline(pair)
+        )
 
     def _decode_seconds(self) -> float:
         cells = sum(cell.timing.decode for cell in self._cells.values() if cell.timing)
         controls = sum(one.decode_seconds for one in self.yardstick.known())
         return cells + controls + self.yardstick.decode_seconds
 
+    def _open_baselines(self) -> Baselines | None:
+        """Baselines are of a build against its own f16: another reference has none."""
+        settings, task = self.settings, self.task
+        if settings.baselines is None or self._reference_engine is not self.engine:
+            return None
+        conditions = Conditions(
+            model=self.model.name,
+            model_fingerprint=self.model.fingerprint,
+            corpus=self.corpus.name,
+            corpus_fingerprint=self.corpus.fingerprint,
+            library=self.library.build,
+            library_hash=self.library.hash,
+            device=self.library.device,
+            cpu=processor(),
+            gpu_layers=task.gpu_layers,
+            environment=settings.environment,
+            plugin=__version__,
+            **msgspec.to_builtins(task.shape),
+        )
+        hardware = hardware_class(self.library, platform.machine(), task.gpu_layers)
+        return Baselines(settings.baselines, hardware, conditions, task.chunks)
+
+    def _baselines_record(self) -> BaselinesRecord | None:
+        if self._baselines is None:
+            return None
+        whole = not self.settings.pairs and not self._elsewhere and self.selected == self.pairs
+        return self._baselines.record(self.pairs, whole=whole)
+
     def _environment_record(self) -> records.EnvironmentRecord:
         return records.EnvironmentRecord(
             library=self.library,
             machine=platform.machine(),
             system=f"{platform.system()} {platform.release()}",
-            cpu=cpuinfo.get_cpu_info().get("brand_raw", platform.processor()),
+            cpu=processor(),
             memory=psutil.virtual_memory().total,
             python=platform.python_version(),
             plugin=__version__,
@@ -491,6 +560,12 @@ def _check_types(pairs: Iterable[Pair], library: records.Library) -> None:
             f"The cache type '{name}' {reason} of this library ({library.build}). "
             f"It has: {', '.join(possible)}."
         )
+
+
+@functools.cache
+def processor() -> str:
+    """The CPU's own name."""
+    return str(cpuinfo.get_cpu_info().get("brand_raw", platform.processor()))
 
 
 def _physical_cores() -> int:

@@ -116,6 +116,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     strict: bool = False
     store: Path | None = None
     store_limit: float = 20.0
+    baselines: Path | None = None
     json: Path | None = None
     report: Path | None = None
     summary: Path | None = None

@@ -3,7 +3,7 @@
 The rules are those of a baseline. With the same tokens the figures of both measurements are paired
 by chunk, which makes the comparison tens of times sharper than one of means:
 
-    r_c = ln(KL_c / KL0_c),   drift when |mean r| − t·s/√n > τ,   τ = max(5 %, floor/KL0)
+    r_c = ln(KL_c / KL0_c),   drift when |mean r| − t·s/√n > τ,   τ = max(5 %, 3·spread, floor/KL0)
 
 t is the (1 − α/4) quantile of Student's t on n − 1 degrees. Beside it the absolute figures: the ln
 PPL ratio may move by 1e-4, top-1 by 0.1 points. Where KL0 is under 10 × the noise floor, KL is
@@ -66,6 +66,7 @@ def drift(
     after: Mapping[str, Sequence[float]],
     *,
     floor: float = 0.0,
+    spread: float = 0.0,
 ) -> Drift:
     """Compare the per-chunk figures of one cell, as far as the shorter measurement goes.
 
@@ -73,6 +74,7 @@ def drift(
         before: ``kl``, ``ln_ppl`` and ``top1`` per chunk, as `Cell.per_chunk` has them.
         after: the same, of the same tokens in the same order.
         floor: mean KL of f16 against itself in another shape, nats; 0 where it is unknown.
+        spread: relative change of KL that other machines show; 0 on the same machine.
 
     Raises:
         ValueError: no chunk in common.
@@ -92,7 +94,8 @@ def drift(
     if kl0 > FLOOR_FACTOR * floor and old["kl"].min() > 0:
         if kl <= FLOOR_FACTOR * floor or new["kl"].min() <= 0:
             return Drift(verdict="inactive", chunks=chunks, changes=tuple(changes))
-        changes.insert(0, _change("kl", old["kl"], new["kl"], max(KL_TOLERANCE, floor / kl0)))
+        tolerance = max(KL_TOLERANCE, 3 * spread, floor / kl0)
+        changes.insert(0, _change("kl", old["kl"], new["kl"], tolerance))
     drifted = [change for change in changes if change.drifted]
     if not drifted:
         return Drift(verdict="changed", chunks=chunks, changes=tuple(changes))

@@ -16,6 +16,7 @@ from pytest_kvquant.numerics.diagnosis import Diagnosis
 from pytest_kvquant.numerics.gates import Gate
 from pytest_kvquant.numerics.metrics import KLProfile, Quality
 from pytest_kvquant.report.advice import Advice
+from pytest_kvquant.report.baseline import BaselineRecord, BaselinesRecord
 from pytest_kvquant.report.ceiling import Ceiling
 from pytest_kvquant.report.speed import SpeedCell
 
@@ -256,6 +257,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     timing: Timing | None = None
     diagnosis: Diagnosis | None = None
     """What the cache holds, layer by side by path, and the suspect where the cell fails."""
+    baseline: BaselineRecord | None = None
+    """The cell beside what was accepted earlier."""
 
 
 class ReferenceRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -290,6 +293,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The pair for each workload, from those that did not fail."""
     hardware: Hardware | None = None
     """The machine, where pairs were timed."""
+    baselines: BaselinesRecord | None = None
+    """Where accepted figures lie; ``None`` where cells are not compared with any."""
     invocation: tuple[str, ...] = ()
     """The options as typed, without those that choose cells and outputs."""
     schema: str = SCHEMA

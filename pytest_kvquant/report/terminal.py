@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.report import format
+from pytest_kvquant.report.baseline import notes as baseline_notes
 from pytest_kvquant.report.result import Cell, Result
 from pytest_kvquant.report.speed_table import speed_notes, speed_table
 
@@ -56,6 +57,7 @@ def render(result: Result, *, width: int, colour: bool) -> str:
         console.print(speed_table(result.speed))
     notes = [f"{one.pair}: {one.text}" for one in result.ceilings]
     notes += [f"for {advice.text}" for advice in result.advice]
+    notes += baseline_notes(result)
     for line in [*speed_notes(result.speed), *notes]:
         console.print(Text(line))
     console.print(Text(reference_line(result)))
