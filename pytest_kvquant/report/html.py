@@ -15,6 +15,7 @@ from pytest_kvquant import __version__
 from pytest_kvquant.errors import RunRefused
 from pytest_kvquant.numerics.metrics import LOG10_KL_EDGES
 from pytest_kvquant.report import format, view
+from pytest_kvquant.report.baseline import notes
 from pytest_kvquant.report.howsure import how_sure
 from pytest_kvquant.report.result import Result
 from pytest_kvquant.report.terminal import conditions_line
@@ -72,6 +73,7 @@ def render(result: Result) -> str:
         tone=view.run_tone(result),
         verdict_word=WORDS[view.run_tone(result)],
         conditions=conditions_line(result),
+        changes=notes(result),
         facts=facts(result),
         how_sure=[text.partition(". ") for text in how_sure(shape, gates)] if gates else [],
         repeat=lambda pair: view.repeat(result, pair),

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from pytest_kvquant.report import format, view
+from pytest_kvquant.report.baseline import notes
 from pytest_kvquant.report.result import Result
 from pytest_kvquant.report.terminal import conditions_line
 from pytest_kvquant.report.view import Failure, Row
@@ -39,6 +40,9 @@ def summary(result: Result) -> str:
     if failures:
         page.add("### What does not pass, and why\n\n")
         page.add_all(map(_failure, failures), "cells that do not pass", share=SHARE_OF_FAILURES)
+    if changes := notes(result):
+        page.add("### What changed since the baseline\n\n")
+        page.add_all((f"- {plain(line)}\n" for line in changes), "changes", share=0.8)
     if result.advice:
         page.add("### Which pair for which work\n\n")
         page.add("".join(f"- {plain(advice.text)}\n" for advice in result.advice) + "\n")

@@ -14,6 +14,7 @@ from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.diagnosis import LayerFigures
 from pytest_kvquant.numerics.gates import failure_text
 from pytest_kvquant.report import format
+from pytest_kvquant.report.baseline import DRIFTED
 from pytest_kvquant.report.result import Cell, Result
 from pytest_kvquant.report.speed import SpeedCell
 
@@ -22,6 +23,9 @@ Tone = Literal["good", "open", "bad"]
 
 TONES: tuple[Tone, ...] = ("good", "open", "bad")
 """From the best to the worst."""
+
+LOST = (*DRIFTED, "damaged")
+"""Verdicts beside a baseline that fail."""
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +68,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     k: str
     v: str
     verdict: str
-    """The worse of quality and speed; :data:`pytest_kvquant.report.result.Verdict` or `cliff`."""
+    """The worst of quality, speed and baseline; :data:`pytest_kvquant.report.result.Verdict`,
+    ``cliff`` or ``drifted``."""
     tone: Tone
     kl: float | None = None
     """Mean KL, nats."""
@@ -227,10 +232,10 @@ def repeat(result: Result, pair: str) -> str:
 
 
 def _row(pair: str, cell: Cell | None, speed: SpeedCell | None) -> Row:
-    verdict = max(
-        (part.verdict for part in (cell, speed) if part is not None),
-        key=lambda word: TONES.index(tone(word)),
-    )
+    verdicts: list[str] = [part.verdict for part in (cell, speed) if part is not None]
+    if cell is not None and cell.baseline is not None and cell.baseline.verdict in LOST:
+        verdicts.append("drifted")
+    verdict = max(verdicts, key=lambda word: TONES.index(tone(word)))
     k, v = Pair.parse(pair)
     points = _speeds(speed)
     row = Row(
@@ -298,6 +303,8 @@ def _quality_reasons(cell: Cell | None) -> list[str]:
         if gate.name in cell.alone:
             first += "; alone this would fail, among all gates of the run it may be chance"
         reasons.append("\n".join([first, *rest]))
+    if cell.baseline is not None and cell.baseline.verdict in LOST:
+        reasons.append(cell.baseline.text)
     if cell.diagnosis is not None and cell.diagnosis.verdict != "healthy":
         reasons.append(cell.diagnosis.sentence)
     return reasons

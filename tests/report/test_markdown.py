@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from pytest_kvquant.report.baseline import BaselineRecord, BaselinesRecord
 from pytest_kvquant.report.markdown import (
     LIMIT,
     MOST_ANNOTATIONS,
@@ -45,6 +46,22 @@ def test_verdict_first(matrix: Callable[..., Result]) -> None:
     assert lines[0] == "## ❌ KV-cache matrix"
     assert "0 of 4 cells pass; 4 crashed" in lines[2]
     assert "All 4 cells pass" in summary(small)
+
+
+def test_what_changed_since_the_baseline(matrix: Callable[..., Result]) -> None:
+    small = matrix(types=("f16", "q8_0"))
+    record = BaselineRecord(verdict="worse", path="b.json", text="mean KL rose by 9 %")
+    drifted = msgspec.structs.replace(small.cells[3], baseline=record)
+    text = summary(
+        msgspec.structs.replace(
+            small, cells=(*small.cells[:3], drifted), baselines=BaselinesRecord(folder="b")
+        )
+    )
+    assert "1 drifted (q8\\_0/q8\\_0)" in text
+    assert "### What changed since the baseline\n\n- q8\\_0/q8\\_0: mean KL rose by 9 %" in text
+    cells = tuple(msgspec.structs.replace(cell, baseline=None) for cell in small.cells)
+    without = msgspec.structs.replace(small, cells=cells, baselines=None)
+    assert "What changed" not in summary(without)
 
 
 def test_any_matrix_fits(matrix: Callable[..., Result]) -> None:
