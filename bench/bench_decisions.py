@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from conftest import Run
 from pytest_kvquant.report.result import Result
 
 CHUNKS = 32
@@ -13,7 +12,7 @@ QUALITY_ONLY = (
 )  # fmt: skip
 
 
-def test_early_decisions_over_a_fixed_count(benchmark: Any, run: Run) -> None:
+def test_early_decisions_over_a_fixed_count(benchmark: Any, run: Any) -> None:
     """Chunks of the default profile over 32 for every cell: at most 40 %, same verdicts."""
     fixed = run("--kv-chunks", str(CHUNKS), *QUALITY_ONLY, name="fixed")
     early = benchmark.pedantic(run, QUALITY_ONLY, kwargs={"name": "early"}, rounds=1)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import Run
 
 from pytest_kvquant.numerics.kernels import compare_rows
 
@@ -21,9 +20,7 @@ VOCABULARY = 248_320
 ROWS = 128
 
 
-def test_overhead_around_llama_decode(
-    benchmark: Any, run: Run, reference_model: list[str]
-) -> None:
+def test_overhead_around_llama_decode(benchmark: Any, run: Any, reference_model: list[str]) -> None:
     """Wall time of the quality matrix over the time inside ``llama_decode``: at most 1.15."""
     options = (*reference_model, "--kv-decode", "0", "--kv-trajectory", "0", *_quality_only())
     result = benchmark.pedantic(run, options, rounds=1)
@@ -34,7 +31,7 @@ def test_overhead_around_llama_decode(
     )
 
 
-def test_other_paths_over_prefill_quality(benchmark: Any, run: Run) -> None:
+def test_other_paths_over_prefill_quality(benchmark: Any, run: Any) -> None:
     """Census, decode path, trajectory and shapes over the prefill quality: at most 60 %."""
     result = benchmark.pedantic(run, _quality_only(), rounds=1)
     timings = [cell.timing for cell in result.cells if cell.timing is not None]
