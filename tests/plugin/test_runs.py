@@ -167,26 +167,27 @@ def test_on_a_terminal_one_line_is_rewritten(folder: Path, result: dict[str, Any
     assert b"\x1b[32m" in text
 
 
-class TestFailures:
-    @pytest.fixture(scope="class")
-    def broken(self, folder: Path, first: Outcome) -> Outcome:
-        """A budget that nothing keeps, and a cell whose worker dies."""
-        (folder / "strict.toml").write_text(
-            "skip = ['bf16/*']\ntypes = ['bf16', 'f16']\n[budgets.'q4_0/*']\nkl_mean = 1e-9\n"
-        )
-        (folder / "hook.py").write_text(
-            "import os\nfrom pytest_kvquant.engine.context import Context\n"
-            "before = Context.__init__\n"
-            "def opened(self, model, *, type_k, **shape):\n"
-            "    if type_k == 'q5_1':\n        os.abort()\n"
-            "    before(self, model, type_k=type_k, **shape)\n"
-            "Context.__init__ = opened\n"
-        )
-        return run(
-            folder, "broken", "--kv-config=strict.toml", f"--kv-pairs={PAIR},q5_1/f16",
-            "--kv-chunks=4", "-rs", **{HOOK: str(folder / "hook.py")},
-        )  # fmt: skip
+@pytest.fixture(scope="module")
+def broken(folder: Path, first: Outcome) -> Outcome:
+    """A budget that nothing keeps, and a cell whose worker dies."""
+    (folder / "strict.toml").write_text(
+        "skip = ['bf16/*']\ntypes = ['bf16', 'f16']\n[budgets.'q4_0/*']\nkl_mean = 1e-9\n"
+    )
+    (folder / "hook.py").write_text(
+        "import os\nfrom pytest_kvquant.engine.context import Context\n"
+        "before = Context.__init__\n"
+        "def opened(self, model, *, type_k, **shape):\n"
+        "    if type_k == 'q5_1':\n        os.abort()\n"
+        "    before(self, model, type_k=type_k, **shape)\n"
+        "Context.__init__ = opened\n"
+    )
+    return run(
+        folder, "broken", "--kv-config=strict.toml", f"--kv-pairs={PAIR},q5_1/f16",
+        "--kv-chunks=4", "-rs", **{HOOK: str(folder / "hook.py")},
+    )  # fmt: skip
 
+
+class TestFailures:
     def test_in_words(self, broken: Outcome) -> None:
         assert broken.code == 1
         assert f"{PAIR}: mean KL fails:" in broken.text
