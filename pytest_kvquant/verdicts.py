@@ -110,9 +110,7 @@ class CellQuality:
             pytest.skip(f"{name} was switched off")
         if check.verdict == "fail":
             suspect = self._suspect()
-            pytest.fail(
-                f"{self._pair}: {check.text}\n{suspect}{self._conditions()}", pytrace=False
-            )
+            pytest.fail(f"{self._pair}: {check.text}\n{suspect}{self._conditions()}", pytrace=False)
         if check.verdict != "pass":
             pytest.skip(f"{self._pair}: {check.text}")
 

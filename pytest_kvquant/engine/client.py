@@ -203,9 +203,7 @@ class Worker:
         """What the cache of the opened cell holds."""
         return from_data(self._ask("census").fields)
 
-    def play(
-        self, steps: Sequence[Sequence[Any]], vocabulary: int, *, rows: int
-    ) -> Iterator[Rows]:
+    def play(self, steps: Sequence[Sequence[Any]], vocabulary: int, *, rows: int) -> Iterator[Rows]:
         """Logits of a script of cache operations, in order; ``chunk`` is the step's number.
 
         Args:

@@ -11,8 +11,7 @@ TOGGLES = ("LLAMA_", "GGML_", "TURBO_")
 PATIENCE = {"OMP_WAIT_POLICY": "passive"}
 """Threads of the library sleep while they wait, unless the shell says otherwise: the parent
 compares on the same cores while the worker decodes, and spinning threads make both up to ten times
-slower on a busy machine. Logits do not depend on it; timings do (:meth:`Environment.for_timing`)."""
-
+slower on a busy machine. Logits do not depend on it; timings do."""
 
 BRIEF = {"GGML_NO_BACKTRACE": "1"}
 """An assertion ends with its own words. ggml would call a debugger, whose pages bury them."""

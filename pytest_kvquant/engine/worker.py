@@ -113,9 +113,7 @@ class Worker(TimingMessages, CeilingMessages, ProbeMessages):
         before = context.decode_ns
         player = Player(context, lambda *block: self._hand_over(scoring.Scored(*block)))
         player.play(message.fields["steps"])
-        self.channel.send(
-            "played", chosen=player.chosen, decode_ns=context.decode_ns - before
-        )
+        self.channel.send("played", chosen=player.chosen, decode_ns=context.decode_ns - before)
 
     def on_ring(self, message: Message) -> None:
         """Map the shared memory."""
