@@ -63,6 +63,48 @@ def plan_pairs(types: Sequence[str], pairs: Sequence[str], skip: Sequence[str]) 
     return list(dict.fromkeys([REFERENCE, *kept]))
 
 
+def take_shard(pairs: Sequence[Pair], shard: str | None) -> list[Pair]:
+    """The part of a run's cells that one of several runs measures, in the run's order.
+
+    Each shard has ``f16/f16``, its own self-check, and a share of the others, dealt by expected
+    cost: the dearest first, each to the shard that has least. The same cells give the same shards.
+
+    Args:
+        shard: ``i/n``, from ``1/n`` to ``n/n``; ``None`` takes all.
+
+    Raises:
+        SettingsError: not that.
+    """
+    if shard is None:
+        return list(pairs)
+    words = shard.split("/")
+    number, count = (int(word) if word.isdecimal() else 0 for word in (words * 2)[:2])
+    if len(words) != 2 or not 1 <= number <= count:
+        raise SettingsError(f"--kv-shard {shard}: write i/n, from 1/n to n/n; for example 2/4.")
+    load = [0] * count
+    own = {REFERENCE}
+    for pair in sorted((pair for pair in pairs if pair != REFERENCE), key=expected_cost)[::-1]:
+        lightest = load.index(min(load))
+        load[lightest] += expected_cost(pair)
+        if lightest == number - 1:
+            own.add(pair)
+    return [pair for pair in pairs if pair in own]
+
+
+FLOATS = ("f32", "f16", "bf16")
+
+
+def expected_cost(pair: Pair) -> int:
+    """What a cell will cost beside others, before anything is known of it.
+
+    Kernels are written for equal types first; K and V of two types, and most of all a float type
+    beside a quantized one, are where a build leaves its fast path.
+    """
+    if pair.k == pair.v:
+        return 2
+    return 4 if (pair.k in FLOATS) != (pair.v in FLOATS) else 3
+
+
 def _product(types: Iterable[str]) -> Iterable[Pair]:
     names = list(dict.fromkeys(types))
     return (Pair(k, v) for k in names for v in names)

@@ -15,7 +15,7 @@ from pytest_kvquant.report.progress import Progress
 from pytest_kvquant.session import Session
 from pytest_kvquant.settings import resolve
 
-NOT_REPEATED = ("pairs", "types", "skip", "json", "report", "summary", "evidence")
+NOT_REPEATED = ("pairs", "types", "skip", "shard", "json", "report", "summary", "evidence")
 """Options that choose cells and outputs: the command that repeats one cell leaves them out."""
 
 

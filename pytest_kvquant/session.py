@@ -41,7 +41,7 @@ from pytest_kvquant.errors import (
     ModelError,
     SettingsError,
 )
-from pytest_kvquant.matrix import REFERENCE, Pair, plan_pairs
+from pytest_kvquant.matrix import REFERENCE, Pair, plan_pairs, take_shard
 from pytest_kvquant.model import Model, read_model
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.gates import Gate, Rules, holm_exit
@@ -92,10 +92,13 @@ class Session:
         self.settings, self._observer = settings, observer
         self._begun = time.perf_counter()
         self._started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self.pairs = plan_pairs(settings.types, settings.pairs, settings.skip)
-        for pattern in unused_patterns(self.pairs, settings.budgets):
+        matrix = plan_pairs(settings.types, settings.pairs, settings.skip)
+        self.pairs = take_shard(matrix, settings.shard)
+        self._elsewhere = len(matrix) - len(self.pairs)
+        """Cells of the matrix that other shards measure: chance is corrected for over all."""
+        for pattern in unused_patterns(matrix, settings.budgets):
             observer.note(f"budgets for '{pattern}' match no cell of this run")
-        for pattern in unused_patterns(self.pairs, settings.drift):
+        for pattern in unused_patterns(matrix, settings.drift):
             observer.note(f"drift budgets for '{pattern}' match no cell of this run")
         self.embedded = settings.model is None
         self.model = read_model(settings.model or EMBEDDED_MODEL)
@@ -141,6 +144,11 @@ class Session:
             self._cells[pair] = self._measure(pair)
         return self._cells[pair]
 
+    @property
+    def cells_in_run(self) -> int:
+        """Cells among which chance is corrected for: those of the other shards count."""
+        return len(self.selected) + self._elsewhere
+
     def budgets(self, pair: Pair) -> Budgets:
         """Budgets of a cell; against the same pair of another build, those of a drift.
 
@@ -164,7 +172,7 @@ class Session:
             for one in self._cells
             for other in self._cells[one].gates
         ]
-        unmeasured = GATES_PER_CELL * (len(self.selected) - len(self._cells))
+        unmeasured = GATES_PER_CELL * (self.cells_in_run - len(self._cells))
         kept = holm_exit([gate for _, gate in owned], unmeasured=max(0, unmeasured))
         return (pair, gate) in [one for one, keep in zip(owned, kept, strict=True) if keep]
 
@@ -379,7 +387,7 @@ class Session:
             control,
             self.model,
             self.library,
-            len(self.selected),
+            self.cells_in_run,
             self._prober,
             own_pair=self.settings.compare_cells,
         )
@@ -435,7 +443,7 @@ class Session:
             budgets=budgets.batched,
             rules=task.rules,
             tie_band=evidence.tie_band,
-            figures_in_run=GATES_PER_CELL * len(self.selected),
+            figures_in_run=GATES_PER_CELL * self.cells_in_run,
             digests=evidence.digests(),
             plugin=__version__,
         )

@@ -100,6 +100,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     types: tuple[str, ...] = ()
     pairs: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
+    shard: str | None = None
     ctx: int = 512
     chunks: int | None = None
     scored: int | None = None
@@ -133,9 +134,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ceiling_max: int | None = None
     memory_limit: float | None = None
     budgets: dict[str, BudgetOverride] = {}
-    floors: dict[str, FloorOverride] = {}
     drift: dict[str, BudgetOverride] = {}
     """Budgets between two builds, ``[drift."K/V"]``."""
+    floors: dict[str, FloorOverride] = {}
     environment: dict[str, str] = {}
     expect: dict[str, Expect] = {}
 
