@@ -27,8 +27,9 @@ SCHEMA = "pytest-kvquant-baseline/1"
 SUFFIX = ".json"
 
 SPREAD = 0.024
-"""Relative change of a cell's mean KL that another machine shows: the largest of five cells between
-instruction sets of one build, where f16 itself is computed otherwise (docs/baselines.md)."""
+"""Relative change of a cell's mean KL by rounding alone: the largest of five cells between two
+batch shapes and thread counts that f16 itself is computed differently in, on one CPU. It stands for
+what another machine shows until that is measured (docs/baselines.md)."""
 
 SUBJECT = {
     "model_fingerprint": "model",
@@ -350,8 +351,8 @@ def sentence(found: Drift, apart: tuple[str, ...]) -> str:
 def hardware_class(library: Library, machine: str, gpu_layers: int) -> str:
     """The folder of machines whose figures agree but for rounding.
 
-    A GPU by its description (its kernels are its own); a CPU by its architecture only: instruction
-    sets and thread counts move a KL by less than the tolerance.
+    A GPU by its description (its kernels are its own); a CPU by its architecture only: what another
+    one rounds differently is the tolerance's business (:data:`SPREAD`).
 
     Args:
         machine: ``platform.machine()``.
