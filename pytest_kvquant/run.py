@@ -25,6 +25,12 @@ def prepare(config: pytest.Config) -> Session:
     Raises:
         pytest.UsageError: what was asked for cannot work; pytest then exits with code 4.
     """
+    if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
+        raise pytest.UsageError(
+            "--kv-matrix measures in one pytest process: cells would share cores and devices, and "
+            "no process would see the whole matrix. Leave -n out, or give each machine a "
+            "--kv-shard and put the results together with kvquant merge."
+        )
     typed = {option.field: config.getoption(option.dest) for option in OPTIONS}
     file = config.getoption("kv_config")
     try:

@@ -97,16 +97,21 @@ def test_floors_are_configured_by_pair_and_depth(suite: Suite) -> None:
     [
         (["--benchmark-disable"], "pytest-benchmark is disabled"),
         (["-p", "no:benchmark"], "pytest-benchmark is not loaded"),
-        (["-n2"], "pytest-benchmark is disabled"),
         (["--kv-pp=0", "--kv-tg=4", "-k", "prefill_speed"], "--kv-pp is 0"),
     ],
-    ids=["disabled", "no-plugin", "xdist", "no-prefill"],
+    ids=["disabled", "no-plugin", "no-prefill"],
 )
 def test_what_was_not_measured_never_passes(suite: Suite, words: list[str], reason: str) -> None:
     ran = suite.run(*words)
     assert ran.parseoutcomes().get("passed", 0) == 0
     assert ran.parseoutcomes()["skipped"] >= 4
     ran.stdout.fnmatch_lines([f"*nothing was measured: {reason}*"])
+
+
+def test_several_pytest_processes_are_refused_and_nothing_passes(suite: Suite) -> None:
+    ran = suite.run("-n2")
+    assert ran.ret == pytest.ExitCode.USAGE_ERROR
+    ran.stderr.fnmatch_lines(["*--kv-matrix measures in one pytest process*--kv-shard*"])
 
 
 def test_speed_off_collects_no_speed_test(suite: Suite) -> None:
