@@ -120,7 +120,7 @@ class Session:
             settings,
             self.model,
             self.library,
-            msgspec.structs.replace(self.engine, environment=self.environment.for_timing()),
+            self.engine,
             threads=self.task.shape.threads,
             note=observer.note,
         )

@@ -11,7 +11,8 @@ TOGGLES = ("LLAMA_", "GGML_", "TURBO_")
 PATIENCE = {"OMP_WAIT_POLICY": "passive"}
 """Threads of the library sleep while they wait, unless the shell says otherwise: the parent
 compares on the same cores while the worker decodes, and spinning threads make both up to ten times
-slower on a busy machine. Logits do not depend on it; timings do."""
+slower on a busy machine. Logits do not depend on it. Timings do, for f16 and the cell alike: a
+``[environment]`` that sets it wins, and so does the shell."""
 
 BRIEF = {"GGML_NO_BACKTRACE": "1"}
 """An assertion ends with its own words. ggml would call a debugger, whose pages bury them."""
@@ -25,15 +26,6 @@ class Environment(NamedTuple):
     """Toggles that stood in the shell and were left out."""
     added: dict[str, str]
     """What the configuration set, and the plugin for its own needs."""
-
-    def for_timing(self) -> Environment:
-        """The same without what the plugin added: what a user's own run would have."""
-        own = {name for name, value in PATIENCE.items() if self.added.get(name) == value}
-        return Environment(
-            {name: value for name, value in self.variables.items() if name not in own},
-            self.dropped,
-            {name: value for name, value in self.added.items() if name not in own},
-        )
 
 
 def scrub(shell: Mapping[str, str], configured: Mapping[str, str]) -> Environment:

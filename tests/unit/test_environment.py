@@ -19,16 +19,9 @@ def test_the_configuration_wins_over_the_shell() -> None:
     assert found.added["TURBO_SPARSE_V"] == "0"
 
 
-def test_timing_runs_without_what_the_plugin_added() -> None:
-    found = scrub(SHELL, {"A": "b"}).for_timing()
-    assert found.variables == {"PATH": "/bin", "A": "b", **BRIEF}
-    assert found.added == {"A": "b", **BRIEF}
-
-
 def test_a_waiting_policy_of_the_user_s_own_stays() -> None:
     for found in (
         scrub({"OMP_WAIT_POLICY": "active"}, {}),
         scrub({}, {"OMP_WAIT_POLICY": "active"}),
-        scrub({}, {"OMP_WAIT_POLICY": "active"}).for_timing(),
     ):
         assert found.variables == {"OMP_WAIT_POLICY": "active", **BRIEF}
