@@ -23,8 +23,8 @@ from pytest_kvquant.report.result import NoiseFloor
 F32 = npt.NDArray[np.float32]
 
 FLOOR_CHUNKS = 2
-"""Few sequences in a batch, so that a quarter of n_ubatch still gives each of them enough tokens for
-the prefill kernel: what another kernel changes is no noise, and stands in the control's shapes."""
+"""Few sequences in a batch, so that a quarter of n_ubatch still gives each of them enough tokens
+for the prefill kernel: what another kernel changes is no noise, and stands in ``shapes``."""
 
 
 class Control(NamedTuple):
