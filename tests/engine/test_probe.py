@@ -209,7 +209,7 @@ def test_a_run_fails_the_cell_and_names_the_suspect(tmp_path: Path) -> None:
         f"os.environ['KVQUANT_CACHE_FAULT'] = {fault!r}\n"
         f"runpy.run_path({str(PLANTS)!r})\n"
     )
-    cell = run(tmp_path, "q8_0/q4_0", hook=hook, **SHORT)["q8_0/q4_0"]
+    cell = run(tmp_path, "q8_0/q4_0", hook=hook, probe="always", **SHORT)["q8_0/q4_0"]
     contents = next(check for check in cell.checks if check.name == "contents")
     assert (cell.verdict, contents.verdict) == ("fail", "fail")
     assert cell.diagnosis is not None

@@ -12,8 +12,8 @@ from pytest_kvquant.report.result import Cell, Result
 from pytest_kvquant.session import Session
 from pytest_kvquant.settings import Settings
 
-QUICK = {"ctx": 128, "chunks": 4}
-"""Enough to see a gross fault on the embedded model, in about a second a cell."""
+QUICK = {"ctx": 128, "chunks": 4, "probe": "off"}
+"""Enough to see a gross fault on the embedded model; the probe's own tests have it on."""
 
 
 class Quiet:
