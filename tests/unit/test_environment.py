@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.engine.environment import BRIEF, scrub
+import pytest
+
+from pytest_kvquant.engine.environment import BRIEF, PATIENCE, scrub
 
 SHELL = {"PATH": "/bin", "LLAMA_ARG_CACHE_TYPE_K": "q4_0", "GGML_X": "1", "TURBO_SPARSE_V": "1"}
 
 
 def test_toggles_are_dropped_and_said() -> None:
     found = scrub(SHELL, {})
-    assert found.variables == {"PATH": "/bin", "OMP_WAIT_POLICY": "passive", **BRIEF}
+    assert found.variables == {"PATH": "/bin", **PATIENCE, **BRIEF}
     assert set(found.dropped) == {"LLAMA_ARG_CACHE_TYPE_K", "GGML_X", "TURBO_SPARSE_V"}
 
 
@@ -19,9 +21,7 @@ def test_the_configuration_wins_over_the_shell() -> None:
     assert found.added["TURBO_SPARSE_V"] == "0"
 
 
-def test_a_waiting_policy_of_the_user_s_own_stays() -> None:
-    for found in (
-        scrub({"OMP_WAIT_POLICY": "active"}, {}),
-        scrub({}, {"OMP_WAIT_POLICY": "active"}),
-    ):
-        assert found.variables == {"OMP_WAIT_POLICY": "active", **BRIEF}
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_a_waiting_policy_of_the_user_s_own_stays_alone(name: str) -> None:
+    for found in (scrub({name: "7"}, {}), scrub({}, {name: "7"})):
+        assert found.variables == {name: "7", **BRIEF}
