@@ -81,7 +81,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("pp", INT, "N", "tokens of the prefill test (default: 512; embedded model: 32)"),
     Option("tg", INT, "N", "tokens of the decode test (default: 128; embedded model: 16)"),
     Option("rounds", INT, "N", "most rounds of a speed test (default: 24; quick: 9)"),
-    Option("sample", NUMBER, "SECONDS", "time of a speed sample (default: 0.5; embedded: 0.015)"),
+    Option("sample", NUMBER, "SECONDS", "time of a speed sample (default: 0.5; embedded: 0.008)"),
     Option("speed-baseline", TEXT, "PATH", "result of an earlier run, for absolute speed floors"),
     Option(
         "probe",

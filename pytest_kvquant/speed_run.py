@@ -46,7 +46,7 @@ class _Usual(NamedTuple):
     seconds: float
 
 
-EMBEDDED = _Usual(prompt=32, generate=16, seconds=0.015)
+EMBEDDED = _Usual(prompt=32, generate=16, seconds=0.008)
 """The embedded model is for a first look within a minute: brief samples, of an empty cache in any
 profile. On a CPU its attention is a small part of that, so that every pair keeps up with f16."""
 
