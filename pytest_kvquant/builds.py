@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from pytest_kvquant.devices import parse
 from pytest_kvquant.engine.client import Engine
 from pytest_kvquant.engine.environment import Environment
 from pytest_kvquant.errors import SettingsError
@@ -20,6 +21,11 @@ def library_directory(settings: Settings, shell: Mapping[str, str]) -> str | Non
     return shell.get("LLAMA_CPP_LIB_PATH")
 
 
+def device(settings: Settings) -> str | None:
+    """The one device of this process, in ggml's words; ``None``: what llama.cpp chooses."""
+    return parse(settings.devices[0]).name if settings.devices else None
+
+
 def measured_engine(
     settings: Settings, shell: Mapping[str, str], environment: Environment
 ) -> Engine:
@@ -31,6 +37,7 @@ def measured_engine(
     return Engine(
         python=_interpreter("--kv-python", settings.python),
         directory=library_directory(settings, shell),
+        device=device(settings),
         environment=environment,
         timeout=settings.timeout,
     )
@@ -54,6 +61,7 @@ def reference_engine(settings: Settings, environment: Environment) -> Engine | N
     return Engine(
         python=_interpreter("--kv-reference-python", settings.reference_python or settings.python),
         directory=str(settings.reference_lib),
+        device=device(settings),
         environment=environment,
         timeout=settings.timeout,
     )

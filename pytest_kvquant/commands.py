@@ -33,7 +33,11 @@ def add(commands: Commands) -> None:
     compare.add_argument("--markdown", action="store_true", help="print markdown, not a table")
     compare.set_defaults(run=_compare)
 
-    merge = commands.add_parser("merge", help="put results of shards or machines together")
+    merge = commands.add_parser(
+        "merge",
+        help="put results of shards or machines together",
+        epilog="exit code: 0 no cell fails; 1 a cell fails; 2 the files cannot be merged",
+    )
     merge.add_argument("out", type=Path, help="file to write; '-' prints")
     merge.add_argument("results", type=Path, nargs="+", help="results from --kv-json")
     merge.set_defaults(run=_merge)
@@ -59,11 +63,13 @@ def _compare(parsed: argparse.Namespace) -> int:
 
 def _merge(parsed: argparse.Namespace) -> int:
     from pytest_kvquant.merge import merge
+    from pytest_kvquant.report import view
     from pytest_kvquant.report.result import encode, read
 
     merged = merge([(str(path), read(path)) for path in parsed.results])
     _write(parsed.out, encode(merged))
-    return 0
+    print(f"kvquant merge: {view.headline(merged)}", file=sys.stderr)
+    return 1 if view.run_tone(merged) == "bad" else 0
 
 
 def _history(parsed: argparse.Namespace) -> int:

@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from pytest_kvquant.memory_verdicts import CellMemory
     from pytest_kvquant.session import Session
     from pytest_kvquant.speed_verdicts import CellSpeed
+    from pytest_kvquant.spread import Spread
     from pytest_kvquant.verdicts import CellQuality
 
 SESSION: pytest.StashKey[Session] = pytest.StashKey()
+SPREAD: pytest.StashKey[Spread] = pytest.StashKey()
+"""In the process that controls those of pytest-xdist, which have a session each."""
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +65,9 @@ def kv_speed(kv_matrix: Session, kv_cell: Pair, request: pytest.FixtureRequest) 
 
     clock = Replay()
     request.node.add_marker(pytest.mark.benchmark(timer=clock))
-    return CellSpeed(kv_matrix, kv_cell, clock)
+    config = request.config
+    alone = hasattr(config, "workerinput") and not config.getoption("benchmark_disable", True)
+    return CellSpeed(kv_matrix, kv_cell, clock, alone=alone)
 
 
 @pytest.fixture

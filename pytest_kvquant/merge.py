@@ -11,7 +11,7 @@ from pytest_kvquant.cell import twins
 from pytest_kvquant.checks import check_distinct
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.numerics.gates import holm_exit
-from pytest_kvquant.report.result import Cell, Result, Verdict
+from pytest_kvquant.report.result import Cell, ReferenceRecord, Result, Verdict
 
 
 def merge(results: Sequence[tuple[str, Result]]) -> Result:
@@ -53,8 +53,23 @@ def merge(results: Sequence[tuple[str, Result]]) -> Result:
         speed=speed,
         ceilings=tuple(ceilings[pair] for pair in order if pair in ceilings),
         advice=advise(judged, speed),
+        floor=max((one.floor for one in every if one.floor), key=lambda one: one.kl, default=None),
+        reference=_references([result.reference for result in every]),
         decode_seconds=sum(result.decode_seconds for result in every),
         seconds=sum(result.seconds for result in every),
+    )
+
+
+def _references(parts: Sequence[ReferenceRecord]) -> ReferenceRecord:
+    """What all did for their reference; chunks that one computed and another reused count once."""
+    computed = sum(part.computed for part in parts)
+    used = max(part.computed + part.reused for part in parts)
+    return msgspec.structs.replace(
+        parts[0],
+        computed=computed,
+        reused=max(0, used - computed),
+        damaged=sum(part.damaged for part in parts),
+        decode_seconds=sum(part.decode_seconds for part in parts),
     )
 
 
@@ -77,9 +92,13 @@ def _conditions(first: Result, other: Result) -> Iterator[tuple[str, object, obj
     yield both("the hash of the tokens", "tokens_hash", first.corpus, other.corpus)
     for field in first.settings.__struct_fields__:
         yield both(f"the setting '{field}'", field, first.settings, other.settings)
+    yield both("comparing with the same pair", "by_cell", first.reference, other.reference)
+    builds = [one.reference.library for one in (first, other)]
+    hashes = [build.hash if build else "that of the cells" for build in builds]
+    yield "the build of the reference", hashes[0], hashes[1]
     one, two = first.environment, other.environment
     yield both("the build", "hash", one.library, two.library)
-    yield both("the device", "device", one.library, two.library)
+    yield both("the device", "chip", one.library, two.library)
     yield both("the processor", "cpu", one, two)
     yield both("the environment of the workers", "variables_set", one, two)
 

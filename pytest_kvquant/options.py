@@ -50,6 +50,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("types", LIST, "T1,T2,…", "cache types by ggml name; all ordered pairs are cells"),
     Option("pairs", LIST, "K/V,…", "these cells instead: K type/V type"),
     Option("skip", LIST, "K/V,…", "leave these cells out; * matches any type"),
+    Option(
+        "devices",
+        LIST,
+        "D1,D2,…",
+        "devices to measure on (kvquant doctor lists them; CPU:0-3: cores), one per process of -n",
+    ),
     Option("shard", TEXT, "I/N", "the I-th of N parts of the matrix; then: kvquant merge"),
     Option("ctx", INT, "N", "tokens per chunk (default: 512)"),
     Option(

@@ -12,6 +12,7 @@ import pytest
 
 from pytest_kvquant.fixtures import (
     SESSION,
+    SPREAD,
     WithoutBenchmark,
     kv_baseline,
     kv_cell,
@@ -66,10 +67,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """With ``-n``: what cannot work ends the run before a process is started."""
+    config = session.config
+    if config.getoption("kv_matrix") and config.getoption("numprocesses", None):
+        from pytest_kvquant.run import prepare_spread
+
+        config.stash[SPREAD] = spread = prepare_spread(config)
+        config.pluginmanager.register(spread, "kvquant-spread")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
     """Prepare the run before the first test is collected; what cannot work ends it here."""
     config = session.config
-    if config.getoption("kv_matrix"):
+    if config.getoption("kv_matrix") and SPREAD not in config.stash:
         from pytest_kvquant.run import prepare
 
         config.stash[SESSION] = prepare(config)
@@ -117,19 +129,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     """Write what was asked for, also after an interruption."""
-    run = session.config.stash.get(SESSION, None)
-    if run is not None:
+    stash = session.config.stash
+    if (run := stash.get(SPREAD, stash.get(SESSION, None))) is not None:
         from pytest_kvquant.run import finish
 
-        if not finish(session.config, run):
-            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        finish(session, run)
     return (yield)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Draw the matrix."""
     config = terminalreporter.config
-    run = config.stash.get(SESSION, None)
+    run = config.stash.get(SPREAD, config.stash.get(SESSION, None))
     if run is not None and not config.getoption("collectonly"):
         from pytest_kvquant.report.terminal import draw
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
+from pytest_kvquant.devices import occupy
 from pytest_kvquant.errors import RunRefused
 from pytest_kvquant.options import OPTIONS
 from pytest_kvquant.report import output
 from pytest_kvquant.report.progress import Progress
 from pytest_kvquant.session import Session
-from pytest_kvquant.settings import resolve
+from pytest_kvquant.settings import Settings, resolve
+
+if TYPE_CHECKING:
+    from pytest_kvquant.spread import Spread
 
 NOT_REPEATED = ("pairs", "types", "skip", "shard", "json", "report", "summary", "evidence")
 """Options that choose cells and outputs: the command that repeats one cell leaves them out."""
@@ -25,12 +30,6 @@ def prepare(config: pytest.Config) -> Session:
     Raises:
         pytest.UsageError: what was asked for cannot work; pytest then exits with code 4.
     """
-    if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
-        raise pytest.UsageError(
-            "--kv-matrix measures in one pytest process: cells would share cores and devices, and "
-            "no process would see the whole matrix. Leave -n out, or give each machine a "
-            "--kv-shard and put the results together with kvquant merge."
-        )
     typed = {option.field: config.getoption(option.dest) for option in OPTIONS}
     file = config.getoption("kv_config")
     try:
@@ -38,6 +37,7 @@ def prepare(config: pytest.Config) -> Session:
         if settings.baselines is None:
             folder = config.rootpath / "baselines"
             settings = msgspec.structs.replace(settings, baselines=folder)
+        settings = _placed(settings, config)
         output.check(settings)
         session = Session(settings, dict(os.environ), Progress(config))
     except RunRefused as error:
@@ -46,12 +46,57 @@ def prepare(config: pytest.Config) -> Session:
     return session
 
 
-def finish(config: pytest.Config, session: Session) -> bool:
-    """Write the files that were asked for; whether all could be written."""
-    unwritten = output.write(session.settings, session.result(), os.environ)
+def prepare_spread(config: pytest.Config) -> Spread:
+    """The same for the process that controls those of pytest-xdist.
+
+    Raises:
+        pytest.UsageError: what was asked for cannot work; no process is started then.
+    """
+    from pytest_kvquant.spread import Spread
+
+    session = prepare(config)
+    try:
+        return Spread(session, config.getoption("numprocesses"))
+    except RunRefused as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def finish(ended: pytest.Session, run: Session | Spread) -> None:
+    """Write the files that were asked for; a process of pytest-xdist reports instead."""
+    config, progress = ended.config, Progress(ended.config)
+    if hasattr(config, "workeroutput"):
+        from pytest_kvquant.spread import report_back
+
+        report_back(config.workeroutput, run.result())
+        return
+    unwritten = output.write(run.settings, run.result(), os.environ)
     for complaint in unwritten:
-        Progress(config).note(complaint)
-    return not unwritten
+        progress.note(complaint)
+    objections = () if isinstance(run, Session) else run.objections()
+    for objection in objections:
+        progress.note(objection)
+    if unwritten:
+        ended.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+    elif objections and ended.exitstatus == pytest.ExitCode.OK:
+        ended.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _placed(settings: Settings, config: pytest.Config) -> Settings:
+    """The settings of this process, which keeps to its own device from here on."""
+    if config.getoption("numprocesses", None):
+        return settings
+    if hasattr(config, "workerinput"):
+        from pytest_kvquant.spread import device_of
+
+        settings = msgspec.structs.replace(settings, devices=(device_of(config.workerinput),))
+    if settings.devices:
+        occupy(settings.devices[0])
+    if len(settings.devices) > 1:
+        Progress(config).note(
+            f"only {settings.devices[0]} is used; -n {len(settings.devices)} spreads the cells "
+            "over all devices"
+        )
+    return settings
 
 
 def _typed_options(config: pytest.Config, file: str | None) -> list[str]:

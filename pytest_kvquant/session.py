@@ -29,6 +29,7 @@ from pytest_kvquant.builds import measured_engine, reference_engine
 from pytest_kvquant.cell import GATES_PER_CELL, Ground
 from pytest_kvquant.control import Control
 from pytest_kvquant.corpus import Corpus, cut_chunks, read_corpus
+from pytest_kvquant.devices import restrict
 from pytest_kvquant.diagnosing import Prober
 from pytest_kvquant.engine.client import Engine, Shape, Worker
 from pytest_kvquant.engine.environment import scrub
@@ -107,7 +108,7 @@ class Session:
         self.engine = measured_engine(settings, shell, self.environment)
         self._reference_engine = reference_engine(settings, self.environment) or self.engine
         with Worker(self.engine) as worker:
-            self.library = _identify(worker, self.engine)
+            self.library = self._restricted(_identify(worker, self.engine))
             _check_types(self.pairs, self.library)
             vocabulary = _load(worker, self.model, settings.gpu_layers)
             tokens = _tokenize(worker, self.corpus)
@@ -315,7 +316,7 @@ class Session:
             return self.library
         with Worker(engine) as worker:
             try:
-                library = _identify(worker, engine)
+                library = self._restricted(_identify(worker, engine))
                 found = _load(worker, self.model, settings.gpu_layers)
             except (LibraryError, ModelError) as error:
                 raise LibraryError(f"--kv-reference-lib: {error}") from None
@@ -357,10 +358,15 @@ class Session:
             "gpu_layers": self.task.gpu_layers,
             "shape": msgspec.to_builtins(self.task.shape),
             "library": self.reference_library.hash,
-            "device": self.reference_library.device,
+            "device": self.reference_library.chip,
             "environment": self.environment.added,
         }
         return store.open(identity, rows=self.task.shape.scored, vocabulary=self.task.vocabulary)
+
+    def _restricted(self, library: records.Library) -> records.Library:
+        """The library with the device of this process, where one was asked for."""
+        words = self.settings.devices
+        return restrict(library, words) if words else library
 
     def _measure(self, pair: Pair) -> records.Cell:
         number = self.selected.index(pair) + 1 if pair in self.selected else 0

@@ -100,6 +100,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     types: tuple[str, ...] = ()
     pairs: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
     shard: str | None = None
     ctx: int = 512
     chunks: int | None = None

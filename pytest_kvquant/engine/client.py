@@ -55,6 +55,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     python: str = sys.executable
     directory: str | None = None
     """The build to measure; ``None`` is the one that llama-cpp-python brought."""
+    device: str | None = None
+    """The ggml device to use alone; ``None`` leaves the choice to llama.cpp."""
     environment: Environment
     timeout: float
     """Seconds of silence after which a worker is taken for hung."""
@@ -88,6 +90,7 @@ class Worker:
 
     def __init__(self, engine: Engine) -> None:
         self.timeout = engine.timeout
+        self._device = engine.device
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
         self._ring: Ring | None = None
         self.chosen: list[list[int]] = []
@@ -129,7 +132,7 @@ class Worker:
 
     def model(self, path: str, *, gpu_layers: int) -> dict[str, Any]:
         """Load the model: ``vocabulary``, ``add_bos``, ``bos``."""
-        return self._ask("model", path=path, gpu_layers=gpu_layers).fields
+        return self._ask("model", path=path, gpu_layers=gpu_layers, device=self._device).fields
 
     def tokenize(self, text: bytes) -> npt.NDArray[np.int32]:
         """Tokens of a UTF-8 text, shape ``(n,)``."""

@@ -29,6 +29,9 @@ class DecodeFailed(Exception):
 class Model:
     """A loaded GGUF model and its vocabulary.
 
+    Args:
+        device: the ggml device to use alone; ``None``: those that llama.cpp chooses.
+
     Raises:
         Refused: llama.cpp does not load it.
     """
@@ -39,6 +42,7 @@ class Model:
         path: str,
         *,
         gpu_layers: int,
+        device: str | None = None,
         keep_alive: Callable[[], None] = lambda: None,
     ) -> None:
         self.library = library
@@ -50,6 +54,9 @@ class Model:
             params.n_gpu_layers = gpu_layers
         else:
             params.n_gpu_layers = 1 << 20
+        if device is not None:
+            self._devices = library.device_list(device)
+            params.devices = ctypes.cast(self._devices, ctypes.c_void_p)
         self._progress = llama.llama_progress_callback(self._on_progress)
         params.progress_callback = self._progress
         self.pointer = llama.llama_model_load_from_file(path.encode(), params)

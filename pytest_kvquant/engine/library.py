@@ -21,6 +21,10 @@ from typing import Any
 
 from pytest_kvquant.engine import abi
 
+CPU_DEVICE = 0
+GPU_DEVICES = (1, 2)
+"""``enum ggml_backend_dev_type``: a graphics processor, and one that shares the host's memory."""
+
 MOST_TYPES = 512
 """Type ids looked at; forks have used ids up to 203."""
 
@@ -117,6 +121,17 @@ class Library:
             "types": self.types,
         }
 
+    def device_list(self, name: str) -> ctypes.Array[ctypes.c_void_p]:
+        """``llama_model_params.devices`` for one device; an empty list leaves only the CPU."""
+        pointer = ctypes.c_void_p
+        by_name = self.function("ggml_backend_dev_by_name", pointer, ctypes.c_char_p)
+        kind = self.function("ggml_backend_dev_type", ctypes.c_int, pointer)
+        device = by_name(name.encode())
+        if not device:
+            raise BadLibrary(f"{self.path} has no device {name}.")
+        found = [device] if kind(device) != CPU_DEVICE else []
+        return (pointer * (len(found) + 1))(*found, None)
+
     def devices(self) -> list[dict[str, Any]]:
         """Backend devices: name, description, free and total memory in bytes."""
         pointer = ctypes.c_void_p
@@ -141,7 +156,7 @@ class Library:
                 {
                     "name": name(device).decode(),
                     "description": description(device).decode(),
-                    "gpu": kind(device) in (1, 2),
+                    "gpu": kind(device) in GPU_DEVICES,
                     "free": free.value,
                     "total": total.value,
                 }

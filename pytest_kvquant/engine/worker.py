@@ -70,6 +70,7 @@ class Worker(TimingMessages, CeilingMessages, ProbeMessages):
             self.library,
             message.fields["path"],
             gpu_layers=message.fields["gpu_layers"],
+            device=message.fields["device"],
             keep_alive=self._alive,
         )
         self.channel.send(

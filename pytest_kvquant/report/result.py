@@ -75,8 +75,17 @@ class Library(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def device(self) -> str:
         """The device that computes: the first GPU, else the CPU."""
+        return self._computing.name
+
+    @property
+    def chip(self) -> str:
+        """What computes, in the library's words: figures of equal chips are comparable."""
+        return self._computing.description or self._computing.name
+
+    @property
+    def _computing(self) -> Device:
         gpus = [device for device in self.devices if device.gpu]
-        return (gpus or list(self.devices))[0].name
+        return (gpus or list(self.devices))[0]
 
 
 class EnvironmentRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -108,12 +108,6 @@ def test_what_was_not_measured_never_passes(suite: Suite, words: list[str], reas
     ran.stdout.fnmatch_lines([f"*nothing was measured: {reason}*"])
 
 
-def test_several_pytest_processes_are_refused_and_nothing_passes(suite: Suite) -> None:
-    ran = suite.run("-n2")
-    assert ran.ret == pytest.ExitCode.USAGE_ERROR
-    ran.stderr.fnmatch_lines(["*--kv-matrix measures in one pytest process*--kv-shard*"])
-
-
 def test_speed_off_collects_no_speed_test(suite: Suite) -> None:
     ran = suite.run("--kv-speed=off", "--collect-only", "-q")
     ran.stdout.no_fnmatch_line("*_speed*")

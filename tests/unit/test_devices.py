@@ -1,0 +1,81 @@
+"""Words of ``--kv-devices``: what they name, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_kvquant.devices import Place, parse, restrict, share_out
+from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.report.result import Device, Library
+
+
+def test_cores_are_told_from_a_name() -> None:
+    assert parse("CUDA0") == Place("CUDA0")
+    assert parse("RPC[host:50052]") == Place("RPC[host:50052]")
+    assert parse("CPU:2") == Place("CPU", frozenset({2}))
+    assert parse("CPU:2-4") == Place("CPU", frozenset({2, 3, 4}))
+
+
+@pytest.mark.parametrize("word", ["CPU:", "CPU:1-0", "CPU:a", "CPU:-1", "CPU:0-", "CPU:0-1-2"])
+def test_other_cores_are_refused(word: str) -> None:
+    with pytest.raises(SettingsError, match="cores are one number or a range"):
+        parse(word)
+
+
+@given(st.integers(1, 6), st.integers(1, 6))
+def test_every_process_has_a_device(devices: int, workers: int) -> None:
+    words = [f"CUDA{number}" for number in range(devices)]
+    if workers <= devices:
+        assert share_out(words, workers) == words[:workers]
+    else:
+        with pytest.raises(SettingsError, match=f"-n {workers} needs {workers} devices"):
+            share_out(words, workers)
+
+
+@pytest.mark.parametrize(
+    "words", [("CUDA0", "CUDA0"), ("CPU", "CPU:1"), ("CPU:0-3", "CPU:3-5"), ("CPU:1", "CPU:1")]
+)
+def test_two_processes_never_share_one(words: tuple[str, str]) -> None:
+    with pytest.raises(SettingsError, match="share a device"):
+        share_out(words, 2)
+    assert share_out(words, 1) == [words[0]]
+
+
+def device(name: str, description: str, *, gpu: bool = True) -> Device:
+    return Device(name=name, description=description, gpu=gpu, free=1, total=1)
+
+
+MACHINE = Library(
+    path="libllama.so",
+    bindings="0.3.36",
+    python="3.11",
+    llama_version=None,
+    ggml_version=None,
+    ggml_commit=None,
+    system_info=None,
+    files=(),
+    hash="0",
+    types={},
+    devices=(
+        device("CUDA0", "H200"),
+        device("CUDA1", "H200"),
+        device("CUDA2", "T4"),
+        device("CPU", "Xeon", gpu=False),
+    ),
+)
+
+
+def test_only_the_first_is_used() -> None:
+    found = restrict(MACHINE, ["CUDA1", "CUDA0"])
+    assert [one.name for one in found.devices] == ["CUDA1"]
+    assert (found.device, found.chip) == ("CUDA1", "H200")
+    assert not restrict(MACHINE, ["CPU:0-3"]).devices[0].gpu
+
+
+def test_devices_that_are_not_there_or_not_alike_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"has no such device\. It has: CUDA0, CUDA1"):
+        restrict(MACHINE, ["CUDA0", "Metal"])
+    with pytest.raises(SettingsError, match="CUDA0 is 'H200' and CUDA2 is 'T4'"):
+        restrict(MACHINE, ["CUDA0", "CUDA2"])
