@@ -26,10 +26,9 @@ from pytest_kvquant.report.result import Cell, Library
 SCHEMA = "pytest-kvquant-baseline/1"
 SUFFIX = ".json"
 
-SPREAD = 0.024
-"""Relative change of a cell's mean KL by rounding alone: the largest of five cells between two
-batch shapes and thread counts that f16 itself is computed differently in, on one CPU. It stands for
-what another machine shows until that is measured (docs/baselines.md)."""
+SPREAD = 0.031
+"""Relative change of a cell's mean KL by rounding alone: the largest of five cells between builds
+for AVX-512, AVX2 and SSE3, and between two batch shapes and thread counts (docs/baselines.md)."""
 
 SUBJECT = {
     "model_fingerprint": "model",

@@ -68,10 +68,11 @@ def _doctor(parsed: argparse.Namespace) -> int:
     import os
 
     from pytest_kvquant.doctor import as_json, as_text, examine
+    from pytest_kvquant.settings import find_root
 
     typed = {option.field: getattr(parsed, option.dest) for option in OPTIONS}
     config = Path(parsed.kv_config) if parsed.kv_config else None
-    report = examine(typed, config=config, root=Path.cwd(), shell=dict(os.environ))
+    report = examine(typed, config=config, root=find_root(Path.cwd()), shell=dict(os.environ))
     print(as_json(report) if parsed.json else as_text(report))
     return 0 if report.healthy else 1
 
@@ -83,11 +84,11 @@ def _replay(parsed: argparse.Namespace) -> int:
     from pytest_kvquant.numerics.gates import Rules
     from pytest_kvquant.replay import as_text, fails, replay
     from pytest_kvquant.session import PROFILES
-    from pytest_kvquant.settings import resolve
+    from pytest_kvquant.settings import find_root, resolve
 
     typed = {"profile": parsed.kv_profile, "chunks": parsed.kv_chunks}
     config = Path(parsed.kv_config) if parsed.kv_config else None
-    settings = resolve(typed, config=config, root=Path.cwd())
+    settings = resolve(typed, config=config, root=find_root(Path.cwd()))
     rules = None
     if parsed.kv_chunks:
         assert settings.chunks is not None

@@ -15,7 +15,7 @@ from pytest_kvquant.options import OPTIONS
 from pytest_kvquant.report import output
 from pytest_kvquant.report.progress import Progress
 from pytest_kvquant.session import Session
-from pytest_kvquant.settings import Settings, resolve
+from pytest_kvquant.settings import Settings, find_root, resolve
 
 if TYPE_CHECKING:
     from pytest_kvquant.spread import Spread
@@ -32,10 +32,12 @@ def prepare(config: pytest.Config) -> Session:
     """
     typed = {option.field: config.getoption(option.dest) for option in OPTIONS}
     file = config.getoption("kv_config")
+    chosen = config.getoption("rootdir", None)
+    root = config.rootpath if chosen else find_root(config.invocation_params.dir)
     try:
-        settings = resolve(typed, config=Path(file) if file else None, root=config.rootpath)
+        settings = resolve(typed, config=Path(file) if file else None, root=root)
         if settings.baselines is None:
-            folder = config.rootpath / "baselines"
+            folder = root / "baselines"
             settings = msgspec.structs.replace(settings, baselines=folder)
         settings = _placed(settings, config)
         output.check(settings)

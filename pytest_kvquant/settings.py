@@ -176,6 +176,20 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return self.scored if self.scored is not None else self.ctx - 1 - self.ctx // 2
 
 
+def find_root(start: Path) -> Path:
+    """The project's folder: ``start`` or the nearest above it with a configuration, else ``start``.
+
+    Not pytest's ``rootdir``: that is found before plugins are known, so that the path after
+    ``--kv-model`` counts as one of the tests, and the model's folder as the project's.
+    """
+    found = (
+        folder
+        for folder in (start, *start.parents)
+        if (folder / CONFIG_NAME).is_file() or (folder / "pyproject.toml").is_file()
+    )
+    return next(found, start)
+
+
 def resolve(command_line: Mapping[str, str | None], *, config: Path | None, root: Path) -> Settings:
     """Settings of a run: defaults, overlaid by the file, overlaid by the command line.
 
@@ -183,7 +197,7 @@ def resolve(command_line: Mapping[str, str | None], *, config: Path | None, root
         command_line: option field name to the word typed, ``None`` where nothing was.
         config: ``--kv-config``; without it ``kvquant.toml``, then ``[tool.kvquant]`` of
             ``pyproject.toml``, is looked for in ``root``.
-        root: pytest's root directory.
+        root: the project's folder.
 
     Raises:
         SettingsError: unknown key (the nearest valid one is named), wrong type, bad value.

@@ -80,6 +80,17 @@ def test_without_the_option_nothing_happens(project: Path) -> None:
     assert "KV-cache pairs are measured with --kv-matrix" in run.text
 
 
+def test_a_path_after_an_option_does_not_move_the_project(project: Path, tmp_path: Path) -> None:
+    """pytest takes it for a path to tests, and its folder for the root."""
+    elsewhere = tmp_path / "models"
+    elsewhere.mkdir()
+    (elsewhere / "corpus.txt").write_text("words ")
+    (project / "kvquant.toml").write_text("ctxx = 1")
+    run = pytest_in(project, "--kv-matrix", "--kv-corpus", str(elsewhere / "corpus.txt"))
+    assert run.code == 4, run.text
+    assert "'ctxx'" in run.text
+
+
 def test_a_selection_measures_only_its_cells(project: Path) -> None:
     run = pytest_in(
         project, "--kv-matrix", "-v", *SMALL, "--kv-types=f16,q4_0,q8_0",

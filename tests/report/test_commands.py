@@ -121,7 +121,7 @@ def test_merge_corrects_for_chance_over_all_shards(
     one = replace(whole, cells=(failing,))
     two = replace(whole, cells=(others[0], *others[2:]))
     paths = [_write(tmp_path / "a.json", one), _write(tmp_path / "b.json", two)]
-    assert main(["merge", str(tmp_path / "m.json"), paths[0]]) == 0
+    assert main(["merge", str(tmp_path / "m.json"), paths[0]]) == 1
     assert read(tmp_path / "m.json").cells[0].verdict == "fail"
     assert main(["merge", str(tmp_path / "m.json"), *paths]) == 0
     merged = read(tmp_path / "m.json").cells[0]

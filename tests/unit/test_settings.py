@@ -10,7 +10,7 @@ import pytest
 
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.options import FLAG, INT, INTS, LIST, NUMBER, OPTIONS, Option
-from pytest_kvquant.settings import TABLES, Settings, resolve
+from pytest_kvquant.settings import TABLES, Settings, find_root, resolve
 
 WORDS = {
     "model": "m.gguf", "corpus": "c.txt", "lib": "build", "types": "f16,q8_0",
@@ -53,6 +53,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def settled(folder: Path, *, config: Path | None = None, **typed: str) -> Settings:
     return resolve(typed, config=config, root=folder)
+
+
+class TestRoot:
+    def test_the_nearest_folder_with_a_configuration(self, tmp_path: Path) -> None:
+        deep = tmp_path / "project" / "tests" / "unit"
+        deep.mkdir(parents=True)
+        (tmp_path / "project" / "pyproject.toml").write_text("")
+        assert find_root(deep) == tmp_path / "project"
+        (deep / "kvquant.toml").write_text("")
+        assert find_root(deep) == deep
+
+    def test_without_any_it_is_where_one_stands(self, tmp_path: Path) -> None:
+        assert find_root(tmp_path) == tmp_path
 
 
 class TestPrecedence:

@@ -1,0 +1,24 @@
+"""The project's own baselines: the embedded model, on whatever x86_64 CPU this runs."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import pytest
+from support.outer import pytest_in
+
+BASELINES = Path(__file__).resolve().parents[2] / "baselines"
+
+
+def test_the_embedded_model_has_not_drifted(tmp_path: Path) -> None:
+    """Half of the chunks that were accepted: enough to see a drift of 5 %."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip(f"baselines are of x86_64, and this is {platform.machine()}")
+    ran = pytest_in(
+        tmp_path, "--kv-matrix", "-k", "test_baseline", f"--kv-baselines={BASELINES}",
+        "--kv-chunks=4", "--kv-speed=off", "--kv-decode=0", "--kv-trajectory=0", "--kv-probe=off",
+        "-rs",
+    )  # fmt: skip
+    assert ran.code == 0, ran.text
+    assert ran.counts.strip("= ").startswith("16 passed"), ran.text
