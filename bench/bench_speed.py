@@ -29,12 +29,13 @@ from pytest_kvquant.engine.client import Engine, Worker
 from pytest_kvquant.engine.environment import scrub
 from pytest_kvquant.engine.worker import HOOK
 from pytest_kvquant.floors import resolve_floors
+from pytest_kvquant.lanes import Bed
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.model import read_model
 from pytest_kvquant.numerics.rounds import RoundRules
 from pytest_kvquant.report.result import Library
 from pytest_kvquant.session import EMBEDDED_MODEL
-from pytest_kvquant.speed import Bed, Plan
+from pytest_kvquant.speed import Plan
 from pytest_kvquant.speed_run import EMBEDDED, RULES
 
 PAIRS = (REFERENCE, Pair("q8_0", "q8_0"))

@@ -40,18 +40,30 @@ class Floors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 def resolve_floors(
-    pair: Pair, depth: int, *, embedded: bool, overrides: Mapping[str, FloorOverride]
+    pair: Pair,
+    depth: int,
+    *,
+    embedded: bool,
+    overrides: Mapping[str, FloorOverride],
+    own_pair: bool = False,
 ) -> Floors:
     """Floors of a pair at a depth; later patterns overlay earlier ones.
+
+    Args:
+        own_pair: over the speed of the same pair on another build.
 
     Raises:
         SettingsError: a malformed pattern.
     """
     table = tomllib.loads(DEFAULTS.read_text(encoding="utf-8"))
     values: dict[str, float] = {}
-    for pattern, entry in table["embedded" if embedded else "other"].items():
-        if matches(pattern, pair, depth):
-            values |= entry
+    sections = ["embedded" if embedded else "other"]
+    if own_pair and not embedded:
+        sections.append("drift")
+    for section in sections:
+        for pattern, entry in table[section].items():
+            if matches(pattern, pair, depth):
+                values |= entry
     for pattern, override in overrides.items():
         if matches(pattern, pair, depth):
             given = msgspec.to_builtins(override)

@@ -122,6 +122,7 @@ class Session:
             self.model,
             self.library,
             self.engine,
+            other=self._reference_engine if self.other_build is not None else None,
             threads=self.task.shape.threads,
             note=observer.note,
         )

@@ -12,26 +12,21 @@ from __future__ import annotations
 import datetime
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import msgspec
 import psutil
 
 from pytest_kvquant import geometry
-from pytest_kvquant.baseline_speed import StoredSpeed
-from pytest_kvquant.engine.client import Engine
-from pytest_kvquant.engine.timed import TimedWorker
-from pytest_kvquant.errors import CellError, CellOutOfMemory, CellSubstituted
+from pytest_kvquant.errors import CellError, CellOutOfMemory
 from pytest_kvquant.floors import Floors
 from pytest_kvquant.hardware import machine_state
-from pytest_kvquant.matrix import REFERENCE, Pair
-from pytest_kvquant.model import Model
+from pytest_kvquant.lanes import Account, Bed, Lanes, Side, lanes, sides
+from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics import rounds
 from pytest_kvquant.numerics.rounds import RoundRules
 from pytest_kvquant.report import format
-from pytest_kvquant.report.result import Library
 from pytest_kvquant.report.speed import SpeedCell, SpeedTest, SpeedVerdict, title
 
 KINDS = ("pp", "tg")
@@ -79,25 +74,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.depths) + max(self.prompt, self.generate)
 
 
-class Bed(NamedTuple):
-    """What the tests of a run are taken on."""
-
-    engine: Engine
-    model: Model
-    library: Library
-    gpu_layers: int
-    batch: int
-    ubatch: int
-    threads: int
-    cpu: str
-    memory_limit: int | None
-    """Bytes that a worker may use; ``None``: what is free."""
-    floors: Callable[[Pair, int], Floors]
-    stored: StoredSpeed
-    expected: Mapping[str, str]
-    """Substitutions that the configuration expects: a pattern of pairs, the pair held instead."""
-
-
 class _Finding(NamedTuple):
     """One thing that a series shows, good or bad."""
 
@@ -130,15 +106,6 @@ class _Series(NamedTuple):
     @property
     def reference_ns(self) -> list[int]:
         return [ns for a1, _, _, a2 in self.rounds for ns in (a1, a2)]
-
-
-class Account:
-    """What a cell's timing cost."""
-
-    def __init__(self) -> None:
-        self.prefilled: dict[str, list[int]] = {}
-        self.library_seconds = 0.0
-        self.description: dict[str, Any] = {}
 
 
 def measure(pair: Pair, plan: Plan, bed: Bed) -> SpeedCell:
@@ -175,7 +142,7 @@ def measure(pair: Pair, plan: Plan, bed: Bed) -> SpeedCell:
 
 def _interleaved(pair: Pair, plan: Plan, bed: Bed, account: Account) -> list[SpeedTest]:
     found: list[tuple[_Series, _Finding]] = []
-    with _lanes((pair, REFERENCE), plan.context, bed, account) as worker:
+    with lanes(sides(pair, bed), plan.context, bed, account) as worker:
         before: dict[str, float] = {}
         for depth in plan.depths:
             worker.climb(depth)
@@ -197,7 +164,7 @@ def _interleaved(pair: Pair, plan: Plan, bed: Bed, account: Account) -> list[Spe
 
 
 def _take(
-    worker: TimedWorker,
+    worker: Lanes,
     kind: str,
     depth: int,
     before: float | None,
@@ -237,11 +204,12 @@ def _judge(series: _Series, pair: Pair, plan: Plan, bed: Bed) -> _Finding:
     log_ratios = series.log_ratios
     ratio = rounds.median_ratio(log_ratios)
     name = title(series.kind, series.tokens, series.depth)
+    against = sides(pair, bed)[1].name
     if rounds.is_cliff(log_ratios):
         return _Finding(
             "cliff",
             "cliff",
-            f"{name} runs at {format.factor(ratio)} of the speed of f16/f16, under half of it in "
+            f"{name} runs at {format.factor(ratio)} of the speed of {against}, under half of it in "
             f"{rounds.CLIFF_ROUNDS} rounds of {rounds.CLIFF_ROUNDS}: off the fast path",
         )
     if series.before is not None:
@@ -250,13 +218,13 @@ def _judge(series: _Series, pair: Pair, plan: Plan, bed: Bed) -> _Finding:
             return _Finding(
                 "fall",
                 "cliff",
-                f"{name} runs at {format.factor(ratio)} of the speed of f16/f16, after "
+                f"{name} runs at {format.factor(ratio)} of the speed of {against}, after "
                 f"{format.factor(series.before)} at the depth before: a fall by more than "
                 f"{floors.fall:.0%}",
             )
     floor = floors.ratio(series.kind)
     decision = rounds.decide(log_ratios, floor, plan.rules)
-    text = f"{name} runs at {format.factor(ratio)} of the speed of f16/f16 (floor {floor:g})"
+    text = f"{name} runs at {format.factor(ratio)} of the speed of {against} (floor {floor:g})"
     if decision.verdict == "inconclusive":
         text += f", not decided after {decision.rounds} rounds"
     if decision.verdict == "pass" and (absolute := _absolute(series, pair, bed, floors)):
@@ -311,7 +279,7 @@ def _repeat(
     if any(not rounds.steadiness(series.reference_ns).steady for series in doubtful):
         least, most = COOL_DOWN
         time.sleep(min(most, max(least, sum(series.seconds for series in doubtful))))
-    with _lanes((pair, REFERENCE), plan.context, bed, account) as worker:
+    with lanes(sides(pair, bed), plan.context, bed, account) as worker:
         for series in doubtful:
             worker.climb(series.depth)
             again = _take(worker, series.kind, series.depth, series.before, pair, plan, bed)
@@ -331,10 +299,11 @@ def _confirmed(finding: _Finding, again: _Finding | None) -> tuple[_Finding, boo
 def _bracketed(pair: Pair, plan: Plan, bed: Bed, account: Account) -> list[SpeedTest]:
     """f16, the cell, f16: a process each, as many samples as a deciding series needs at least."""
     size = plan.rules.least
-    first = _climb_alone(REFERENCE, plan, plan.depths, size, bed, account)
-    cell = _climb_alone(pair, plan, plan.depths, 2 * size, bed, account, beside=first)
+    own, reference = sides(pair, bed)
+    first = _climb_alone(reference, plan, plan.depths, size, bed, account)
+    cell = _climb_alone(own, plan, plan.depths, 2 * size, bed, account, beside=first)
     visited = sorted({depth for _, depth in cell})
-    second = _climb_alone(REFERENCE, plan, visited, size, bed, account)
+    second = _climb_alone(reference, plan, visited, size, bed, account)
     tests: list[SpeedTest] = []
     before: dict[str, float] = {}
     for (kind, depth), taken in cell.items():
@@ -367,7 +336,7 @@ class _Alone(NamedTuple):
 
 
 def _climb_alone(
-    pair: Pair,
+    side: Side,
     plan: Plan,
     depths: Iterable[int],
     size: int,
@@ -378,7 +347,7 @@ def _climb_alone(
 ) -> dict[tuple[str, int], _Alone]:
     """Samples at each depth; ends early where all of them take twice as long as ``beside``'s."""
     taken: dict[tuple[str, int], _Alone] = {}
-    with _lanes((pair,), plan.context, bed, account) as worker:
+    with lanes((side,), plan.context, bed, account) as worker:
         for depth in depths:
             worker.climb(depth)
             cliff = False
@@ -397,41 +366,6 @@ def _climb_alone(
     return taken
 
 
-@contextmanager
-def _lanes(
-    pairs: Sequence[Pair], context: int, bed: Bed, account: Account
-) -> Iterator[TimedWorker]:
-    """A fresh process with a context per pair, entered in the account when it is done."""
-    with TimedWorker(bed.engine) as worker:
-        begun = time.perf_counter()
-        worker.library(bed.engine.directory)
-        worker.model(bed.model.path, gpu_layers=bed.gpu_layers)
-        loading = time.perf_counter() - begun
-        account.description |= worker.open_lanes(
-            pairs, ctx=context, batch=bed.batch, ubatch=bed.ubatch, threads=bed.threads
-        )
-        _require_types(pairs[0], account.description["types"], bed)
-        try:
-            yield worker
-        finally:
-            account.library_seconds += loading + worker.library_ns / 1e9
-        for pair, count in zip(pairs, worker.climb(0), strict=True):
-            account.prefilled.setdefault(str(pair), []).append(count)
-
-
-def _require_types(pair: Pair, held: Sequence[tuple[str, str | None]], bed: Bed) -> None:
-    """Nothing is timed under a false name.
-
-    Args:
-        held: K and V type of each layer; ``None`` where the architecture stores no V.
-    """
-    expected = [other for pattern, other in bed.expected.items() if pair.matches(pattern)]
-    right = Pair.parse(expected[-1]) if expected else pair
-    found = dict.fromkeys(Pair(k, right.v if v is None else v) for k, v in held)
-    if found and [*found] != [right]:
-        raise CellSubstituted(f"The cache holds {', '.join(map(str, found))} instead.")
-
-
 def _too_large(pair: Pair, plan: Plan, bed: Bed) -> str:
     """Why both contexts cannot be alive together; empty where they can.
 
@@ -440,8 +374,8 @@ def _too_large(pair: Pair, plan: Plan, bed: Bed) -> str:
     """
     types = msgspec.to_builtins(bed.library.types)
     need = [
-        geometry.expect(bed.model, one, types).bytes_per_token * plan.context
-        for one in (pair, REFERENCE)
+        geometry.expect(bed.model, side.pair, types).bytes_per_token * plan.context
+        for side in sides(pair, bed)
     ]
     room = free_memory(bed)
     if max(need) > room:

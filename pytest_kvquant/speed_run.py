@@ -16,6 +16,7 @@ from pytest_kvquant.engine.client import Engine
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.floors import Floors, resolve_floors
 from pytest_kvquant.hardware import Hardware, describe
+from pytest_kvquant.lanes import Bed
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.model import Model
 from pytest_kvquant.numerics.rounds import RoundRules
@@ -67,11 +68,14 @@ class SpeedRun:
         library: Library,
         engine: Engine,
         *,
+        other: Engine | None,
         threads: int,
         note: Callable[[str], None],
     ) -> None:
         self._settings, self._model, self._library = settings, model, library
         self._engine, self._threads, self._note = engine, threads, note
+        self._other = other
+        """The build that cells are compared with, where that is not their own."""
         self.on = settings.speed == "on"
         self.ceiling_on = settings.ceiling or settings.profile == "nightly"
         self.plan = make_plan(settings, model.context_trained)
@@ -108,6 +112,7 @@ class SpeedRun:
             depth,
             embedded=self._settings.model is None,
             overrides=self._settings.floors,
+            own_pair=self._settings.compare_cells,
         )
 
     def cliff_declared(self, pair: Pair, kind: str) -> bool:
@@ -125,11 +130,11 @@ class SpeedRun:
         return describe(cpuinfo.get_cpu_info().get("brand_raw", "unknown"), devices)
 
     @functools.cached_property
-    def bed(self) -> speed.Bed:
+    def bed(self) -> Bed:
         """What pairs are timed on."""
         settings = self._settings
         limit = settings.memory_limit
-        return speed.Bed(
+        return Bed(
             engine=self._engine,
             model=self._model,
             library=self._library,
@@ -146,11 +151,13 @@ class SpeedRun:
                 for pattern, entry in settings.expect.items()
                 if entry.substituted is not None
             },
+            other=self._other,
+            own_pair=settings.compare_cells,
         )
 
     def _stored(self) -> StoredSpeed:
         path = self._settings.speed_baseline
-        if path is None:
+        if path is None or self._other is not None:
             return StoredSpeed()
         stored, problem = read_stored(path, hardware=self.hardware, model=self._model.fingerprint)
         if problem:

@@ -17,7 +17,7 @@ from pytest_kvquant.numerics.metrics import LOG10_KL_EDGES
 from pytest_kvquant.report import format, view
 from pytest_kvquant.report.baseline import notes
 from pytest_kvquant.report.howsure import how_sure
-from pytest_kvquant.report.result import Result
+from pytest_kvquant.report.result import ReferenceRecord, Result
 from pytest_kvquant.report.terminal import conditions_line
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def render(result: Result) -> str:
         conditions=conditions_line(result),
         changes=notes(result),
         facts=facts(result),
+        subject=result.reference.subject,
         how_sure=[text.partition(". ") for text in how_sure(shape, gates)] if gates else [],
         repeat=lambda pair: view.repeat(result, pair),
         measured={
@@ -133,6 +134,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
          f"{shape.sequences} sequences at once"),
         ("library", f"llama.cpp {library.build}, files {library.hash}, "
          f"bindings {library.bindings} on Python {library.python}"),
+        ("compared with", _reference(result.reference)),
         ("devices", "; ".join(f"{one.name}: {one.description}" for one in library.devices)),
         ("offload", "all layers" if shape.gpu_layers < 0 else f"{shape.gpu_layers} layers"),
         ("machine", f"{environment.cpu}, {format.size(environment.memory)}, {environment.system}, "
@@ -143,6 +145,13 @@ def facts(result: Result) -> list[tuple[str, str]]:
         ("started", f"{environment.started}, took {format.seconds(result.seconds)}"),
     ]  # fmt: skip
     return [(name, value) for name, value in found if value]
+
+
+def _reference(reference: ReferenceRecord) -> str:
+    other = reference.library
+    if other is None:
+        return ""
+    return f"{reference.subject}: llama.cpp {other.build}, files {other.hash}, {other.path}"
 
 
 def _text(template: str) -> str:

@@ -37,6 +37,8 @@ def summary(result: Result) -> str:
     page = Page(LIMIT)
     page.add(f"## {MARKS[view.run_tone(result)]} KV-cache matrix\n\n")
     page.add(f"**{plain(view.headline(result))}**\n\n{plain(conditions_line(result))}\n\n")
+    if (other := result.reference.library) is not None:
+        page.add(f"Compared with {result.reference.subject}, {plain(other.build)}.\n\n")
     if failures:
         page.add("### What does not pass, and why\n\n")
         page.add_all(map(_failure, failures), "cells that do not pass", share=SHARE_OF_FAILURES)

@@ -282,6 +282,14 @@ class ReferenceRecord(msgspec.Struct, frozen=True, kw_only=True):
     by_cell: bool = False
     """Whether each cell is compared with its own pair on that build, not with f16/f16."""
 
+    @property
+    def subject(self) -> str:
+        """What every figure of the run is measured against, in words."""
+        if self.library is None:
+            return "f16/f16"
+        pair = "the same pair" if self.by_cell else "f16/f16"
+        return f"{pair} of the reference build"
+
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """A whole run."""

@@ -14,9 +14,9 @@ STYLES = {"pass": "", "inconclusive": "yellow"}
 """Colour by verdict; everything else is red. The word stands there too, unless it passed."""
 
 
-def speed_table(cells: Sequence[SpeedCell]) -> Table:
-    """tok/s and ratio to f16/f16 of each pair at each test."""
-    table = Table(title="Speed: tok/s (share of f16/f16 in the same minutes)", title_style="")
+def speed_table(cells: Sequence[SpeedCell], against: str) -> Table:
+    """tok/s and ratio to what the run compares with, of each pair at each test."""
+    table = Table(title=f"Speed: tok/s (share of {against} in the same minutes)", title_style="")
     table.add_column("K/V", no_wrap=True)
     titles = list(dict.fromkeys(test.title for cell in cells for test in cell.tests))
     for title in titles:

@@ -54,7 +54,7 @@ def render(result: Result, *, width: int, colour: bool) -> str:
                 f"{cell.pair}: {name} would fail alone; among all gates of the run it may be chance"
             )
     if any(cell.tests for cell in result.speed):
-        console.print(speed_table(result.speed))
+        console.print(speed_table(result.speed, result.reference.subject))
     notes = [f"{one.pair}: {one.text}" for one in result.ceilings]
     notes += [f"for {advice.text}" for advice in result.advice]
     notes += baseline_notes(result)

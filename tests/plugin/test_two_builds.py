@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -12,10 +13,11 @@ from support.run import cells_of, run, start
 
 from pytest_kvquant.builds import reference_engine
 from pytest_kvquant.engine.environment import scrub
+from pytest_kvquant.engine.worker import HOOK
 from pytest_kvquant.errors import LibraryError, SettingsError
 from pytest_kvquant.matrix import REFERENCE
 from pytest_kvquant.report.result import Cell
-from pytest_kvquant.settings import BudgetOverride, Settings
+from pytest_kvquant.settings import BudgetOverride, FloorOverride, Settings
 
 CLEAN = "q4_0/q8_0"
 BRIEF = {"ctx": 64, "chunks": 3, "decode": 24, "trajectory": 0, "probe": "off"}
@@ -129,6 +131,34 @@ def test_drift_budgets_are_a_table_of_their_own(tmp_path: Path, other_build: Pat
     budgets = session.budgets(REFERENCE)
     assert (budgets.kl_mean, budgets.decode_kl_mean) == (0.02, 0.04)
     assert session.budgets(session.pairs[1]).kl_mean == 0.3
+
+
+SPEEDS = Path(__file__).parents[1] / "support" / "speeds.py"
+
+
+@pytest.mark.parametrize("own_pair", [True, False], ids=["same pair", "f16"])
+def test_the_speed_of_a_build_is_measured_against_the_other(
+    tmp_path: Path, other_build: Path, own_pair: bool
+) -> None:
+    """The measured build lost a fifth of its decode speed for one pair; time is planted."""
+    slow = {CLEAN: {"tg": 1.25, "build": "llama_cpp"}}
+    session = start(
+        tmp_path, **BRIEF, pairs=(CLEAN,), reference_lib=other_build, compare_cells=own_pair,
+        environment={HOOK: str(SPEEDS)}, shell={"KVQUANT_SPEEDS": json.dumps(slow)},
+        pp=8, tg=2, sample=0.002, depths=(0, 16), floors={"*/*": FloorOverride(pp=0.95, tg=0.95)},
+    )  # fmt: skip
+    found = {str(pair): session.speed.measure(pair) for pair in session.pairs}
+    assert found["f16/f16"].verdict == "pass"
+    cell = found[CLEAN]
+    assert [(test.kind, test.verdict) for test in cell.tests] == [
+        ("pp", "pass"), ("tg", "fail"), ("pp", "pass"), ("tg", "fail"),
+    ]  # fmt: skip
+    against = f"{CLEAN if own_pair else 'f16/f16'} of the reference build"
+    for test in cell.tests:
+        assert test.ratio == pytest.approx(0.8 if test.kind == "tg" else 1)
+        assert f"of the speed of {against}" in test.text
+    assert set(cell.prefilled) == {CLEAN, against}
+    assert all(count == 16 for counts in cell.prefilled.values() for count in counts)
 
 
 def test_references_of_two_builds_are_kept_apart(tmp_path: Path, other_build: Path) -> None:

@@ -1,7 +1,8 @@
 """Runs in the real worker (``KVQUANT_WORKER_HOOK``): the real engine decodes, but time is planted.
 
 ``KVQUANT_SPEEDS`` is JSON: pair → test → how many times slower than f16 it is; ``slows`` adds to
-that per 1,024 tokens of depth; ``once`` names a file, and only the process that makes it is slow.
+that per 1,024 tokens of depth; ``once`` names a file, and only the process that makes it is slow;
+``build`` is part of the path of the only library that is slow.
 f16 takes a millisecond a token, times ``all``.
 """
 
@@ -36,6 +37,8 @@ def start(self: Any, model: Any, pairs: Any, **fields: Any) -> None:
         marker = Path(planted["once"])
         planted = {} if marker.exists() else planted
         marker.touch()
+    if planted.get("build", "") not in str(model.library.path):
+        planted = {}
     self.lanes[0].planted = planted
 
 
