@@ -30,8 +30,8 @@ CLEAN_RUNS = 300
 BUDGET_RUNS = 1000
 FAULT_RUNS = 100
 TAIL_BUDGET = 0.001
-"""Share allowed over the tail bound, for the fault that only the tail shows. The default (0.025)
-is what a PASS at four chunks can exclude."""
+"""Share allowed over the tail bound, for the fault that only the tail shows. The default (0.0125)
+is what a PASS at eight chunks can exclude."""
 
 
 class Row(NamedTuple):

@@ -1,0 +1,35 @@
+"""Shards of a run, put together again, are the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from support.run import start
+
+from pytest_kvquant.cell import GATES_PER_CELL
+from pytest_kvquant.merge import merge
+from pytest_kvquant.report.result import Result
+
+BRIEF: dict[str, Any] = {"ctx": 64, "chunks": 3, "decode": 0, "trajectory": 0, "probe": "off"}
+
+
+def measure(folder: Path, **settings: Any) -> Result:
+    session = start(folder, types=("f16", "q4_0"), speed="off", **BRIEF, **settings)
+    assert session.cells_in_run == 4
+    for pair in session.pairs:
+        session.measure(pair)
+    return session.result()
+
+
+def test_merged_shards_are_the_whole(tmp_path: Path) -> None:
+    whole = measure(tmp_path)
+    parts = [measure(tmp_path, shard=f"{number}/2") for number in (1, 2)]
+    assert sum(len(part.cells) for part in parts) == len(whole.cells) + 1
+    merged = {cell.pair: cell for cell in merge([("a", parts[0]), ("b", parts[1])]).cells}
+    assert set(merged) == {cell.pair for cell in whole.cells}
+    for cell in whole.cells:
+        again = merged[cell.pair]
+        assert (again.verdict, again.gates, again.alone) == (cell.verdict, cell.gates, cell.alone)
+        assert (again.digests, again.quality) == (cell.digests, cell.quality)
+        assert len(cell.gates) in (GATES_PER_CELL, GATES_PER_CELL - 1)
