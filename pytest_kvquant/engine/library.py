@@ -246,7 +246,7 @@ def _bindings_package() -> Path:
 
 
 def _version(package: Path) -> str:
-    """The release of the bindings, from their source: ``importlib.metadata`` takes 30 ms to load."""
+    """The release of the bindings, from their source: ``importlib.metadata`` loads for 30 ms."""
     text = (package / "__init__.py").read_text(encoding="utf-8")
     found = re.search(r"""^__version__ = ["'](.+)["']""", text, re.MULTILINE)
     return found[1] if found else "unknown"
