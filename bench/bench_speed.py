@@ -14,13 +14,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from pytest_kvquant import speed
@@ -34,6 +35,7 @@ from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.model import read_model
 from pytest_kvquant.numerics.rounds import RoundRules
 from pytest_kvquant.report.result import Library
+from pytest_kvquant.report.speed import title
 from pytest_kvquant.session import EMBEDDED_MODEL
 from pytest_kvquant.speed import Plan
 from pytest_kvquant.speed_run import EMBEDDED, RULES
@@ -42,6 +44,9 @@ PAIRS = (REFERENCE, Pair("q8_0", "q8_0"))
 DEPTHS = (0, 2048, 4096)
 FLOOR = 0.9
 """Of f16/f16 against itself."""
+
+TURNS = 4
+"""Of llama-bench and this plugin."""
 
 SAMPLE = 0.1
 """Seconds of a sample in repeated comparisons; half a second would make hours of them."""
@@ -185,7 +190,11 @@ def test_wall_over_library_time(benchmark: Any) -> None:
 
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
 def test_against_llama_bench(benchmark: Any, reference_model: list[str], pair: Pair) -> None:
-    """pp512 and tg128 at depths 0, 2048, 4096: medians within 5 %, llama-bench before and after."""
+    """pp512 and tg128 at depths 0, 2048, 4096: medians within 5 %.
+
+    The two take turns, because the speed of a shared machine drifts by more than that within a
+    minute. Beside the median stands the fastest tenth, which other work on the machine slows least.
+    """
     program = os.environ.get("KV_LLAMA_BIN")
     if not program:
         pytest.skip("KV_LLAMA_BIN does not name a llama-bench")
@@ -193,20 +202,32 @@ def test_against_llama_bench(benchmark: Any, reference_model: list[str], pair: P
     bed = make_bed(model, threads=threads, lib=Path(program).resolve().parent)
     plan = Plan(
         depths=DEPTHS, prompt=512, generate=128, seconds=0.1, confirm=False,
-        rules=RoundRules(least=6, most=6, threshold=20),
+        rules=RoundRules(least=6, most=6, threshold=1e9),
     )  # fmt: skip
     bed = bed._replace(floors=lambda *_: resolve_floors(pair, 0, embedded=True, overrides={}))
-    theirs = _llama_bench(program, model, pair, threads, bed.engine.environment.variables)
-    cell = benchmark.pedantic(speed.measure, (pair, plan, bed), rounds=1)
-    again = _llama_bench(program, model, pair, threads, bed.engine.environment.variables)
-    assert cell.message is None, cell.message
-    for test in cell.tests:
-        key = test.n_prompt, test.n_gen, test.n_depth
-        expected = statistics.median(theirs[key] + again[key])
+    ours: dict[tuple[int, int, int], list[float]] = defaultdict(list)
+    theirs: dict[tuple[int, int, int], list[float]] = defaultdict(list)
+
+    def take_turns() -> None:
+        for _ in range(TURNS):
+            for key, speeds in _llama_bench(
+                program, model, pair, threads, bed.engine.environment.variables
+            ).items():
+                theirs[key] += speeds
+            cell = speed.measure(pair, plan, bed)
+            assert cell.message is None, cell.message
+            for test in cell.tests:
+                ours[test.n_prompt, test.n_gen, test.n_depth] += test.samples_ts
+
+    benchmark.pedantic(take_turns, rounds=1)
+    for key, speeds in ours.items():
+        prompt, generate, depth = key
+        name = title("pp" if prompt else "tg", prompt or generate, depth)
+        middle = statistics.median(speeds), statistics.median(theirs[key])
+        best = np.quantile(speeds, 0.9) / np.quantile(theirs[key], 0.9)
         print(
-            f"\n{pair} {test.title}: {test.median_ts:.0f} tok/s, llama-bench {expected:.0f} "
-            f"({statistics.median(theirs[key]):.0f} before, {statistics.median(again[key]):.0f} "
-            f"after): {test.median_ts / expected - 1:+.1%} (target 5 %)"
+            f"\n{pair} {name}: {middle[0]:.0f} tok/s, llama-bench {middle[1]:.0f}: "
+            f"{middle[0] / middle[1] - 1:+.1%} (target 5 %); at its best {best - 1:+.1%}"
         )
 
 
@@ -216,7 +237,7 @@ def _llama_bench(
     depths = ",".join(map(str, DEPTHS))
     ran = subprocess.run(
         [program, "-m", str(model), "-p", "512", "-n", "128", "-d", depths, "-t", str(threads),
-         "-fa", "1", "-ctk", pair.k, "-ctv", pair.v, "-r", "5", "-o", "json"],
+         "-fa", "1", "-ctk", pair.k, "-ctv", pair.v, "-r", "4", "-o", "json"],
         capture_output=True, text=True, check=True, env=environment,
     )  # fmt: skip
     return {

@@ -70,8 +70,10 @@ def advise(cells: Sequence[Cell], speeds: Sequence[SpeedCell]) -> tuple[Advice, 
 
 
 def _figures(cell: Cell, speed: SpeedCell | None) -> _Figures | None:
-    """``None`` for a pair that failed, or is not known well enough."""
+    """``None`` for a pair that failed, is off the fast path, or is not known well enough."""
     if cell.verdict != "pass" or cell.quality is None or (speed and speed.verdict != "pass"):
+        return None
+    if speed and any(test.declared for test in speed.tests):
         return None
     compression = None
     if cell.census is not None and cell.census.bytes_per_token:

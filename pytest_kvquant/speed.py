@@ -128,7 +128,7 @@ def measure(pair: Pair, plan: Plan, bed: Bed) -> SpeedCell:
             found, verdict=error.verdict, message=str(error), log=error.log
         )
     else:
-        found = msgspec.structs.replace(found, verdict=_worst(tests), stopped=_stop(tests, plan))
+        found = msgspec.structs.replace(found, verdict=worst(tests), stopped=_stop(tests, plan))
     return msgspec.structs.replace(
         found,
         tests=tuple(tests),
@@ -459,7 +459,8 @@ def _record(
     )
 
 
-def _worst(tests: Sequence[SpeedTest]) -> str:
+def worst(tests: Iterable[SpeedTest]) -> str:
+    """The gravest verdict of the tests of a pair."""
     verdicts = {test.verdict for test in tests}
     return next(
         (one for one in ("cliff", "fail", "inconclusive") if one in verdicts),

@@ -87,8 +87,23 @@ class SpeedRun:
     def measure(self, pair: Pair) -> SpeedCell:
         """The speed of a pair, timed now if it has not been."""
         if pair not in self._cells:
-            self._cells[pair] = speed.measure(pair, self.plan, self.bed)
+            self._cells[pair] = self._as_expected(speed.measure(pair, self.plan, self.bed))
         return self._cells[pair]
+
+    def _as_expected(self, cell: SpeedCell) -> SpeedCell:
+        """The cell with its declared cliffs marked, which do not count against it."""
+        tests = tuple(
+            msgspec.structs.replace(
+                test,
+                declared=test.verdict == "cliff"
+                and self.cliff_declared(Pair.parse(cell.pair), test.kind),
+            )
+            for test in cell.tests
+        )
+        if not any(test.declared for test in tests):
+            return cell
+        verdict = speed.worst(test for test in tests if not test.declared)
+        return msgspec.structs.replace(cell, tests=tests, verdict=verdict)
 
     def ceiling(self, pair: Pair) -> Ceiling:
         """The largest context of a pair, searched now if it has not been."""

@@ -111,11 +111,11 @@ class CellSpeed:
 
     def _conclude(self, test: SpeedTest) -> None:
         __tracebackhide__ = True
-        declared = self._session.speed.cliff_declared(self._pair, test.kind)
+        expected = self._session.speed.cliff_declared(self._pair, test.kind)
         text = f"{self._pair}: {test.text}"
-        if test.verdict == "cliff" and declared:
+        if test.declared:
             pytest.xfail(f"{text} (declared in [expect])")
-        if declared and self._fixed(test):
+        if expected and self._fixed(test):
             pytest.fail(
                 f"{self._pair}: [expect] declares a {test.kind} cliff, but there is none at any "
                 f"depth ({text}). If it was fixed, remove the entry.\n{self._conditions()}",

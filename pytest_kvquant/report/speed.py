@@ -61,6 +61,8 @@ class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):
     verdict: SpeedVerdict
     text: str
     """The verdict in words."""
+    declared: bool = False
+    """Whether it is a cliff that ``[expect]`` declares."""
     confirmed: bool | None = None
     """Whether a fresh process found the same; ``None`` where none was asked."""
     drop: float = 0.0

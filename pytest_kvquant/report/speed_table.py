@@ -33,7 +33,7 @@ def speed_notes(cells: Sequence[SpeedCell]) -> list[str]:
     for cell in cells:
         if cell.message:
             lines.append(f"{cell.pair}: not timed: {cell.verdict}: {cell.message}")
-        lines += [f"{cell.pair}: {test.text}" for test in cell.tests if test.verdict != "pass"]
+        lines += [f"{cell.pair}: {words(test)}" for test in cell.tests if test.verdict != "pass"]
         if cell.stopped:
             lines.append(f"{cell.pair}: {cell.stopped}")
         if cell.machine.throttled:
@@ -41,6 +41,11 @@ def speed_notes(cells: Sequence[SpeedCell]) -> list[str]:
         if cell.method == "bracketed":
             lines.append(f"{cell.pair}: f16 before and after, not in turn: {cell.method_reason}")
     return lines
+
+
+def words(test: SpeedTest) -> str:
+    """A test's verdict in words."""
+    return f"{test.text} (declared in [expect])" if test.declared else test.text
 
 
 def _entry(test: SpeedTest | None, cell: SpeedCell) -> Text:
