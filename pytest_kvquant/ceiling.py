@@ -40,8 +40,8 @@ def search(pair: Pair, most: int, bed: Bed) -> Ceiling:
     room = free_memory(bed)
     types = msgspec.to_builtins(bed.library.types)
     per_token = geometry.expect(bed.model, pair, types).bytes_per_token
-    predicted = room // per_token if per_token else most
-    highest = max(STEP, min(most, predicted) // STEP * STEP)
+    possible = room // per_token if per_token else most
+    highest = max(STEP, min(most, possible) // STEP * STEP)
     attempts: list[Attempt] = []
 
     def fits(context: int) -> bool:
@@ -62,7 +62,7 @@ def search(pair: Pair, most: int, bed: Bed) -> Ceiling:
         pair=str(pair),
         tokens=low,
         bound=highest,
-        predicted=predicted,
+        predicted=geometry.largest_context(room, bed.model.size, per_token),
         memory=room,
         bytes_per_token=per_token,
         attempts=tuple(attempts),

@@ -262,8 +262,8 @@ def _largest_contexts(bytes_per_token: int, model: Model, library: Library) -> d
     """Tokens per device; the CPU's weights are mapped from the file, a GPU's are copied."""
     room = {}
     for device in library.devices:
-        left = FREE_SHARE * _free(device) - model.size
-        room[device.name] = max(0, int(left // bytes_per_token)) if bytes_per_token else 0
+        free = FREE_SHARE * _free(device)
+        room[device.name] = geometry.largest_context(free, model.size, bytes_per_token)
     return room
 
 

@@ -50,6 +50,11 @@ def row_bytes(entry: Mapping[str, Any], heads: int, dim: int) -> int:
     return elements // block * int(entry["bytes"])
 
 
+def largest_context(room: float, weights: int, bytes_per_token: int) -> int:
+    """Tokens that fit beside the weights into ``room`` bytes, as ``kvquant doctor`` predicts."""
+    return max(0, int((room - weights) // bytes_per_token)) if bytes_per_token else 0
+
+
 def expect(
     model: Model, pair: Pair, types: Types, *, windowed: Sequence[bool] | None = None
 ) -> Expectation:

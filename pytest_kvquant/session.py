@@ -97,8 +97,12 @@ class Session:
         self.pairs = take_shard(matrix, settings.shard)
         self._elsewhere = len(matrix) - len(self.pairs)
         """Cells of the matrix that other shards measure: chance is corrected for over all."""
-        for pattern in unused_patterns(matrix, settings.budgets):
-            observer.note(f"budgets for '{pattern}' match no cell of this run")
+        budgeted = [pair for pair in matrix if pair != REFERENCE]
+        for pattern in unused_patterns(budgeted, settings.budgets):
+            observer.note(
+                f"budgets for '{pattern}' match no cell of this run"
+                + (" that has any: f16/f16 must be identical" if pattern == str(REFERENCE) else "")
+            )
         for pattern in unused_patterns(matrix, settings.drift):
             observer.note(f"drift budgets for '{pattern}' match no cell of this run")
         self.embedded = settings.model is None

@@ -58,7 +58,7 @@ class Lane:
 
     def types(self) -> list[tuple[str, str | None]]:
         """K and V type of each layer; empty where the state is not readable."""
-        self._decode(self._tokens(1, 0))
+        self._decode_all(self._tokens(1, 0))
         state = sequence_state(self.llama, self.context.pointer, SEQUENCE)
         self._back()
         found = read(state, self.context.model.library.types)
@@ -74,7 +74,7 @@ class Lane:
         with self._counted():
             while self.depth < depth:
                 size = min(self.context.batch, depth - self.depth)
-                self._decode(self._tokens(size, self.depth))
+                self._decode_all(self._tokens(size, self.depth))
                 self._synchronize()
                 self.depth += size
                 self.prefilled += size
@@ -112,11 +112,13 @@ class Lane:
         for _ in range(repeats):
             self._check()
             tokens = self._tokens(count, self.depth)
+            parts = self._parts(tokens, self.context.batch if kind == "pp" else 1)
             begun = time.perf_counter_ns()
-            if kind == "pp":
-                self._prefill(tokens)
-            else:
-                self._generate(tokens)
+            for part in parts:
+                self._decode(part)
+                if kind == "tg":
+                    self._synchronize()
+            self._synchronize()
             total += time.perf_counter_ns() - begun
             with self._counted():
                 self._back()
@@ -124,23 +126,23 @@ class Lane:
         self._alive()
         return round(total / repeats)
 
-    def _prefill(self, tokens: I32) -> None:
-        size = self.context.batch
-        for start in range(0, len(tokens), size):
-            self._decode(tokens[start : start + size])
-        self._synchronize()
+    def _parts(self, tokens: I32, size: int) -> list[Any]:
+        """The tokens as ``llama_batch`` structs of at most ``size``, which point into them."""
+        pointer = ctypes.POINTER(self.llama.llama_token)
+        pieces = [tokens[start : start + size] for start in range(0, len(tokens), size)]
+        return [
+            self.llama.llama_batch_get_one(piece.ctypes.data_as(pointer), len(piece))
+            for piece in pieces
+        ]
 
-    def _generate(self, tokens: I32) -> None:
-        for number in range(len(tokens)):
-            self._decode(tokens[number : number + 1])
-            self._synchronize()
+    def _decode_all(self, tokens: I32) -> None:
+        (batch,) = self._parts(tokens, len(tokens))
+        self._decode(batch)
 
-    def _decode(self, tokens: I32) -> None:
-        pointer = tokens.ctypes.data_as(ctypes.POINTER(self.llama.llama_token))
-        batch = self.llama.llama_batch_get_one(pointer, len(tokens))
+    def _decode(self, batch: Any) -> None:
         if code := self.llama.llama_decode(self.context.pointer, batch):
             raise DecodeFailed(
-                f"llama_decode failed with code {code} on {len(tokens)} tokens at depth "
+                f"llama_decode failed with code {code} on {batch.n_tokens} tokens at depth "
                 f"{self.depth}"
             )
 

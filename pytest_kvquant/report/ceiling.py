@@ -24,7 +24,7 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
     bound: int
     """The largest that was tried: the limit, or what memory could hold at best."""
     predicted: int
-    """Tokens whose cache alone would fill the memory, by the model's geometry."""
+    """What ``kvquant doctor`` predicts: tokens whose cache fills what the weights leave."""
     memory: int
     """Bytes that a process might use."""
     bytes_per_token: int
@@ -38,7 +38,8 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
             last = self.attempts[-1]
             return f"no context works: {last.context:,} tokens: {last.outcome}. {last.text}"
         where = ", the largest tried" if self.tokens == self.bound else ""
+        share = f", {self.tokens / self.predicted:.0%} of" if self.predicted else ";"
         return (
-            f"{self.tokens:,} tokens work{where}; {self.predicted:,} would fit by "
-            f"{self.bytes_per_token:,} bytes per token alone"
+            f"{self.tokens:,} tokens work{where}{share} the {self.predicted:,} that kvquant doctor "
+            f"predicts by {self.bytes_per_token:,} bytes per token"
         )

@@ -252,3 +252,9 @@ def test_an_interrupted_run_keeps_what_it_has(folder: Path, result: dict[str, An
     assert live.returncode == 2, text
     assert "KV-cache matrix" in text
     assert set(figures(folder / "interrupted.json")) == {"f16/f16"}
+
+
+def test_budgets_that_nothing_uses_are_named(tmp_path: Path) -> None:
+    (tmp_path / "kvquant.toml").write_text('[budgets]\n"f16/f16" = {kl_mean = 1}\n')
+    ran = run(tmp_path, "named", "-k", "test_measurable")
+    assert "budgets for 'f16/f16' match no cell of this run that has any" in ran.text

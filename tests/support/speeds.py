@@ -42,12 +42,12 @@ def start(self: Any, model: Any, pairs: Any, **fields: Any) -> None:
     self.lanes[0].planted = planted
 
 
-def decode(self: Any, tokens: Any) -> None:
-    REAL_DECODE(self, tokens)
+def decode(self: Any, batch: Any) -> None:
+    REAL_DECODE(self, batch)
     planted = getattr(self, "planted", {})
-    factor = planted.get("tg" if len(tokens) == 1 else "pp", 1)
+    factor = planted.get("tg" if batch.n_tokens == 1 else "pp", 1)
     factor += planted.get("slows", 0) * self.depth / 1024
-    CLOCK.now += int(len(tokens) * 1_000_000 * factor * SPEEDS.get("all", 1))
+    CLOCK.now += int(batch.n_tokens * 1_000_000 * factor * SPEEDS.get("all", 1))
 
 
 timing.time = CLOCK  # type: ignore[assignment]
