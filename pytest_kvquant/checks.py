@@ -21,16 +21,21 @@ BUDGET_SHARE = 0.1
 other way moves a quantized value by a whole step, which f16 does not know."""
 
 
+_SPLITS = r"graph(?: splits =|[^:\n]*: nodes = [^,\n]+, splits =) (\d+)"
+
+
 def placement(log: str) -> Placement:
     """Where the KV cache lies and how often the graph changes device, as the library's log says.
 
     The lines are llama.cpp's own (``llama_kv_cache: CPU KV buffer size = 2.00 MiB``,
-    ``graph splits = 2``); what it does not print stays unknown.
+    ``graph splits = 2``, later ``graph: nodes = 178, splits = 2`` or, where prefill and decode
+    differ, ``graph (pp bs=512, tg bs=4): nodes = 154 / 154, splits = 41 / 2``: that of prefill is
+    taken); what it does not print stays unknown.
     """
     buffers: dict[str, float] = {}
     for device, size in re.findall(r"(\S+) KV buffer size\s*=\s*([\d.]+) MiB", log):
         buffers[device] = buffers.get(device, 0.0) + float(size)
-    splits = re.findall(r"graph splits = (\d+)", log)
+    splits = re.findall(_SPLITS, log)
     return Placement(kv_buffers=buffers, graph_splits=int(splits[-1]) if splits else None)
 
 

@@ -14,6 +14,8 @@ from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.report.result import Library
 
 CPU = "CPU"
+GPU_BACKENDS = r"libggml-(cuda|hip|musa|metal|vulkan|sycl|cann|opencl|webgpu)\b"
+"""Files of backends that compute on a device of their own."""
 
 
 class Place(NamedTuple):
@@ -91,8 +93,27 @@ def occupy(word: str) -> None:
         raise SettingsError(f"--kv-devices {word}: this process may not use all of these cores.")
 
 
+def in_use(library: Library, words: Sequence[str], gpu_layers: int) -> Library:
+    """A library with the devices that this process uses: all, or the first of those asked for.
+
+    Raises:
+        SettingsError: one is not there; or it is a GPU build that finds no GPU, and nobody asked
+            for the CPU.
+    """
+    if words:
+        return restrict(library, words)
+    backends = [name for name in library.files if re.match(GPU_BACKENDS, name)]
+    if backends and gpu_layers != 0 and not any(device.gpu for device in library.devices):
+        raise SettingsError(
+            f"This build has {backends[0]} and finds no device for it, so that everything would be "
+            "measured on the CPU. Is the driver there, and the device visible? To measure the CPU: "
+            "--kv-devices CPU."
+        )
+    return library
+
+
 def restrict(library: Library, words: Sequence[str]) -> Library:
-    """A library with the one device that this process uses, the first of those asked for.
+    """A library with the first of the devices asked for.
 
     Raises:
         SettingsError: the library does not have all of them, or they are not alike: cells are

@@ -14,9 +14,10 @@ import psutil
 
 from pytest_kvquant import __version__, geometry
 from pytest_kvquant.builds import measured_engine, reference_engine
+from pytest_kvquant.devices import in_use
 from pytest_kvquant.engine.client import Engine, Worker
 from pytest_kvquant.engine.environment import TOGGLES, scrub
-from pytest_kvquant.errors import CellError, RunRefused
+from pytest_kvquant.errors import CellError, RunRefused, SettingsError
 from pytest_kvquant.matrix import Pair, plan_pairs
 from pytest_kvquant.model import Model, read_model
 from pytest_kvquant.reference import ReferenceStore
@@ -182,10 +183,16 @@ def _examine_build(
             identity: dict[str, Any] = worker.library(engine.directory, full=True)
             library = msgspec.convert(identity, Library)
             _tell_library(seen, library, engine)
+            library = in_use(library, settings.devices, settings.gpu_layers)
             if model is not None:
                 worker.model(model.path, gpu_layers=settings.gpu_layers)
+    except SettingsError as error:
+        seen.tell("device", str(error), wrong=True)
+        return library
     except CellError as error:
-        seen.tell("library", str(error), wrong=True)
+        said = error.log.splitlines()
+        last = f" Its last line: {said[-1].strip()}" if said else ""
+        seen.tell("library", f"{error}{last}", wrong=True)
         return None
     return library
 

@@ -35,7 +35,7 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
     power: str
     """``ac``, ``battery`` or ``unknown``."""
     backends: tuple[str, ...]
-    """Devices of the library, as it describes them."""
+    """The device that computes, as the library describes it."""
 
     @property
     def fingerprint(self) -> str:
@@ -48,9 +48,10 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """For people."""
+        beside = "".join(f", {name}" for name in self.backends if name != self.chip)
         return (
             f"{self.chip}, {self.cores} cores, {self.memory / 2**30:.0f} GiB, {self.system}, "
-            f"power: {self.power}"
+            f"power: {self.power}{beside}"
         )
 
 

@@ -29,7 +29,7 @@ from pytest_kvquant.builds import measured_engine, reference_engine
 from pytest_kvquant.cell import GATES_PER_CELL, Ground
 from pytest_kvquant.control import Control
 from pytest_kvquant.corpus import Corpus, cut_chunks, read_corpus
-from pytest_kvquant.devices import restrict
+from pytest_kvquant.devices import in_use
 from pytest_kvquant.diagnosing import Prober
 from pytest_kvquant.engine.client import Engine, Shape, Worker
 from pytest_kvquant.engine.environment import scrub
@@ -97,12 +97,10 @@ class Session:
         self.pairs = take_shard(matrix, settings.shard)
         self._elsewhere = len(matrix) - len(self.pairs)
         """Cells of the matrix that other shards measure: chance is corrected for over all."""
-        budgeted = [pair for pair in matrix if pair != REFERENCE]
-        for pattern in unused_patterns(budgeted, settings.budgets):
-            observer.note(
-                f"budgets for '{pattern}' match no cell of this run"
-                + (" that has any: f16/f16 must be identical" if pattern == str(REFERENCE) else "")
-            )
+        for pattern in unused_patterns(matrix, settings.budgets):
+            observer.note(f"budgets for '{pattern}' match no cell of this run")
+        if str(REFERENCE) in settings.budgets:
+            observer.note("budgets for 'f16/f16' are not used: batched alike, nothing may differ")
         for pattern in unused_patterns(matrix, settings.drift):
             observer.note(f"drift budgets for '{pattern}' match no cell of this run")
         self.embedded = settings.model is None
@@ -370,8 +368,7 @@ class Session:
 
     def _restricted(self, library: records.Library) -> records.Library:
         """The library with the device of this process, where one was asked for."""
-        words = self.settings.devices
-        return restrict(library, words) if words else library
+        return in_use(library, self.settings.devices, self.settings.gpu_layers)
 
     def _measure(self, pair: Pair) -> records.Cell:
         number = self.selected.index(pair) + 1 if pair in self.selected else 0
@@ -549,17 +546,22 @@ def _identify(worker: Worker, engine: Engine) -> records.Library:
     except CellUnsupported as error:  # says everything itself
         raise LibraryError(str(error)) from None
     except CellError as error:
-        said = error.log.splitlines()
-        last = f" Its last line: {said[-1].strip()}" if said else ""
-        raise LibraryError(f"{error} It was started by {engine.python}.{last}") from None
+        raise LibraryError(
+            f"{error} It was started by {engine.python}.{_last_line(error)}"
+        ) from None
     return msgspec.convert(identity, records.Library)
+
+
+def _last_line(error: CellError) -> str:
+    said = error.log.splitlines()
+    return f" Its last line: {said[-1].strip()}" if said else ""
 
 
 def _load(worker: Worker, model: Model, gpu_layers: int) -> int:
     try:
         return int(worker.model(model.path, gpu_layers=gpu_layers)["vocabulary"])
     except CellError as error:
-        raise ModelError(str(error)) from None
+        raise ModelError(f"{error}{_last_line(error)}") from None
 
 
 def _tokenize(worker: Worker, corpus: Corpus) -> npt.NDArray[np.int32]:

@@ -141,8 +141,8 @@ class SpeedRun:
     @functools.cached_property
     def hardware(self) -> Hardware:
         """The machine of this run."""
-        devices = [device.description for device in self._library.devices]
-        return describe(cpuinfo.get_cpu_info().get("brand_raw", "unknown"), devices)
+        chip = cpuinfo.get_cpu_info().get("brand_raw", "unknown")
+        return describe(chip, [self._library.chip])
 
     @functools.cached_property
     def bed(self) -> Bed:

@@ -31,7 +31,7 @@ from pytest_kvquant.errors import (
 from pytest_kvquant.matrix import Pair
 
 PACKAGE_ROOT = Path(__file__).parents[2]
-LOG_BYTES = 1 << 18
+LOG_BYTES = 1 << 24
 LOG_LINES = 12
 """Lines of the library's log that a verdict quotes."""
 
@@ -46,6 +46,8 @@ _NO_MEMORY = re.compile(
     r"failed to allocate|out of memory|unable to allocate|cannot allocate|insufficient memory",
     re.IGNORECASE,
 )
+_CHATTER = re.compile(r"create_tensor:|llama_graph_n_input_tensors|CUDA graph", re.IGNORECASE)
+"""Debug lines of llama.cpp that would fill what a verdict quotes."""
 _COMPLAINT = re.compile(r"error|fail|not support|does not divide|requires|assert", re.IGNORECASE)
 
 
@@ -270,7 +272,8 @@ class Worker:
 
     def log(self, lines: int = LOG_LINES) -> str:
         """The last lines that the library printed."""
-        return "\n".join(self.log_text().splitlines()[-lines:])
+        told = [line for line in self.log_text().splitlines() if not _CHATTER.search(line)]
+        return "\n".join(told[-lines:])
 
     def log_text(self) -> str:
         """What the library printed, as far as it is kept (its end)."""

@@ -88,11 +88,14 @@ def reference_line(result: Result) -> str:
 def conditions_line(result: Result) -> str:
     """The conditions of every figure, in one line."""
     shape, library = result.settings, result.environment.library
+    device = library.device
+    if device != "CPU" and shape.gpu_layers >= 0:
+        device = f"CPU and {shape.gpu_layers} layers on {device}"
     chunks = f"at most {shape.cap} chunks" if shape.early else f"{shape.cap} chunks"
     return (
         f"{result.model.name} · {result.corpus.name} ({shape.order}, seed {shape.seed}) · "
         f"{shape.ctx} tokens a chunk, {shape.scored} scored, {chunks} ({shape.profile}) · "
-        f"llama.cpp {library.build}, bindings {library.bindings} · {library.device}, "
+        f"llama.cpp {library.build}, bindings {library.bindings} · {device}, "
         f"{shape.threads} threads · {format.seconds(result.seconds)}"
     )
 

@@ -28,6 +28,18 @@ llama_context: graph splits = 5 (with bs=512), 3 (with bs=1)
 """
 
 
+@pytest.mark.parametrize(
+    ("line", "splits"),
+    [
+        ("graph: nodes = 202, splits = 10, input objects = 4, input tensors = 8", 10),
+        ("graph (pp bs=512, tg bs=4): nodes = 154 / 154, splits = 41 / 2, input objects = 4", 41),
+    ],
+)
+def test_splits_are_read_from_newer_lines_too(line: str, splits: int) -> None:
+    """As llama.cpp of bindings 0.3.36 printed them on CUDA."""
+    assert checks.placement(f"sched_reserve: {line}").graph_splits == splits
+
+
 def test_placement_is_read_from_the_log() -> None:
     assert checks.placement(CPU) == Placement(kv_buffers={"CPU": 2.0}, graph_splits=None)
     assert checks.placement(METAL) == Placement(kv_buffers={"Metal": 96.0}, graph_splits=2)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_kvquant.devices import Place, parse, restrict, share_out
+from pytest_kvquant.devices import Place, in_use, parse, restrict, share_out
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.report.result import Device, Library
 
@@ -79,3 +80,15 @@ def test_devices_that_are_not_there_or_not_alike_are_refused() -> None:
         restrict(MACHINE, ["CUDA0", "Metal"])
     with pytest.raises(SettingsError, match="CUDA0 is 'H200' and CUDA2 is 'T4'"):
         restrict(MACHINE, ["CUDA0", "CUDA2"])
+
+
+@pytest.mark.parametrize("file", ["libggml-cuda.so.0.25.3", "libggml-metal.dylib"])
+def test_a_gpu_build_without_a_gpu_is_not_taken_for_one_of_the_cpu(file: str) -> None:
+    blind = msgspec.structs.replace(
+        MACHINE, files=("libllama.so", file), devices=(device("CPU", "Xeon", gpu=False),)
+    )
+    with pytest.raises(SettingsError, match=f"has {file} and finds no device"):
+        in_use(blind, (), -1)
+    assert in_use(blind, (), 0) == blind
+    assert in_use(blind, ("CPU",), -1) == blind
+    assert in_use(msgspec.structs.replace(MACHINE, files=(file,)), (), -1).device == "CUDA0"

@@ -96,7 +96,7 @@ def test_stored_speeds_count_on_the_same_hardware_and_model_only(tmp_path: Path)
     assert stored.find(PAIR, "tg", 512, 0) is None
     elsewhere = msgspec.structs.replace(HERE, power="battery")
     stored, problem = read_stored(path, hardware=elsewhere, model="abc")
-    assert "power: battery: no absolute floors" in problem
+    assert "power: battery, CPU: no absolute floors" in problem
     assert stored.find(PAIR, "pp", 512, 0) is None
     assert "another model" in read_stored(path, hardware=HERE, model="xyz")[1]
 
