@@ -6,6 +6,7 @@ turns, so that the rounds are A B B A all the same.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,9 @@ from pytest_kvquant.floors import Floors
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.model import Model
 from pytest_kvquant.report.result import Library
+
+_SLOW_PATH = re.compile(r"\(slow\)|fall(?:s|ing)? ?back", re.IGNORECASE)
+"""As in ``no FlashAttention vector kernel compiled for K/V types …, converting … (slow)``."""
 
 
 class Side(NamedTuple):
@@ -60,6 +64,8 @@ class Account:
         self.prefilled: dict[str, list[int]] = {}
         self.library_seconds = 0.0
         self.description: dict[str, Any] = {}
+        self.remarks: dict[str, None] = {}
+        """Lines in which the library says that it took a slow path, in order."""
 
 
 class Lanes(Protocol):
@@ -148,6 +154,8 @@ def _opened(
             yield worker
         finally:
             account.library_seconds += loading + worker.library_ns / 1e9
+            said = (line.strip() for line in worker.log_text().splitlines())
+            account.remarks |= dict.fromkeys(line for line in said if _SLOW_PATH.search(line))
 
 
 def _require_types(pair: Pair, held: Sequence[tuple[str, str | None]], bed: Bed) -> None:

@@ -136,6 +136,7 @@ def measure(pair: Pair, plan: Plan, bed: Bed) -> SpeedCell:
         prefilled={name: tuple(counts) for name, counts in account.prefilled.items()},
         wall=time.perf_counter() - begun,
         library=account.library_seconds,
+        remarks=tuple(account.remarks),
         machine=machine_state(),
     )
 

@@ -101,6 +101,8 @@ class SpeedCell(msgspec.Struct, frozen=True, kw_only=True):
     """How the cache came back to its depth after a sample."""
     prefilled: dict[str, tuple[int, ...]] = {}
     """Tokens decoded to reach all depths, by context, one entry a process."""
+    remarks: tuple[str, ...] = ()
+    """What the library's log says of slow paths that it took."""
     stopped: str = ""
     """Why deeper depths were not visited."""
     machine: MachineState = MachineState()

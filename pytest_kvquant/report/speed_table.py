@@ -34,6 +34,7 @@ def speed_notes(cells: Sequence[SpeedCell]) -> list[str]:
         if cell.message:
             lines.append(f"{cell.pair}: not timed: {cell.verdict}: {cell.message}")
         lines += [f"{cell.pair}: {words(test)}" for test in cell.tests if test.verdict != "pass"]
+        lines += [f"{cell.pair}: the library says: {remark}" for remark in cell.remarks]
         if cell.stopped:
             lines.append(f"{cell.pair}: {cell.stopped}")
         if cell.machine.throttled:

@@ -14,6 +14,7 @@ from pytest_kvquant.engine.worker import HOOK
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.report.result import encode
 from pytest_kvquant.report.speed import SpeedCell
+from pytest_kvquant.report.speed_table import speed_notes
 from pytest_kvquant.session import Session
 from pytest_kvquant.settings import Expect, FloorOverride
 
@@ -53,6 +54,18 @@ def stored(tmp_path: Path, model: Path) -> Path:
 
 def verdicts(cell: SpeedCell) -> dict[str, str]:
     return {test.title: test.verdict for test in cell.tests}
+
+
+SLOW_PATH = "no FlashAttention vector kernel compiled for K/V types q8_0-q8_0, converting (slow)."
+
+
+def test_a_slow_path_that_the_library_admits_is_quoted(tmp_path: Path, small: Path) -> None:
+    hook = tmp_path / "hook.py"
+    hook.write_text(f"import sys\nprint('load: done', {SLOW_PATH!r}, sep='\\n', file=sys.stderr)\n")
+    environment = {HOOK: str(hook)}
+    quoted = session(tmp_path, small, {}, depths=(0,), environment=environment).speed.measure(PAIR)
+    assert quoted.remarks == (SLOW_PATH,)
+    assert f"{PAIR}: the library says: {SLOW_PATH}" in speed_notes([quoted])
 
 
 def test_a_healthy_pair_passes_in_six_rounds_and_one_climb(tmp_path: Path, small: Path) -> None:
