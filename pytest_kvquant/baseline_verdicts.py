@@ -7,7 +7,6 @@ compares within tolerance, writes it in one step, and owns nothing that could be
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from syrupy.location import PyTestLocation
 from pytest_kvquant import baselines
 from pytest_kvquant.report import output
 from pytest_kvquant.report.baseline import DRIFTED, MISSING, BaselineRecord
+from pytest_kvquant.report.repeat import command as repeat_command
 
 if TYPE_CHECKING:
     from pytest_kvquant.matrix import Pair
@@ -181,8 +181,7 @@ class CellBaseline:
         return f"  differs   {', '.join(record.differences)}\n" if record.differences else ""
 
     def _command(self) -> str:
-        words = [*self._session.invocation, "--kv-pairs", str(self._pair), "--snapshot-update"]
-        return shlex.join(["pytest", "--kv-matrix", *words])
+        return repeat_command(self._session.invocation, self._pair, "--snapshot-update")
 
 
 def in_ci(shell: Mapping[str, str]) -> bool:

@@ -190,9 +190,7 @@ def _examine_build(
         seen.tell("device", str(error), wrong=True)
         return library
     except CellError as error:
-        said = error.log.splitlines()
-        last = f" Its last line: {said[-1].strip()}" if said else ""
-        seen.tell("library", f"{error}{last}", wrong=True)
+        seen.tell("library", f"{error}{error.last_line}", wrong=True)
         return None
     return library
 

@@ -47,6 +47,12 @@ class CellError(KVQuantError):
         super().__init__(message)
         self.log = log
 
+    @property
+    def last_line(self) -> str:
+        """The last line of the log as a sentence that follows the message; empty without a log."""
+        said = self.log.splitlines()
+        return f" Its last line: {said[-1].strip()}" if said else ""
+
 
 class CellCrashed(CellError):
     """The worker died: a signal, an abort, an exit."""

@@ -6,14 +6,17 @@ by tests. Whatever a system does not tell stays ``None``.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import cpuinfo
 import msgspec
 import psutil
 
@@ -76,6 +79,18 @@ class MachineState(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the system says that it holds the machine back."""
         limited = self.speed_limit is not None and self.speed_limit < 100
         return bool(self.low_power) or limited or bool(self.warnings)
+
+
+@functools.cache
+def _cpu_info() -> Mapping[str, Any]:
+    """Asked once: it starts programs, and takes a quarter of a second."""
+    found: Mapping[str, Any] = cpuinfo.get_cpu_info()
+    return found
+
+
+def cpu_name(unknown: str) -> str:
+    """The CPU's own name, or ``unknown`` where it tells none."""
+    return str(_cpu_info().get("brand_raw", unknown))
 
 
 def describe(chip: str, backends: Sequence[str]) -> Hardware:

@@ -6,7 +6,6 @@ Owns every lifetime. Cells are measured when they are first asked for and never 
 from __future__ import annotations
 
 import datetime
-import functools
 import os
 import platform
 import time
@@ -14,7 +13,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-import cpuinfo
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +40,7 @@ from pytest_kvquant.errors import (
     ModelError,
     SettingsError,
 )
+from pytest_kvquant.hardware import cpu_name
 from pytest_kvquant.matrix import REFERENCE, Pair, plan_pairs, take_shard
 from pytest_kvquant.model import Model, read_model
 from pytest_kvquant.numerics.evidence import Evidence
@@ -487,7 +486,7 @@ class Session:
     def _open_baselines(self) -> Baselines | None:
         """Baselines are of a build against its own f16: another reference has none."""
         settings, task = self.settings, self.task
-        if settings.baselines is None or self._reference_engine is not self.engine:
+        if settings.baselines is None or self.other_build is not None:
             return None
         conditions = Conditions(
             model=self.model.name,
@@ -497,7 +496,7 @@ class Session:
             library=self.library.build,
             library_hash=self.library.hash,
             device=self.library.device,
-            cpu=processor(),
+            cpu=cpu_name(platform.processor()),
             gpu_layers=task.gpu_layers,
             environment=settings.environment,
             plugin=__version__,
@@ -517,7 +516,7 @@ class Session:
             library=self.library,
             machine=platform.machine(),
             system=f"{platform.system()} {platform.release()}",
-            cpu=processor(),
+            cpu=cpu_name(platform.processor()),
             memory=psutil.virtual_memory().total,
             python=platform.python_version(),
             plugin=__version__,
@@ -546,22 +545,15 @@ def _identify(worker: Worker, engine: Engine) -> records.Library:
     except CellUnsupported as error:  # says everything itself
         raise LibraryError(str(error)) from None
     except CellError as error:
-        raise LibraryError(
-            f"{error} It was started by {engine.python}.{_last_line(error)}"
-        ) from None
+        raise LibraryError(f"{error} It was started by {engine.python}.{error.last_line}") from None
     return msgspec.convert(identity, records.Library)
-
-
-def _last_line(error: CellError) -> str:
-    said = error.log.splitlines()
-    return f" Its last line: {said[-1].strip()}" if said else ""
 
 
 def _load(worker: Worker, model: Model, gpu_layers: int) -> int:
     try:
         return int(worker.model(model.path, gpu_layers=gpu_layers)["vocabulary"])
     except CellError as error:
-        raise ModelError(f"{error}{_last_line(error)}") from None
+        raise ModelError(f"{error}{error.last_line}") from None
 
 
 def _tokenize(worker: Worker, corpus: Corpus) -> npt.NDArray[np.int32]:
@@ -581,12 +573,6 @@ def _check_types(pairs: Iterable[Pair], library: records.Library) -> None:
             f"The cache type '{name}' {reason} of this library ({library.build}). "
             f"It has: {', '.join(possible)}."
         )
-
-
-@functools.cache
-def processor() -> str:
-    """The CPU's own name."""
-    return str(cpuinfo.get_cpu_info().get("brand_raw", platform.processor()))
 
 
 def _physical_cores() -> int:

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-import cpuinfo
 import msgspec
 
 from pytest_kvquant import speed
@@ -15,7 +14,7 @@ from pytest_kvquant.ceiling import search
 from pytest_kvquant.engine.client import Engine
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.floors import Floors, resolve_floors
-from pytest_kvquant.hardware import Hardware, describe
+from pytest_kvquant.hardware import Hardware, cpu_name, describe
 from pytest_kvquant.lanes import Bed
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.model import Model
@@ -141,8 +140,7 @@ class SpeedRun:
     @functools.cached_property
     def hardware(self) -> Hardware:
         """The machine of this run."""
-        chip = cpuinfo.get_cpu_info().get("brand_raw", "unknown")
-        return describe(chip, [self._library.chip])
+        return describe(cpu_name("unknown"), [self._library.chip])
 
     @functools.cached_property
     def bed(self) -> Bed:

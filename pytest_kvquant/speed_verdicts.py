@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_kvquant.report import format
+from pytest_kvquant.report.repeat import command as repeat_command
 from pytest_kvquant.report.speed import SpeedCell, SpeedTest
 
 if TYPE_CHECKING:
@@ -134,10 +134,7 @@ class CellSpeed:
 
     def _conditions(self) -> str:
         session = self._session
-        again = shlex.join(
-            ["pytest", "--kv-matrix", *session.invocation, "--kv-pairs", str(self._pair), "-k",
-             "speed"]
-        )  # fmt: skip
+        again = repeat_command(session.invocation, self._pair, "-k", "speed")
         return (
             f"  measured  {session.model.name}, {session.library.build}, "
             f"{session.speed.hardware.name}, {session.task.shape.threads} threads\n"

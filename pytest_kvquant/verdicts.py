@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +13,7 @@ from pytest_kvquant.numerics.gates import Gate, failure_text
 from pytest_kvquant.numerics.metrics import Quality
 from pytest_kvquant.quality import judge_figures
 from pytest_kvquant.report.properties import properties
+from pytest_kvquant.report.repeat import command as repeat_command
 from pytest_kvquant.report.result import Cell
 
 if TYPE_CHECKING:
@@ -129,9 +129,7 @@ class CellQuality:
     def _conditions(self) -> str:
         session = self._session
         task = session.task
-        again = shlex.join(
-            ["pytest", "--kv-matrix", *session.invocation, "--kv-pairs", str(self._pair)]
-        )
+        again = repeat_command(session.invocation, self._pair)
         other = session.other_build
         against = f"  against   {other.build}, {other.path}\n" if other else ""
         return (

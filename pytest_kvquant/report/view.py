@@ -3,7 +3,6 @@ that the result does not carry."""
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
@@ -15,6 +14,7 @@ from pytest_kvquant.numerics.diagnosis import LayerFigures
 from pytest_kvquant.numerics.gates import failure_text
 from pytest_kvquant.report import format
 from pytest_kvquant.report.baseline import DRIFTED
+from pytest_kvquant.report.repeat import command as repeat_command
 from pytest_kvquant.report.result import Cell, Result
 from pytest_kvquant.report.speed import SpeedCell
 
@@ -228,7 +228,7 @@ def failures(result: Result) -> tuple[Failure, ...]:
 
 def repeat(result: Result, pair: str) -> str:
     """The command that measures one cell again, under the options of the run."""
-    return shlex.join(["pytest", "--kv-matrix", *result.invocation, "--kv-pairs", pair])
+    return repeat_command(result.invocation, pair)
 
 
 def _row(pair: str, cell: Cell | None, speed: SpeedCell | None) -> Row:
