@@ -150,6 +150,7 @@ def count_verdicts(bed: Bed, repetitions: int) -> Counter[str]:
     return seen
 
 
+@pytest.mark.timeout(3600)
 def test_f16_against_itself_on_a_loaded_machine(benchmark: Any) -> None:
     """30 repetitions: no fail."""
     bed = make_bed(EMBEDDED_MODEL, threads=os.cpu_count() or 1)
@@ -159,6 +160,7 @@ def test_f16_against_itself_on_a_loaded_machine(benchmark: Any) -> None:
     assert not seen["pp fail"] + seen["tg fail"] + seen["pp cliff"] + seen["tg cliff"]
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("busy", [False, True], ids=["quiet", "loaded"])
 def test_a_loss_ten_percent_beyond_the_floor(benchmark: Any, tmp_path: Path, busy: bool) -> None:
     """40 repetitions of each test: at least 95 % caught."""
@@ -184,6 +186,7 @@ def test_wall_over_library_time(benchmark: Any) -> None:
     assert cell.wall <= 1.1 * cell.library
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
 def test_against_llama_bench(benchmark: Any, reference_model: list[str], pair: Pair) -> None:
     """pp512 and tg128 at depths 0, 2048, 4096: medians within 5 %.

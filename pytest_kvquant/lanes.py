@@ -78,7 +78,7 @@ class Lanes(Protocol):
         """Warm up; repetitions that make a sample, of each."""
 
     def samples(self, kind: str, count: int, order: Sequence[int]) -> list[int]:
-        """Nanoseconds per test, of the contexts in ``order``."""
+        """Nanoseconds per test, the mean of a sample each, of the contexts in ``order``."""
 
 
 class TakingTurns:

@@ -46,7 +46,7 @@ class TimedWorker(Worker):
         return repeats
 
     def samples(self, kind: str, count: int, order: Sequence[int]) -> list[int]:
-        """Nanoseconds per test, of the lanes in ``order``, one after another."""
+        """Nanoseconds per test, a sample for each lane in ``order``; see :class:`timing.Bench`."""
         fields = self._ask("time_samples", kind=kind, count=count, order=list(order)).fields
         self.library_ns = fields["library_ns"]
         samples: list[int] = fields["samples"]

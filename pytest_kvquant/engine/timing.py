@@ -32,6 +32,9 @@ U8 = npt.NDArray[np.uint8]
 WARM_UP = 4
 """Samples of a shape thrown away; fewer where they would take longer than as many good ones."""
 
+LONGEST = 4
+"""Times the wanted length that a sample may take to repeat as often as the other lane's."""
+
 SEQUENCE = 0
 
 
@@ -45,7 +48,6 @@ class Lane:
         """Tokens decoded to reach the depths so far."""
         self.library_ns = 0
         """Time inside library calls."""
-        self._repeats: dict[tuple[str, int], int] = {}
         self._state: U8 | None = None
         self._lowest = -1
         pointer = context.model.pointer
@@ -86,45 +88,47 @@ class Lane:
                 self._lowest = self._end(lowest=True)
         self._check()
 
-    def warm(self, kind: str, count: int, seconds: float) -> None:
-        """Throw samples away, and find how many repetitions make one of ``seconds``."""
-        spent = 0
-        self._repeats[kind, count] = 1
+    def warm(self, kind: str, count: int, seconds: float) -> int:
+        """Throw samples away; how many repetitions make one of ``seconds``.
+
+        The very first repetition does not count: it may load weights and compile kernels. Of the
+        others the fastest tells, because one that other work on the machine held up would make
+        all samples too short.
+        """
+        self.once(kind, count)
+        wanted, spent, fastest, repeats = seconds * 1e9, 0, math.inf, 1
         for _ in range(WARM_UP):
-            spent += (nanoseconds := self.sample(kind, count)) * self._repeats[kind, count]
-            self._repeats[kind, count] = max(1, math.ceil(seconds * 1e9 / max(1, nanoseconds)))
-            if spent >= WARM_UP * seconds * 1e9:
+            for _ in range(repeats):
+                nanoseconds = max(1, self.once(kind, count))
+                spent += nanoseconds
+                fastest = min(fastest, nanoseconds)
+            repeats = max(1, math.ceil(wanted / fastest))
+            if spent >= WARM_UP * wanted:
                 break
+        return repeats
 
-    def repeats(self, kind: str, count: int) -> int:
-        """Repetitions that a sample is the mean of."""
-        return self._repeats[kind, count]
-
-    def sample(self, kind: str, count: int) -> int:
-        """Nanoseconds of one ``pp``/``tg`` test of ``count`` tokens: the mean of its repetitions.
+    def once(self, kind: str, count: int) -> int:
+        """Nanoseconds of one ``pp``/``tg`` test of ``count`` tokens.
 
         Raises:
             DecodeFailed: llama.cpp does not decode them.
             Refused: the cache cannot be brought back to its depth.
         """
-        repeats = self._repeats[kind, count]
-        total = 0
-        for _ in range(repeats):
-            self._check()
-            tokens = self._tokens(count, self.depth)
-            parts = self._parts(tokens, self.context.batch if kind == "pp" else 1)
-            begun = time.perf_counter_ns()
-            for part in parts:
-                self._decode(part)
-                if kind == "tg":
-                    self._synchronize()
-            self._synchronize()
-            total += time.perf_counter_ns() - begun
-            with self._counted():
-                self._back()
-        self.library_ns += total
+        self._check()
+        tokens = self._tokens(count, self.depth)
+        parts = self._parts(tokens, self.context.batch if kind == "pp" else 1)
+        begun = time.perf_counter_ns()
+        for part in parts:
+            self._decode(part)
+            if kind == "tg":
+                self._synchronize()
+        self._synchronize()
+        nanoseconds = time.perf_counter_ns() - begun
+        self.library_ns += nanoseconds
+        with self._counted():
+            self._back()
         self._alive()
-        return round(total / repeats)
+        return nanoseconds
 
     def _parts(self, tokens: I32, size: int) -> list[Any]:
         """The tokens as ``llama_batch`` structs of at most ``size``, which point into them."""
@@ -211,6 +215,7 @@ class Bench:
         alive: Callable[[], None],
     ) -> None:
         self._model = model
+        self._repeats: dict[tuple[str, int], list[int]] = {}
         begun = time.perf_counter_ns()
         self.lanes = [
             Lane(
@@ -254,14 +259,31 @@ class Bench:
         return [lane.prefilled for lane in self.lanes]
 
     def warm(self, kind: str, count: int, seconds: float) -> list[int]:
-        """Warm every lane up; repetitions that make a sample, per lane."""
-        for lane in self.lanes:
-            lane.warm(kind, count, seconds)
-        return [lane.repeats(kind, count) for lane in self.lanes]
+        """Warm every lane up; repetitions that make a sample, per lane.
+
+        As many for all as for the one that needs most, so that they can alternate; a lane that is
+        many times slower repeats less, or a cliff would cost as many times more.
+        """
+        own = [lane.warm(kind, count, seconds) for lane in self.lanes]
+        self._repeats[kind, count] = [min(max(own), LONGEST * repeats) for repeats in own]
+        return self._repeats[kind, count]
 
     def samples(self, kind: str, count: int, order: Sequence[int]) -> list[int]:
-        """One sample after another, of the lanes in ``order``, nanoseconds."""
-        return [self.lanes[number].sample(kind, count) for number in order]
+        """A sample per entry of ``order``, of that lane: nanoseconds, the mean of its repetitions.
+
+        The repetitions of all of them alternate, A B B A, A B B A, …: what slows the machine for
+        less than a sample slows them alike.
+        """
+        repeats = [self._repeats[kind, count][number] for number in order]
+        turns = sorted(
+            ((turn + 0.5) / times, place)
+            for place, times in enumerate(repeats)
+            for turn in range(times)
+        )
+        spent = [0] * len(order)
+        for _, place in turns:
+            spent[place] += self.lanes[order[place]].once(kind, count)
+        return [round(total / times) for total, times in zip(spent, repeats, strict=True)]
 
     @property
     def library_ns(self) -> int:
@@ -275,6 +297,7 @@ class TimingMessages:
     channel: Channel
     model: Model
     bench: Bench
+    _told = 0.0
 
     def on_time_open(self, message: Message) -> None:
         """Make the contexts. Fields: ``pairs`` and the shape of :class:`Bench`."""
@@ -296,4 +319,7 @@ class TimingMessages:
         self.channel.send("time_samples", samples=samples, library_ns=self.bench.library_ns)
 
     def _still_here(self) -> None:
-        self.channel.send("alive")
+        """Says so once a second at most: a message between two samples is work beside them."""
+        if (now := time.monotonic()) - self._told > 1:
+            self._told = now
+            self.channel.send("alive")

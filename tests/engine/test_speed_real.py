@@ -184,3 +184,32 @@ def test_a_known_cliff_is_declared(tmp_path: Path, small: Path) -> None:
     assert speeds.cliff_declared(PAIR, "pp")
     assert not speeds.cliff_declared(PAIR, "tg")
     assert speeds.cliff_declared(Pair("f16", "q4_0"), "tg")
+
+
+def test_a_stall_at_the_start_does_not_make_samples_short(tmp_path: Path, small: Path) -> None:
+    cell = timed(tmp_path, small, {"pp": 1, "stalls": 2}, depths=(0,), pp=16, tg=0, sample=0.1)
+    (test,) = cell.tests
+    assert test.repeats == (7, 7), "16 ms a test, samples of 100 ms"
+
+
+def test_what_slows_the_machine_for_less_than_a_sample_slows_both_sides(
+    tmp_path: Path, small: Path
+) -> None:
+    speeds = {str(PAIR): {"pp": 1.25}, "busy": 29}
+    one = session(tmp_path, small, speeds, depths=(0,), pp=16, tg=0, sample=1.0)
+    (test,) = one.speed.measure(PAIR).tests
+    assert min(test.ratios) == pytest.approx(0.8, rel=0.1)
+    assert max(test.ratios) == pytest.approx(0.8, rel=0.1)
+
+
+def test_a_slower_side_repeats_as_often_unless_that_takes_too_long(
+    tmp_path: Path, small: Path
+) -> None:
+    def repeats(factor: float) -> tuple[int, int]:
+        (test,) = timed(
+            tmp_path / str(factor), small, {"pp": factor}, depths=(0,), pp=16, tg=0, sample=0.4
+        ).tests
+        return test.repeats
+
+    assert repeats(1.6) == (25, 25)
+    assert repeats(30) == (4, 25), "four times the wanted length at most"

@@ -2,14 +2,16 @@
 
 ``KVQUANT_SPEEDS`` is JSON: pair → test → how many times slower than f16 it is; ``slows`` adds to
 that per 1,024 tokens of depth; ``once`` names a file, and only the process that makes it is slow;
-``build`` is part of the path of the only library that is slow.
-f16 takes a millisecond a token, times ``all``.
+``build`` is part of the path of the only library that is slow; ``stalls`` is how many of its first
+batches take a hundred times as long. f16 takes a millisecond a token, times ``all``; ``busy`` makes
+every second block of so many batches, whosever they are, ten times slower.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ REAL_INIT = timing.Bench.__init__
 
 class Clock:
     now = 0
+    batches = 0
+    monotonic = staticmethod(time.monotonic)
 
     def perf_counter_ns(self) -> int:
         return self.now
@@ -47,6 +51,12 @@ def decode(self: Any, batch: Any) -> None:
     planted = getattr(self, "planted", {})
     factor = planted.get("tg" if batch.n_tokens == 1 else "pp", 1)
     factor += planted.get("slows", 0) * self.depth / 1024
+    if planted.get("stalls", 0) > getattr(self, "batches", 0):
+        factor *= 100
+    self.batches = getattr(self, "batches", 0) + 1
+    if (busy := SPEEDS.get("busy")) and CLOCK.batches // busy % 2:
+        factor *= 10
+    CLOCK.batches += 1
     CLOCK.now += int(batch.n_tokens * 1_000_000 * factor * SPEEDS.get("all", 1))
 
 
