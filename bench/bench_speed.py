@@ -23,20 +23,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_kvquant import speed
 from pytest_kvquant.baseline_speed import StoredSpeed
 from pytest_kvquant.engine.client import Engine, Worker
 from pytest_kvquant.engine.environment import scrub
 from pytest_kvquant.engine.worker import HOOK
 from pytest_kvquant.floors import resolve_floors
-from pytest_kvquant.lanes import Account, Bed, lanes, sides
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.model import read_model
 from pytest_kvquant.numerics.rounds import RoundRules
 from pytest_kvquant.report.result import Library
 from pytest_kvquant.report.speed import title
 from pytest_kvquant.session import EMBEDDED_MODEL
-from pytest_kvquant.speed import Plan
+from pytest_kvquant.speed.climb import measure
+from pytest_kvquant.speed.lanes import Account, Bed, lanes, sides
+from pytest_kvquant.speed.plan import Plan
 from pytest_kvquant.speed_run import EMBEDDED, RULES
 
 PAIRS = (REFERENCE, Pair("q8_0", "q8_0"))
@@ -80,7 +80,7 @@ timing.Lane._decode = _slow
 def make_bed(
     model: Path, *, threads: int, lib: Path | None = None, hook: Path | None = None
 ) -> Bed:
-    """What :func:`speed.measure` needs, without a session around it."""
+    """What :func:`measure` needs, without a session around it."""
     configured = {HOOK: str(hook)} if hook else {}
     engine = Engine(
         python=os.environ.get("KV_PYTHON", sys.executable) if lib else sys.executable,
@@ -103,6 +103,7 @@ def make_bed(
         floors=lambda pair, depth: resolve_floors(pair, depth, embedded=False, overrides={}),
         stored=StoredSpeed(),
         expected={},
+        declared=lambda *_: False,
     )
 
 
@@ -144,7 +145,7 @@ def count_verdicts(bed: Bed, repetitions: int) -> Counter[str]:
     """Verdicts of f16/f16 against itself, by test."""
     seen: Counter[str] = Counter()
     for _ in range(repetitions):
-        cell = speed.measure(REFERENCE, brief(), bed)
+        cell = measure(REFERENCE, brief(), bed)
         assert cell.message is None, cell.message
         seen.update(f"{test.kind} {test.verdict}" for test in cell.tests)
     return seen
@@ -178,7 +179,7 @@ def test_wall_over_library_time(benchmark: Any) -> None:
     """Samples of half a second: wall time at most 1.1 × the time inside library calls."""
     bed = make_bed(EMBEDDED_MODEL, threads=1)
     plan = msgspec.structs.replace(brief(), prompt=512, generate=128, seconds=0.5, depths=(0, 512))
-    cell = benchmark.pedantic(speed.measure, (PAIRS[1], plan, bed), rounds=1)
+    cell = benchmark.pedantic(measure, (PAIRS[1], plan, bed), rounds=1)
     print(
         f"\nwall {cell.wall:.1f} s, library {cell.library:.1f} s: {cell.wall / cell.library:.3f} "
         f"(target 1.1); prefilled {cell.prefilled}"

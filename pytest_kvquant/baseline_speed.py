@@ -32,12 +32,44 @@ class StoredSpeed:
         return self._tests.get((str(pair), kind, count, depth))
 
 
+class Conditions(NamedTuple):
+    """What has to be equal, beside the hardware, for tok/s to be comparable."""
+
+    n_threads: int
+    n_batch: int
+    n_ubatch: int
+    n_gpu_layers: int
+
+    def of(self, tokens: int) -> Conditions:
+        """As a test of so many tokens meets them: a batch is never larger than it."""
+        return self._replace(n_batch=min(self.n_batch, tokens), n_ubatch=min(self.n_ubatch, tokens))
+
+
 class _Test(msgspec.Struct):
     n_prompt: int
     n_gen: int
     n_depth: int
+    n_threads: int
+    n_batch: int
+    n_ubatch: int
+    n_gpu_layers: int
+    verdict: str
+    declared: bool
     samples_ts: list[float]
     reference_ns: list[int]
+
+    @property
+    def conditions(self) -> Conditions:
+        return Conditions(self.n_threads, self.n_batch, self.n_ubatch, self.n_gpu_layers)
+
+    def alike(self, conditions: Conditions) -> bool:
+        tokens = self.n_prompt or 1
+        return self.conditions.of(tokens) == conditions.of(tokens)
+
+    @property
+    def good(self) -> bool:
+        """Whether this may be held up as the speed of the hardware."""
+        return bool(self.reference_ns) and (self.verdict == "pass" or self.declared)
 
 
 class _Cell(msgspec.Struct):
@@ -57,14 +89,16 @@ class _Result(msgspec.Struct):
     hardware: Hardware | None = None
 
 
-def read_stored(path: Path, *, hardware: Hardware, model: str) -> tuple[StoredSpeed, str]:
+def read_stored(
+    path: Path, *, hardware: Hardware, model: str, conditions: Conditions
+) -> tuple[StoredSpeed, str]:
     """Read the result (``--kv-json``) of an earlier run.
 
     Args:
         model: fingerprint of the model of this run.
 
     Returns:
-        The speeds, and why there are none (empty if there are).
+        The speeds that passed then, and why there are none (empty if there are).
 
     Raises:
         SettingsError: it cannot be read, or is not a result.
@@ -82,12 +116,25 @@ def read_stored(path: Path, *, hardware: Hardware, model: str) -> tuple[StoredSp
         )
     if result.model.fingerprint != model:
         return StoredSpeed(), f"{path.name} was measured with another model: no absolute floors"
+    timed = [(cell.pair, test) for cell in result.speed for test in cell.tests]
+    alike = [(pair, test) for pair, test in timed if test.alike(conditions)]
+    if timed and not alike:
+        theirs, ours = _words(timed[0][1].conditions), _words(conditions)
+        return StoredSpeed(), (
+            f"{path.name} was measured with {theirs}, this is {ours}: no absolute floors"
+        )
     tests = {}
-    for cell in result.speed:
-        for test in cell.tests:
+    for pair, test in alike:
+        if test.good:
             kind, count = ("pp", test.n_prompt) if test.n_prompt else ("tg", test.n_gen)
-            tests[cell.pair, kind, count, test.n_depth] = Stored(
+            tests[pair, kind, count, test.n_depth] = Stored(
                 statistics.median(test.samples_ts),
                 statistics.median(1e9 * count / ns for ns in test.reference_ns),
             )
-    return StoredSpeed(tests), "" if tests else f"{path.name} holds no speeds"
+    return StoredSpeed(tests), "" if tests else f"{path.name} holds no speeds that passed"
+
+
+def _words(conditions: Conditions) -> str:
+    return ", ".join(
+        f"{name.removeprefix('n_')} {value}" for name, value in conditions._asdict().items()
+    )

@@ -15,10 +15,10 @@ from pytest_kvquant import geometry
 from pytest_kvquant.engine.client import Engine
 from pytest_kvquant.engine.timed import TimedWorker
 from pytest_kvquant.errors import CellError
-from pytest_kvquant.lanes import Bed
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.report.ceiling import Attempt, Ceiling
-from pytest_kvquant.speed import free_memory
+from pytest_kvquant.speed.lanes import Bed
+from pytest_kvquant.speed.room import free_memory
 
 STEP = 256
 """llama.cpp rounds a context up to a multiple of this."""

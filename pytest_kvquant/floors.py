@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
 
-from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.matrix import Pair
+from pytest_kvquant.place import Place
 from pytest_kvquant.settings import FloorOverride
 
 DEFAULTS = Path(__file__).parent / "data" / "floors.toml"
-_PLACE = re.compile(r"(?P<pair>[^@]+?)(?:\s*@\s*d(?P<depth>[\d*?]+))?")
 
 
 class Floors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -62,32 +59,10 @@ def resolve_floors(
         sections.append("drift")
     for section in sections:
         for pattern, entry in table[section].items():
-            if matches(pattern, pair, depth):
+            if Place.parse(pattern, "floors").matches(pair, depth):
                 values |= entry
     for pattern, override in overrides.items():
-        if matches(pattern, pair, depth):
+        if Place.parse(pattern, "floors").matches(pair, depth):
             given = msgspec.to_builtins(override)
             values |= {name: value for name, value in given.items() if value is not None}
     return msgspec.convert(values, Floors)
-
-
-def matches(pattern: str, pair: Pair, depth: int) -> bool:
-    """Whether ``K/V`` or ``K/V @ dN`` names this pair at this depth; ``*`` matches anything.
-
-    >>> matches("q8_0/*", Pair("q8_0", "q4_0"), 0), matches("*/* @ d8*", Pair("f16", "f16"), 8192)
-    (True, True)
-    >>> matches("*/turbo4 @ d65536", Pair("f16", "turbo4"), 0)
-    False
-
-    Raises:
-        SettingsError: it is neither.
-    """
-    place = _PLACE.fullmatch(pattern.strip())
-    if place is None:
-        raise SettingsError(
-            f'[floors] \'{pattern}\' is not a pair: write "K/V" or "K/V @ dN", for example '
-            '"*/turbo4 @ d65536".'
-        )
-    if not pair.matches(place["pair"]):
-        return False
-    return place["depth"] is None or fnmatchcase(str(depth), place["depth"])

@@ -125,6 +125,7 @@ class Session:
             self.engine,
             other=self._reference_engine if self.other_build is not None else None,
             threads=self.task.shape.threads,
+            pairs=matrix,
             note=observer.note,
         )
         self._prober = Prober(self.task, self.model, settings.probe)

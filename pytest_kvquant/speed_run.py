@@ -8,22 +8,24 @@ from typing import NamedTuple
 
 import msgspec
 
-from pytest_kvquant import speed
-from pytest_kvquant.baseline_speed import StoredSpeed, read_stored
+from pytest_kvquant import place
+from pytest_kvquant.baseline_speed import Conditions, StoredSpeed, read_stored
 from pytest_kvquant.ceiling import search
 from pytest_kvquant.engine.client import Engine
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.floors import Floors, resolve_floors
 from pytest_kvquant.hardware import Hardware, cpu_name, describe
-from pytest_kvquant.lanes import Bed
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.model import Model
 from pytest_kvquant.numerics.rounds import RoundRules
+from pytest_kvquant.place import Place
 from pytest_kvquant.report.ceiling import Ceiling
 from pytest_kvquant.report.result import Library
 from pytest_kvquant.report.speed import SpeedCell
 from pytest_kvquant.settings import Settings
-from pytest_kvquant.speed import Plan
+from pytest_kvquant.speed import climb
+from pytest_kvquant.speed.lanes import Bed
+from pytest_kvquant.speed.plan import Plan
 
 RULES = {
     "quick": RoundRules(least=6, most=9, threshold=20),
@@ -57,7 +59,8 @@ class SpeedRun:
     """Times pairs when they are first asked for.
 
     Raises:
-        SettingsError: from the constructor, depths that cannot be meant, a bad speed baseline.
+        SettingsError: from the constructor, depths or patterns that cannot be meant, a bad speed
+            baseline.
     """
 
     def __init__(
@@ -69,8 +72,12 @@ class SpeedRun:
         *,
         other: Engine | None,
         threads: int,
+        pairs: Iterable[Pair],
         note: Callable[[str], None],
     ) -> None:
+        for table, patterns in (("floors", settings.floors), ("expect", settings.expect)):
+            for pattern in place.unused(patterns, table, pairs):
+                note(f"[{table}] '{pattern}' matches no cell of this run")
         self._settings, self._model, self._library = settings, model, library
         self._engine, self._threads, self._note = engine, threads, note
         self._other = other
@@ -82,27 +89,16 @@ class SpeedRun:
         """Pairs whose failure to be timed a test has reported already."""
         self._cells: dict[Pair, SpeedCell] = {}
         self._ceilings: dict[Pair, Ceiling] = {}
+        self._expected = [
+            (Place.parse(pattern, "expect"), entry) for pattern, entry in settings.expect.items()
+        ]
+        self._stored = self._read_stored()
 
     def measure(self, pair: Pair) -> SpeedCell:
         """The speed of a pair, timed now if it has not been."""
         if pair not in self._cells:
-            self._cells[pair] = self._as_expected(speed.measure(pair, self.plan, self.bed))
+            self._cells[pair] = climb.measure(pair, self.plan, self.bed)
         return self._cells[pair]
-
-    def _as_expected(self, cell: SpeedCell) -> SpeedCell:
-        """The cell with its declared cliffs marked, which do not count against it."""
-        tests = tuple(
-            msgspec.structs.replace(
-                test,
-                declared=test.verdict == "cliff"
-                and self.cliff_declared(Pair.parse(cell.pair), test.kind),
-            )
-            for test in cell.tests
-        )
-        if not any(test.declared for test in tests):
-            return cell
-        verdict = speed.worst(test for test in tests if not test.declared)
-        return msgspec.structs.replace(cell, tests=tests, verdict=verdict)
 
     def ceiling(self, pair: Pair) -> Ceiling:
         """The largest context of a pair, searched now if it has not been."""
@@ -129,18 +125,18 @@ class SpeedRun:
             own_pair=self._settings.compare_cells,
         )
 
-    def cliff_declared(self, pair: Pair, kind: str) -> bool:
-        """Whether ``[expect]`` says that this path of the pair is off the fast path."""
+    def cliff_declared(self, pair: Pair, kind: str, depth: int) -> bool:
+        """Whether ``[expect]`` says that this path of the pair is off the fast path there."""
         return any(
-            entry.cliff in (kind, "both")
-            for pattern, entry in self._settings.expect.items()
-            if pair.matches(pattern)
+            entry.cliff in (kind, "both") and declared.matches(pair, depth)
+            for declared, entry in self._expected
         )
 
     @functools.cached_property
     def hardware(self) -> Hardware:
         """The machine of this run."""
-        return describe(cpu_name("unknown"), [self._library.chip])
+        chip, backend = self._library.chip, self._library.device.rstrip("0123456789")
+        return describe(cpu_name("unknown"), [chip if backend == "CPU" else f"{chip} ({backend})"])
 
     @functools.cached_property
     def bed(self) -> Bed:
@@ -158,21 +154,29 @@ class SpeedRun:
             cpu=self.hardware.chip,
             memory_limit=round(limit * 1e9) if limit is not None else None,
             floors=self.floors,
-            stored=self._stored(),
+            stored=self._stored,
             expected={
                 pattern: entry.substituted
                 for pattern, entry in settings.expect.items()
                 if entry.substituted is not None
             },
             other=self._other,
+            declared=self.cliff_declared,
             own_pair=settings.compare_cells,
         )
 
-    def _stored(self) -> StoredSpeed:
-        path = self._settings.speed_baseline
-        if path is None or self._other is not None:
+    def _read_stored(self) -> StoredSpeed:
+        settings, path = self._settings, self._settings.speed_baseline
+        if path is None or self._other is not None or not self.on:
             return StoredSpeed()
-        stored, problem = read_stored(path, hardware=self.hardware, model=self._model.fingerprint)
+        stored, problem = read_stored(
+            path,
+            hardware=self.hardware,
+            model=self._model.fingerprint,
+            conditions=Conditions(
+                self._threads, settings.batch, settings.ubatch, settings.gpu_layers
+            ),
+        )
         if problem:
             self._note(problem)
         return stored

@@ -69,12 +69,11 @@ class CellSpeed:
             pytest.skip(f"nothing was measured: {reason}")
         if not self._session.speed.plan.count(kind):
             pytest.skip(f"nothing was measured: --kv-{kind} is 0")
-        self._require_measured()
         test = self._find(kind, depth)
         self._replay(test, benchmark)
         self._conclude(test)
 
-    def _require_measured(self) -> None:
+    def _require_alive(self) -> None:
         __tracebackhide__ = True
         run, cell = self._session.speed, self.cell
         if cell.message is None:
@@ -93,6 +92,7 @@ class CellSpeed:
         for test in self.cell.tests:
             if (test.kind, test.n_depth) == (kind, depth):
                 return test
+        self._require_alive()
         pytest.skip(f"nothing was measured: {self.cell.stopped}")
 
     def _replay(self, test: SpeedTest, benchmark: Any) -> None:
@@ -111,14 +111,15 @@ class CellSpeed:
 
     def _conclude(self, test: SpeedTest) -> None:
         __tracebackhide__ = True
-        expected = self._session.speed.cliff_declared(self._pair, test.kind)
         text = f"{self._pair}: {test.text}"
         if test.declared:
             pytest.xfail(f"{text} (declared in [expect])")
-        if expected and self._fixed(test):
+        if self._fixed(test):
             pytest.fail(
                 f"{self._pair}: [expect] declares a {test.kind} cliff, but there is none at any "
-                f"depth ({text}). If it was fixed, remove the entry.\n{self._conditions()}",
+                f"depth ({text}). If it was fixed, remove the entry; if it shows only at depths "
+                f'that this run does not visit, declare it there: "{self._pair} @ dN".\n'
+                f"{self._conditions()}",
                 pytrace=False,
             )
         if test.verdict == "pass":
@@ -128,9 +129,19 @@ class CellSpeed:
         pytest.fail(f"{text}\n{_figures(test)}\n{self._conditions()}", pytrace=False)
 
     def _fixed(self, test: SpeedTest) -> bool:
-        """Whether this is the deepest test of its kind, and none of them was a cliff."""
-        same = [one for one in self.cell.tests if one.kind == test.kind]
-        return test == same[-1] and all(one.verdict != "cliff" for one in same)
+        """Whether this is the deepest place of a declared cliff, and the way there is certain.
+
+        Not where a declared place was not visited, or was visited without a decision.
+        """
+        speed = self._session.speed
+        places = [
+            depth
+            for depth in speed.plan.depths
+            if speed.cliff_declared(self._pair, test.kind, depth)
+        ]
+        same = {one.n_depth: one.verdict for one in self.cell.tests if one.kind == test.kind}
+        found = {same.get(depth, "inconclusive") for depth in places}
+        return test.n_depth == max(places, default=None) and found <= {"pass", "fail"}
 
     def _conditions(self) -> str:
         session = self._session
@@ -146,8 +157,9 @@ def _figures(test: SpeedTest) -> str:
     ratios = ", ".join(format.factor(ratio) for ratio in test.ratios[:12])
     more = f" … ({len(test.ratios)} in all)" if len(test.ratios) > 12 else ""
     again = {True: "; a fresh process found the same", False: "", None: ""}[test.confirmed]
+    ratio = f", ratio {format.factor(test.ratio)}" if test.ratio is not None else ""
     return (
-        f"  obtained  {format.speed(test.median_ts)} tok/s, ratio {format.factor(test.ratio)}\n"
+        f"  obtained  {format.speed(test.median_ts)} tok/s{ratio}\n"
         f"  expected  a ratio of at least {test.floor:g}\n"
         f"  rounds    {ratios}{more}\n"
         f"  evidence  E = {test.e_below:.3g} that it is under the floor{again}"

@@ -51,8 +51,8 @@ class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):
     """Repetitions that a sample is the mean of: of the cell, of f16."""
     ratios: tuple[float, ...]
     """Speed over that of f16, per round."""
-    ratio: float
-    """Their median."""
+    ratio: float | None
+    """Their median; ``None`` where f16 did not fit and the cell was timed without it."""
     floor: float
     """The least ratio allowed."""
     e_below: float
@@ -94,9 +94,11 @@ class SpeedCell(msgspec.Struct, frozen=True, kw_only=True):
 
     pair: str
     tests: tuple[SpeedTest, ...] = ()
-    method: Literal["interleaved", "bracketed"] = "interleaved"
-    """Both contexts alive in one process; or f16, cell, f16 in a process each."""
+    method: Literal["interleaved", "bracketed", "alone"] = "interleaved"
+    """At the deepest depth: both contexts alive in one process; f16, cell, f16 in a process each;
+    or the cell without f16."""
     method_reason: str = ""
+    """From which depths on not in turn with f16, and why."""
     rollback: Literal["", "remove", "restore"] = ""
     """How the cache came back to its depth after a sample."""
     prefilled: dict[str, tuple[int, ...]] = {}
@@ -104,7 +106,7 @@ class SpeedCell(msgspec.Struct, frozen=True, kw_only=True):
     remarks: tuple[str, ...] = ()
     """What the library's log says of slow paths that it took."""
     stopped: str = ""
-    """Why deeper depths were not visited."""
+    """Why tests are missing."""
     machine: MachineState = MachineState()
     """Power and heat, as the system told right after the last sample."""
     wall: float = 0.0

@@ -32,15 +32,16 @@ def speed_notes(cells: Sequence[SpeedCell]) -> list[str]:
     lines = []
     for cell in cells:
         if cell.message:
-            lines.append(f"{cell.pair}: not timed: {cell.verdict}: {cell.message}")
+            how = "not timed to the end" if cell.tests else "not timed"
+            lines.append(f"{cell.pair}: {how}: {cell.verdict}: {cell.message}")
         lines += [f"{cell.pair}: {words(test)}" for test in cell.tests if test.verdict != "pass"]
         lines += [f"{cell.pair}: the library says: {remark}" for remark in cell.remarks]
         if cell.stopped:
             lines.append(f"{cell.pair}: {cell.stopped}")
         if cell.machine.throttled:
             lines.append(f"{cell.pair}: the system held the machine back (heat or low power)")
-        if cell.method == "bracketed":
-            lines.append(f"{cell.pair}: f16 before and after, not in turn: {cell.method_reason}")
+        if cell.method_reason:
+            lines.append(f"{cell.pair}: {cell.method_reason}")
     return lines
 
 
@@ -52,7 +53,9 @@ def words(test: SpeedTest) -> str:
 def _entry(test: SpeedTest | None, cell: SpeedCell) -> Text:
     if test is None:
         return Text(cell.verdict if cell.message else "-", style="dim")
-    text = f"{format.speed(test.median_ts)} ({format.factor(test.ratio)})"
+    text = format.speed(test.median_ts)
+    if test.ratio is not None:
+        text += f" ({format.factor(test.ratio)})"
     if test.verdict != "pass":
         text += f" {test.verdict}"
     return Text(text, style=STYLES.get(test.verdict, "bold red"))

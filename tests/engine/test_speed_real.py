@@ -111,27 +111,106 @@ def test_a_cliff_is_named_and_ends_the_climb(tmp_path: Path, small: Path) -> Non
     assert cell.prefilled == {str(PAIR): (0,), str(REFERENCE): (0,)}
 
 
+def test_prefill_is_timed_on_where_only_decode_falls_off_a_cliff(
+    tmp_path: Path, small: Path
+) -> None:
+    cell = timed(tmp_path, small, {"tg": 30})
+    assert verdicts(cell) == {
+        "pp16": "pass", "tg4": "cliff", "pp16 @ d512": "pass", "pp16 @ d1024": "pass",
+    }  # fmt: skip
+    assert cell.stopped == "tg fell off a cliff at depth 0 and was not timed at: 512, 1,024"
+
+
+def test_decode_is_timed_on_where_the_cliff_of_prefill_is_declared(
+    tmp_path: Path, small: Path
+) -> None:
+    declared = {"q8_0/* @ d0": Expect(cliff="pp")}
+    cell = timed(tmp_path, small, {"pp": 30, "tg": 1.1}, expect=declared)
+    assert verdicts(cell) == {
+        "pp16": "cliff", "tg4": "pass", "tg4 @ d512": "pass", "tg4 @ d1024": "pass",
+    }  # fmt: skip
+    assert cell.verdict == "pass"
+
+
 def test_a_fall_between_two_depths_is_a_cliff(tmp_path: Path, small: Path) -> None:
     cell = timed(tmp_path, small, {"slows": 0.6}, floors={"*/*": FloorOverride(pp=0.1, tg=0.1)})
-    assert [test.verdict for test in cell.tests] == ["pass", "pass", "cliff", "cliff"]
+    assert [test.verdict for test in cell.tests] == [*["pass"] * 2, *["cliff"] * 2, *["pass"] * 2]
     assert "0.77 of the speed of f16/f16, after 1.00 at the depth before" in cell.tests[2].text
     assert cell.tests[2].confirmed
+    assert cell.stopped == "", "it is not off the fast path: deeper depths are worth their time"
+
+
+BYTES = 128
+"""Of f16/f16 per token: 2 · 32 · 2; q8_0/q8_0 has 68."""
+
+
+def limit(tokens: int, *, each: int) -> float:
+    """GB in which caches of so many bytes a token hold so many tokens, and a twentieth more."""
+    return each * tokens * 1.05 / 1e9
 
 
 def test_two_caches_that_do_not_fit_are_bracketed(tmp_path: Path, small: Path) -> None:
-    limit = 128 * (1024 + 16) * 1.1 / 1e9  # f16: 2 · 32 · 2 bytes a token, and a tenth more
-    cell = timed(tmp_path, small, {"pp": 1.25, "tg": 2.5}, memory_limit=limit)
-    assert cell.method == "bracketed"
-    assert "two caches of 1,040 tokens need" in cell.method_reason
-    assert verdicts(cell) == {"pp16": "pass", "tg4": "cliff"}
-    assert cell.tests[0].ratio == pytest.approx(0.8)
-    assert cell.prefilled == {str(PAIR): (0,), str(REFERENCE): (1024, 0)}
+    room = limit(512 + 16, each=BYTES)
+    cell = timed(tmp_path, small, {"pp": 1.25, "tg": 1.1}, depths=(0, 256, 512), memory_limit=room)
+    assert (cell.verdict, cell.method) == ("pass", "bracketed")
+    assert "from depth 512 on f16 before and after, not in turn" in cell.method_reason
+    assert "two caches of 528 tokens need" in cell.method_reason
+    assert {round(test.ratio or 0, 6) for test in cell.tests} == {0.8, round(1 / 1.1, 6)}
+    assert cell.prefilled == {str(PAIR): (256, 512), str(REFERENCE): (256, 512, 512)}
+
+
+def test_a_bracketed_cliff_ends_the_climb(tmp_path: Path, small: Path) -> None:
+    room = limit(1024 + 16, each=BYTES)
+    cell = timed(tmp_path, small, {"pp": 2.5, "tg": 1.1}, depths=(768, 1024), memory_limit=room)
+    assert verdicts(cell) == {"pp16 @ d768": "cliff", "tg4 @ d768": "pass"}
+    assert cell.stopped == "a cliff at depth 768 ended the climb; not visited: 1,024"
+    assert cell.prefilled == {str(PAIR): (768,), str(REFERENCE): (1024, 768)}
+
+
+def test_a_bracketed_fail_is_confirmed_in_fresh_processes(tmp_path: Path, small: Path) -> None:
+    options: dict[str, Any] = {"depths": (512,), "memory_limit": limit(528, each=BYTES)}
+    cell = timed(tmp_path, small, {"tg": 1.8}, **options)
+    assert [(test.verdict, test.confirmed) for test in cell.tests] == [
+        ("pass", None), ("fail", True),
+    ]  # fmt: skip
+    assert cell.prefilled == {str(PAIR): (512, 512), str(REFERENCE): (512,) * 4}
+    once = timed(tmp_path, small, {"tg": 1.8, "once": str(tmp_path / "marker")}, **options)
+    assert [(test.verdict, test.confirmed) for test in once.tests] == [
+        ("pass", None), ("inconclusive", False),
+    ]  # fmt: skip
+
+
+def test_where_f16_does_not_fit_the_cell_is_timed_without_it(tmp_path: Path, small: Path) -> None:
+    room = limit(512 + 16, each=BYTES)
+    cell = timed(tmp_path, small, {"tg": 1.25}, depths=(0, 768, 4096), memory_limit=room)
+    assert verdicts(cell) == {
+        "pp16": "pass", "tg4": "pass", "pp16 @ d768": "inconclusive", "tg4 @ d768": "inconclusive",
+    }  # fmt: skip
+    alone = cell.tests[3]
+    assert (alone.ratio, alone.ratios, alone.reference_ns) == (None, (), ())
+    assert alone.median_ts == pytest.approx(800)
+    assert "tg4 @ d768 runs at 800 tok/s, without a ratio: a cache of 784 tokens" in alone.text
+    assert (cell.verdict, cell.method) == ("inconclusive", "alone")
+    assert cell.stopped.startswith("not visited: 4,096: A cache of 4,112 tokens needs")
 
 
 def test_a_cache_that_does_not_fit_alone_is_out_of_memory(tmp_path: Path, small: Path) -> None:
-    cell = timed(tmp_path, small, {}, memory_limit=1e-4)
+    cell = timed(tmp_path, small, {}, memory_limit=1e-6)
     assert (cell.verdict, cell.tests) == ("out-of-memory", ())
-    assert "leave out the deepest of --kv-depths" in str(cell.message)
+    assert "A cache of 16 tokens needs" in str(cell.message)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.8], ids=["healthy", "slow"])
+def test_what_was_found_before_a_worker_died_is_kept(
+    tmp_path: Path, small: Path, factor: float
+) -> None:
+    cell = timed(tmp_path, small, {"tg": factor, "dies_at": 512})
+    assert cell.verdict == "crashed"
+    assert str(cell.message).endswith("That was while timing pp16 @ d512.")
+    expected = ("pass", None) if factor == 1 else ("fail", True)
+    assert [(test.title, test.verdict, test.confirmed) for test in cell.tests] == [
+        ("pp16", "pass", None), ("tg4", *expected),
+    ]  # fmt: skip
 
 
 def test_a_pair_that_the_library_refuses_is_unsupported(tmp_path: Path, small: Path) -> None:
@@ -177,13 +256,15 @@ def test_where_f16_is_slow_too_the_machine_is(tmp_path: Path, small: Path) -> No
     assert "(machine): f16/f16 reaches 769.2 of its stored 1000.0 tok/s" in cell.tests[0].text
 
 
-def test_a_known_cliff_is_declared(tmp_path: Path, small: Path) -> None:
+def test_a_known_cliff_is_declared_at_all_depths_or_at_one(tmp_path: Path, small: Path) -> None:
     speeds = session(
-        tmp_path, small, {}, expect={"q8_0/*": Expect(cliff="pp"), "*/q4_0": Expect(cliff="both")}
-    ).speed
-    assert speeds.cliff_declared(PAIR, "pp")
-    assert not speeds.cliff_declared(PAIR, "tg")
-    assert speeds.cliff_declared(Pair("f16", "q4_0"), "tg")
+        tmp_path, small, {},
+        expect={"q8_0/* @ d512": Expect(cliff="pp"), "*/q4_0": Expect(cliff="both")},
+    ).speed  # fmt: skip
+    assert speeds.cliff_declared(PAIR, "pp", 512)
+    assert not speeds.cliff_declared(PAIR, "pp", 0)
+    assert not speeds.cliff_declared(PAIR, "tg", 512)
+    assert speeds.cliff_declared(Pair("f16", "q4_0"), "tg", 0)
 
 
 def test_a_stall_at_the_start_does_not_make_samples_short(tmp_path: Path, small: Path) -> None:

@@ -67,6 +67,12 @@ CASES = {
     "configuration missing": (["--kv-config=absent.toml"], "there is no such file"),
     "number malformed": (["--kv-ctx=many"], "--kv-ctx many: not a number"),
     "budget pattern malformed": (["--kv-config=budget.toml"], "'q8_0' is not a pair"),
+    "floor pattern malformed": (["--kv-config=floor.toml"], "[floors] 'q8_0' is not a pair"),
+    "expect pattern malformed": (["--kv-config=expect.toml"], "[expect] '*/q8_0 @ 5' is not"),
+    "speed baseline missing": (
+        ["--kv-speed=on", "--kv-speed-baseline=absent.json"],
+        "absent.json is not a result written by --kv-json",
+    ),
     "scored too many": (["--kv-scored=64"], "--kv-scored must lie between 1 and"),
 }
 
@@ -74,6 +80,8 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_refused_before_the_first_cell(case: str, folder: Path, pytester: pytest.Pytester) -> None:
     (folder / "budget.toml").write_text("[budgets.'q8_0']\nkl_mean = 1\n")
+    (folder / "floor.toml").write_text("[floors]\n'q8_0' = { pp = 1 }\n")
+    (folder / "expect.toml").write_text("[expect]\n'*/q8_0 @ 5' = { cliff = 'pp' }\n")
     options, said = CASES[case]
     run = pytester.runpytest_inprocess(
         "-p", "no:cacheprovider", "-q", "--kv-matrix", *SMALL, f"--kv-store={folder / 's'}",

@@ -81,16 +81,38 @@ def test_a_slow_pair_and_a_cliff_fail_in_words(suite: Suite) -> None:
 def test_a_declared_cliff_is_expected_until_it_is_gone(suite: Suite) -> None:
     declared = '[expect."q8_0/q8_0"]\ncliff = "pp"\n'
     ran = suite.run("--kv-json=r.json", planted={"pp": 30}, config=declared)
-    ran.assert_outcomes(passed=5, xfailed=1, skipped=2)
+    ran.assert_outcomes(passed=6, xfailed=1, skipped=1)
     result = json.loads((suite.pytester.path / "r.json").read_text())
     cell = next(cell for cell in result["speed"] if cell["pair"] == "q8_0/q8_0")
     assert cell["verdict"] == "pass"
     assert [(test["verdict"], test["declared"]) for test in cell["tests"]] == [
-        ("cliff", True), ("pass", False),
+        ("cliff", True), ("pass", False), ("pass", False),
     ]  # fmt: skip
     fixed = suite.run(config=declared)
     fixed.assert_outcomes(passed=7, failed=1)
     fixed.stdout.fnmatch_lines(["*declares a pp cliff, but there is none*remove the entry*"])
+
+
+def test_a_cliff_declared_at_a_depth_is_not_missed_elsewhere(suite: Suite) -> None:
+    declared = '[expect."q8_0/q8_0 @ d64"]\ncliff = "tg"\n'
+    suite.run("--kv-depths=0", config=declared).assert_outcomes(passed=4)
+    gone = suite.run(config=declared)
+    gone.assert_outcomes(passed=7, failed=1)
+    gone.stdout.fnmatch_lines(["FAILED*test_decode_speed[[]q8_0/q8_0-d64]*"])
+
+
+def test_patterns_that_name_no_cell_are_told(suite: Suite) -> None:
+    config = "[floors]\n'q8_O/*' = { pp = 0.5 }\n[expect]\n'*/q9_0' = { cliff = 'pp' }\n"
+    ran = suite.run("--kv-depths=0", config=config)
+    ran.stdout.fnmatch_lines(
+        ["*[[]floors] 'q8_O/[*]' matches no cell*", "*[[]expect] '[*]/q9_0' matches no cell*"]
+    )
+
+
+def test_what_was_found_before_a_death_still_counts(suite: Suite) -> None:
+    ran = suite.run(planted={"dies_at": 64})
+    ran.assert_outcomes(passed=6, failed=1, skipped=1)
+    ran.stdout.fnmatch_lines(["*q8_0/q8_0: crashed. *That was while timing pp16 @ d64.*"])
 
 
 def test_floors_are_configured_by_pair_and_depth(suite: Suite) -> None:

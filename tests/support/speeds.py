@@ -3,8 +3,9 @@
 ``KVQUANT_SPEEDS`` is JSON: pair → test → how many times slower than f16 it is; ``slows`` adds to
 that per 1,024 tokens of depth; ``once`` names a file, and only the process that makes it is slow;
 ``build`` is part of the path of the only library that is slow; ``stalls`` is how many of its first
-batches take a hundred times as long. f16 takes a millisecond a token, times ``all``; ``busy`` makes
-every second block of so many batches, whosever they are, ten times slower.
+batches take a hundred times as long; at the depth ``dies_at`` its process ends.
+f16 takes a millisecond a token, times ``all``; ``busy`` makes every second block of so many
+batches, whosever they are, ten times slower.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ def start(self: Any, model: Any, pairs: Any, **fields: Any) -> None:
 def decode(self: Any, batch: Any) -> None:
     REAL_DECODE(self, batch)
     planted = getattr(self, "planted", {})
+    if planted.get("dies_at") == self.depth:
+        os._exit(3)
     factor = planted.get("tg" if batch.n_tokens == 1 else "pp", 1)
     factor += planted.get("slows", 0) * self.depth / 1024
     if planted.get("stalls", 0) > getattr(self, "batches", 0):

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_kvquant.baseline_speed import read_stored
+from pytest_kvquant.baseline_speed import Conditions, StoredSpeed, read_stored
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.floors import resolve_floors
 from pytest_kvquant.hardware import Hardware
@@ -56,7 +56,7 @@ def test_the_embedded_model_is_timed_briefly_and_real_ones_at_depth(tmp_path: Pa
     assert make_plan(msgspec.structs.replace(real, profile="quick"), 131_072).depths == (0,)
     plan = make_plan(real, 131_072)
     assert (plan.prompt, plan.generate, plan.seconds) == (512, 128, 0.5)
-    assert plan.context == 65536 + 512
+    assert plan.context(65536) == 65536 + 512
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,15 @@ def test_a_plan_that_cannot_be_meant_is_refused(settings: Settings, message: str
         make_plan(settings, 4096)
 
 
-def stored_result(path: Path, hardware: Hardware) -> Path:
-    test = {"n_prompt": 512, "n_gen": 0, "n_depth": 0, "samples_ts": [90.0, 100.0, 110.0],
-            "reference_ns": [4_000_000_000, 5_000_000_000, 6_000_000_000]}  # fmt: skip
+CONDITIONS = Conditions(n_threads=4, n_batch=2048, n_ubatch=512, n_gpu_layers=-1)
+
+
+def stored_result(path: Path, hardware: Hardware, **fields: object) -> Path:
+    test = {
+        "n_prompt": 512, "n_gen": 0, "n_depth": 0, "samples_ts": [90.0, 100.0, 110.0],
+        "reference_ns": [4_000_000_000, 5_000_000_000, 6_000_000_000],
+        "verdict": "pass", "declared": False, **CONDITIONS._asdict(), **fields,
+    }  # fmt: skip
     result = {
         "model": {"fingerprint": "abc"},
         "hardware": msgspec.to_builtins(hardware),
@@ -86,23 +92,56 @@ def stored_result(path: Path, hardware: Hardware) -> Path:
     return path
 
 
+def read(
+    path: Path, hardware: Hardware = HERE, model: str = "abc", **conditions: int
+) -> tuple[StoredSpeed, str]:
+    return read_stored(
+        path, hardware=hardware, model=model, conditions=CONDITIONS._replace(**conditions)
+    )
+
+
 def test_stored_speeds_count_on_the_same_hardware_and_model_only(tmp_path: Path) -> None:
     path = stored_result(tmp_path / "r.json", HERE)
-    stored, problem = read_stored(path, hardware=HERE, model="abc")
+    stored, problem = read(path)
     assert not problem
     found = stored.find(PAIR, "pp", 512, 0)
     assert found is not None
     assert (found.cell, found.reference) == (100.0, 102.4)
     assert stored.find(PAIR, "tg", 512, 0) is None
     elsewhere = msgspec.structs.replace(HERE, power="battery")
-    stored, problem = read_stored(path, hardware=elsewhere, model="abc")
+    stored, problem = read(path, elsewhere)
     assert "power: battery, CPU: no absolute floors" in problem
     assert stored.find(PAIR, "pp", 512, 0) is None
-    assert "another model" in read_stored(path, hardware=HERE, model="xyz")[1]
+    assert "another model" in read(path, model="xyz")[1]
+
+
+def test_stored_speeds_count_under_the_same_conditions_only(tmp_path: Path) -> None:
+    path = stored_result(tmp_path / "r.json", HERE, n_batch=1024)
+    stored, problem = read(path)
+    assert not problem, "512 tokens are one batch of either size"
+    assert stored.find(PAIR, "pp", 512, 0)
+    stored, problem = read(path, n_threads=8)
+    assert stored.find(PAIR, "pp", 512, 0) is None
+    assert "measured with threads 4, batch 1024" in problem
+    assert "this is threads 8, batch 2048" in problem
+
+
+@pytest.mark.parametrize(
+    "bad", [{"verdict": "fail"}, {"verdict": "cliff"}, {"reference_ns": []}], ids=str
+)
+def test_what_did_not_pass_then_is_no_norm(tmp_path: Path, bad: dict[str, object]) -> None:
+    stored, problem = read(stored_result(tmp_path / "r.json", HERE, **bad))
+    assert stored.find(PAIR, "pp", 512, 0) is None
+    assert problem == "r.json holds no speeds that passed"
+
+
+def test_a_declared_cliff_is_the_norm(tmp_path: Path) -> None:
+    path = stored_result(tmp_path / "r.json", HERE, verdict="cliff", declared=True)
+    assert read(path)[0].find(PAIR, "pp", 512, 0)
 
 
 def test_a_baseline_that_is_no_result_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text("[]")
     for name in ("r.json", "missing.json"):
         with pytest.raises(SettingsError, match="--kv-speed-baseline"):
-            read_stored(tmp_path / name, hardware=HERE, model="abc")
+            read(tmp_path / name)

@@ -51,6 +51,8 @@ class Bed(NamedTuple):
     stored: StoredSpeed
     expected: Mapping[str, str]
     """Substitutions that the configuration expects: a pattern of pairs, the pair held instead."""
+    declared: Callable[[Pair, str, int], bool]
+    """Whether the configuration declares a cliff of a kind of test at a depth."""
     other: Engine | None = None
     """The build that cells are compared with, where that is not their own."""
     own_pair: bool = False
@@ -64,6 +66,8 @@ class Account:
         self.prefilled: dict[str, list[int]] = {}
         self.library_seconds = 0.0
         self.description: dict[str, Any] = {}
+        self.place = ""
+        """What is being timed, as the end of "it died while"."""
         self.remarks: dict[str, None] = {}
         """Lines in which the library says that it took a slow path, in order."""
 

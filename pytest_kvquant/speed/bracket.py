@@ -1,0 +1,124 @@
+"""Where two caches do not fit: f16, the cell, f16, in a process each; or the cell without f16."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from pytest_kvquant.matrix import Pair
+from pytest_kvquant.numerics import rounds
+from pytest_kvquant.report import format
+from pytest_kvquant.report.speed import title
+from pytest_kvquant.speed.lanes import Account, Bed, Side, lanes, sides
+from pytest_kvquant.speed.plan import Plan
+from pytest_kvquant.speed.series import Finding, Series, ended_by, judge
+
+Tests = Mapping[int, Sequence[str]]
+"""Kinds of test by depth."""
+
+
+class _Alone(NamedTuple):
+    """Samples of one context alone in its process."""
+
+    ns: list[int]
+    repeats: int
+    seconds: float
+
+
+Samples = dict[tuple[str, int], _Alone]
+
+
+def take_bracketed(
+    tests: Tests, pair: Pair, plan: Plan, bed: Bed, account: Account
+) -> list[Series]:
+    """f16, the cell, f16: a process each, as many samples as a deciding series needs at least.
+
+    Returns:
+        What was timed: without the depths beyond a cliff.
+    """
+    size = plan.rules.least
+    own, reference = sides(pair, bed)
+    first = _climb(reference, tests, plan, size, bed, account)
+    cell = _climb(own, tests, plan, 2 * size, bed, account, beside=first)
+    visited: dict[int, list[str]] = {}
+    for kind, depth in cell:
+        visited.setdefault(depth, []).append(kind)
+    second = _climb(reference, visited, plan, size, bed, account)
+    found: list[Series] = []
+    for (kind, depth), b in cell.items():
+        a1, a2 = first[kind, depth], second[kind, depth]
+        taken = [
+            (a1.ns[at], b.ns[2 * at], b.ns[2 * at + 1], a2.ns[at]) for at in range(len(b.ns) // 2)
+        ]
+        repeats = b.repeats, a1.repeats
+        found.append(Series(kind, plan.count(kind), depth, taken, repeats, b.seconds))
+    return found
+
+
+def judge_bracketed(series: Series, pair: Pair, plan: Plan, bed: Bed) -> Finding:
+    """As :func:`judge`; but what drifted between the two times of f16 shows nothing."""
+    finding = judge(series, pair, plan, bed)
+    if finding.rule == "cliff" or series.steady:
+        return finding
+    return finding._replace(
+        verdict="inconclusive",
+        text=f"{finding.text}; f16/f16 before and after differ too much to tell",
+    )
+
+
+def take_alone(
+    tests: Tests, reason: str, pair: Pair, plan: Plan, bed: Bed, account: Account
+) -> list[tuple[Series, Finding]]:
+    """The cell's own speed where f16 does not fit: known, but nothing to hold it against.
+
+    Args:
+        reason: why f16 does not fit.
+    """
+    own, _ = sides(pair, bed)
+    found: list[tuple[Series, Finding]] = []
+    for (kind, depth), b in _climb(own, tests, plan, plan.rules.least, bed, account).items():
+        count = plan.count(kind)
+        series = Series(
+            kind, count, depth, [], (b.repeats, 0), b.seconds, alone_ns=tuple(b.ns)
+        )  # fmt: skip
+        speed = format.speed(1e9 * count / statistics.median(b.ns))
+        text = f"{title(kind, count, depth)} runs at {speed} tok/s, without a ratio: {reason}"
+        found.append((series, Finding("alone", "inconclusive", text)))
+    return found
+
+
+def _climb(
+    side: Side,
+    tests: Tests,
+    plan: Plan,
+    size: int,
+    bed: Bed,
+    account: Account,
+    *,
+    beside: Samples | None = None,
+) -> Samples:
+    """Samples at each depth; a kind that takes twice as long as ``beside``'s goes no deeper."""
+    taken: Samples = {}
+    fallen: set[str] = set()
+    with lanes((side,), plan.context(max(tests)), bed, account) as worker:
+        for depth, kinds in tests.items():
+            left = [kind for kind in kinds if kind not in fallen]
+            if not left:
+                break
+            account.place = f"climbing to depth {depth:,}, {side.name} alone"
+            worker.climb(depth)
+            for kind in left:
+                account.place = f"timing {title(kind, plan.count(kind), depth)}, {side.name} alone"
+                begun = time.perf_counter()
+                (repeats,) = worker.warm(kind, plan.count(kind), plan.seconds)
+                known = beside[kind, depth].ns if beside else []
+                wanted, ns = size, list[int]()
+                while len(ns) < wanted:
+                    ns += worker.samples(kind, plan.count(kind), (0, 0))
+                    if known and len(ns) == 2 * rounds.CLIFF_ROUNDS and min(ns) > 2 * max(known):
+                        wanted = len(ns)
+                        fallen |= ended_by(kind, side.pair, depth, plan, bed)
+                taken[kind, depth] = _Alone(ns, repeats, time.perf_counter() - begun)
+    return taken
