@@ -239,13 +239,18 @@ class _Climb:
                 self._ended |= ended_by(kind, self._pair, depth, self._plan, self._bed)
 
     def _before(self, kind: str, depth: int) -> float | None:
-        """The ratio at the last depth before this one."""
+        """The ratio at the last depth before this one at which it is known."""
         ratios = [
             series.ratio
-            for (own, other), (series, _) in self._found.items()
-            if own == kind and other < depth and series.ratio is not None
+            for place, (series, _) in self._found.items()
+            if place[0] == kind and place[1] < depth and self._known(place)
         ]
         return ratios[-1] if ratios else None
+
+    def _known(self, place: Place) -> bool:
+        """Whether f16 was timed, and not while the machine drifted from one process to the next."""
+        method, (series, _) = self._methods[place], self._found[place]
+        return method == "interleaved" or (method == "bracketed" and series.steady)
 
     def _doubtful(self, place: Place) -> bool:
         """Whether a fresh process is asked before this is believed."""

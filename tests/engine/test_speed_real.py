@@ -180,6 +180,16 @@ def test_a_bracketed_fail_is_confirmed_in_fresh_processes(tmp_path: Path, small:
     ]  # fmt: skip
 
 
+def test_no_fall_from_a_ratio_that_the_machine_made(tmp_path: Path, small: Path) -> None:
+    slow_once = {"once": str(tmp_path / "marker"), "slow_at": {"768": 3}}
+    cell = session(
+        tmp_path, small, {str(REFERENCE): slow_once}, depths=(768, 1024), tg=0,
+        memory_limit=limit(1024 + 16, each=BYTES),
+    ).speed.measure(PAIR)  # fmt: skip
+    assert verdicts(cell) == {"pp16 @ d768": "inconclusive", "pp16 @ d1024": "pass"}
+    assert "f16/f16 before and after differ too much to tell" in cell.tests[0].text
+
+
 def test_where_f16_does_not_fit_the_cell_is_timed_without_it(tmp_path: Path, small: Path) -> None:
     room = limit(512 + 16, each=BYTES)
     cell = timed(tmp_path, small, {"tg": 1.25}, depths=(0, 768, 4096), memory_limit=room)
