@@ -85,6 +85,11 @@ class SpeedRun:
         self.on = settings.speed == "on"
         self.ceiling_on = settings.ceiling or settings.profile == "nightly"
         self.plan = make_plan(settings, model.context_trained)
+        if left_out := _left_out(settings, self.plan):
+            note(
+                f"speed is not timed at depth {left_out}: the model was trained for "
+                f"{model.context_trained:,} tokens (--kv-depths times it all the same)"
+            )
         self.announced: set[Pair] = set()
         """Pairs whose failure to be timed a test has reported already."""
         self._cells: dict[Pair, SpeedCell] = {}
@@ -180,6 +185,13 @@ class SpeedRun:
         if problem:
             self._note(problem)
         return stored
+
+
+def _left_out(settings: Settings, plan: Plan) -> str:
+    """Depths of the profile that the model is too short for, in words."""
+    if settings.depths is not None or settings.model is None or settings.speed == "off":
+        return ""
+    return ", ".join(f"{depth:,}" for depth in DEPTHS[settings.profile] if depth not in plan.depths)
 
 
 def make_plan(settings: Settings, context_trained: int) -> Plan:

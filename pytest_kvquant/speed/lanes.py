@@ -141,8 +141,8 @@ def _opened(
     """A fresh process with a context per side, all of one build."""
     engine = sides[0].engine
     with TimedWorker(engine) as worker:
-        begun = time.perf_counter()
         worker.library(engine.directory)
+        begun = time.perf_counter()
         worker.model(bed.model.path, gpu_layers=bed.gpu_layers)
         loading = time.perf_counter() - begun
         described = worker.open_lanes(

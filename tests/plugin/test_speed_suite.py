@@ -26,14 +26,18 @@ class Suite:
             monkeypatch.delenv(name, raising=False)
 
     def run(
-        self, *words: str, planted: dict[str, Any] | None = None, config: str = ""
+        self,
+        *words: str,
+        planted: dict[str, Any] | None = None,
+        config: str = "",
+        depths: str = "--kv-depths=0,64",
     ) -> pytest.RunResult:
         self._monkeypatch.setenv(HOOK, str(SPEEDS))
         self._monkeypatch.setenv("KVQUANT_SPEEDS", json.dumps({"q8_0/q8_0": planted or {}}))
         self.pytester.makefile(".toml", kvquant=config)
         return self.pytester.runpytest_subprocess(
             "--kv-matrix", "--kv-model=small.gguf", "--kv-pairs=q8_0/q8_0", "--kv-ctx=64",
-            "--kv-chunks=2", "--kv-depths=0,64", "--kv-pp=16", "--kv-tg=4", "--kv-sample=0.01",
+            "--kv-chunks=2", *depths.split(), "--kv-pp=16", "--kv-tg=4", "--kv-sample=0.01",
             "--kv-threads=1", "-k", TESTS, "-rsxf", *words,
         )  # fmt: skip
 
@@ -107,6 +111,11 @@ def test_patterns_that_name_no_cell_are_told(suite: Suite) -> None:
     ran.stdout.fnmatch_lines(
         ["*[[]floors] 'q8_O/[*]' matches no cell*", "*[[]expect] '[*]/q9_0' matches no cell*"]
     )
+
+
+def test_depths_that_the_model_is_too_short_for_are_told(suite: Suite) -> None:
+    ran = suite.run("--kv-tg=0", depths="")
+    ran.stdout.fnmatch_lines(["*speed is not timed at depth 8,192: the model was trained for*"])
 
 
 def test_what_was_found_before_a_death_still_counts(suite: Suite) -> None:
