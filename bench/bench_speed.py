@@ -98,7 +98,6 @@ def make_bed(
         batch=2048,
         ubatch=512,
         threads=threads,
-        cpu="",
         memory_limit=None,
         floors=lambda pair, depth: resolve_floors(pair, depth, embedded=False, overrides={}),
         stored=StoredSpeed(),

@@ -1,4 +1,5 @@
-"""The commands on result files: ``kvquant compare``, ``merge``, ``history``, ``schema``."""
+"""The commands on result files: ``kvquant compare``, ``merge``, ``history``, ``llama-bench`` and
+``schema``."""
 
 from __future__ import annotations
 
@@ -48,6 +49,12 @@ def add(commands: Commands) -> None:
     history.add_argument("--html", type=Path, metavar="PATH", help="write a page with plots")
     history.set_defaults(run=_history)
 
+    llama_bench = commands.add_parser(
+        "llama-bench", help="print the speeds of a result as llama-bench -o json does"
+    )
+    llama_bench.add_argument("result", type=Path, help="result from --kv-json")
+    llama_bench.set_defaults(run=_llama_bench)
+
     schema = commands.add_parser("schema", help="print the JSON schema of a result")
     schema.set_defaults(run=_schema)
 
@@ -82,6 +89,17 @@ def _history(parsed: argparse.Namespace) -> int:
     if parsed.html is not None:
         _write(parsed.html, history.render(found).encode())
     _say(history.as_text(found, parsed.metric))
+    return 0
+
+
+def _llama_bench(parsed: argparse.Namespace) -> int:
+    from pytest_kvquant.report.llama_bench import as_llama_bench
+    from pytest_kvquant.report.result import read
+
+    result = read(parsed.result)
+    if not any(cell.tests for cell in result.speed):
+        raise ResultError(f"{parsed.result} holds no speeds; run pytest with --kv-speed on.")
+    _say(as_llama_bench(result.speed))
     return 0
 
 

@@ -156,7 +156,6 @@ class SpeedRun:
             batch=settings.batch,
             ubatch=settings.ubatch,
             threads=self._threads,
-            cpu=self.hardware.chip,
             memory_limit=round(limit * 1e9) if limit is not None else None,
             floors=self.floors,
             stored=self._stored,

@@ -118,6 +118,7 @@ class Library:
             "files": [file.name for file in files],
             "hash": digest.hexdigest()[:16],
             "devices": self.devices(),
+            "backends": self.backends(),
             "types": self.types,
         }
 
@@ -162,6 +163,19 @@ class Library:
                 }
             )
         return found
+
+    def backends(self) -> list[str]:
+        """Names of the backends that this build has registered: ``CPU``, ``CUDA``, ``MTL``, …
+
+        RPC counts where a server is connected, as ``llama-bench`` has it.
+        """
+        pointer = ctypes.c_void_p
+        count = self.function("ggml_backend_reg_count", ctypes.c_size_t)
+        get = self.function("ggml_backend_reg_get", pointer, ctypes.c_size_t)
+        name = self.function("ggml_backend_reg_name", ctypes.c_char_p, pointer)
+        devices = self.function("ggml_backend_reg_dev_count", ctypes.c_size_t, pointer)
+        found = [(name(entry).decode(), devices(entry)) for entry in map(get, range(count()))]
+        return [name for name, held in found if held or not name.startswith("RPC")]
 
     def _text(self, name: str) -> str | None:
         try:

@@ -236,19 +236,15 @@ class Bench:
         self._opening_ns = time.perf_counter_ns() - begun
 
     def describe(self) -> dict[str, Any]:
-        """What ``llama-bench`` says of a model and a context, under its names."""
+        """The cell's types and rollback; what ``llama-bench`` says of a model, under its names."""
         llama, pointer = self._model.llama, self._model.pointer
         text = ctypes.create_string_buffer(128)
         llama.llama_model_desc(pointer, text, len(text))
-        context = self.lanes[0].context
-        held = self.lanes[0].types()
         return {
-            "types": held,
+            "types": self.lanes[0].types(),
             "model_type": text.value.decode(errors="replace"),
             "model_size": int(llama.llama_model_size(pointer)),
             "model_n_params": int(llama.llama_model_n_params(pointer)),
-            "n_batch": context.batch,
-            "n_ubatch": context.ubatch,
             "rollback": "restore" if self.lanes[0].restores else "remove",
         }
 

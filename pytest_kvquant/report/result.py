@@ -65,6 +65,8 @@ class Library(msgspec.Struct, frozen=True, kw_only=True):
     """SHA-256 over the llama and ggml libraries in use, 16 hex digits."""
     devices: tuple[Device, ...]
     types: dict[str, CacheType]
+    backends: tuple[str, ...] = ()
+    """Backends that the build has registered, whether or not they have a device."""
 
     @property
     def build(self) -> str:
@@ -81,6 +83,16 @@ class Library(msgspec.Struct, frozen=True, kw_only=True):
     def chip(self) -> str:
         """What computes, in the library's words: figures of equal chips are comparable."""
         return self._computing.description or self._computing.name
+
+    @property
+    def accelerators(self) -> str:
+        """Its backends as ``llama-bench`` lists them: all but the CPU's, unless there is none."""
+        return ",".join(name for name in self.backends if name != "CPU") or "CPU"
+
+    @property
+    def processors(self) -> str:
+        """Its devices other than GPUs, as ``llama-bench`` lists them."""
+        return ", ".join(device.description for device in self.devices if not device.gpu)
 
     @property
     def _computing(self) -> Device:

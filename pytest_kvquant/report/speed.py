@@ -1,8 +1,9 @@
-"""The speed part of the result. Samples stand under ``llama-bench``'s names, so that scripts that
-read its JSON read these too: ``jq .speed[].tests``."""
+"""The speed part of the result. Samples stand under ``llama-bench``'s names; scripts that read its
+JSON read what ``kvquant llama-bench`` makes of them."""
 
 from __future__ import annotations
 
+import statistics
 from typing import Literal
 
 import msgspec
@@ -79,9 +80,15 @@ class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def median_ts(self) -> float:
         """Median tok/s of the cell."""
-        ordered = sorted(self.samples_ts)
-        middle = len(ordered) // 2
-        return (ordered[middle] + ordered[~middle]) / 2
+        return statistics.median(self.samples_ts)
+
+    @property
+    def reference_ts(self) -> float | None:
+        """Median tok/s of f16/f16 in the same rounds; ``None`` where it did not fit."""
+        tokens = self.n_prompt or self.n_gen
+        if not self.reference_ns:
+            return None
+        return statistics.median(1e9 * tokens / ns for ns in self.reference_ns)
 
     @property
     def title(self) -> str:

@@ -44,7 +44,6 @@ class Bed(NamedTuple):
     batch: int
     ubatch: int
     threads: int
-    cpu: str
     memory_limit: int | None
     """Bytes that a worker may use; ``None``: what is free."""
     floors: Callable[[Pair, int], Floors]

@@ -1,0 +1,62 @@
+"""Speeds as ``llama-bench -o json`` writes them: one list, an entry per test.
+
+llama.cpp's ``scripts/compare-llama-bench.py`` joins two builds on everything that could make them
+differ. What this plugin leaves alone stands as ``llama-bench`` says it without options. Its names
+have changed: one version says ``use_mmap``, a later one ``load_mode``. Both are here, because
+either version of the script drops what it does not know and insists on what it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from pytest_kvquant.report.speed import SpeedCell, SpeedTest
+
+MEASURED = (
+    "build_commit", "cpu_info", "gpu_info", "backends", "model_filename", "model_type",
+    "model_size", "model_n_params", "n_batch", "n_ubatch", "n_threads", "type_k", "type_v",
+    "n_gpu_layers", "flash_attn", "n_prompt", "n_gen", "n_depth", "test_time", "avg_ns",
+    "stddev_ns", "avg_ts", "stddev_ts", "samples_ns", "samples_ts",
+)  # fmt: skip
+"""Fields of a test that bear ``llama-bench``'s names."""
+
+LEFT_ALONE: dict[str, str | int | bool] = {
+    "build_number": 0,
+    "cpu_mask": "0x0",
+    "cpu_strict": False,
+    "poll": 50,
+    "n_cpu_moe": 0,
+    "split_mode": "layer",
+    "main_gpu": 0,
+    "no_kv_offload": False,
+    "devices": "auto",
+    "tensor_split": "0.00",
+    "tensor_buft_overrides": "none",
+    "use_mmap": True,
+    "use_direct_io": False,
+    "load_mode": "auto",
+    "lazy_mode": "auto",
+    "embeddings": False,
+    "no_op_offload": 0,
+    "no_host": False,
+    "repack": True,
+    "fit_target": 0,
+    "fit_min_ctx": 0,
+}
+"""``llama-bench``'s defaults; the build number is the one of a build that does not know its own."""
+
+
+def entry(test: SpeedTest) -> dict[str, Any]:
+    """One test as an entry of the list; a commit is named as ``git rev-parse --short`` does."""
+    measured = {name: getattr(test, name) for name in MEASURED}
+    commit = test.build_commit.removesuffix("-dirty") or "unknown"
+    return {**LEFT_ALONE, **measured, "build_commit": commit}
+
+
+def as_llama_bench(cells: Iterable[SpeedCell]) -> str:
+    """All tests of all pairs, as JSON text."""
+    entries = [entry(test) for cell in cells for test in cell.tests]
+    return msgspec.json.format(msgspec.json.encode(entries), indent=2).decode() + "\n"
