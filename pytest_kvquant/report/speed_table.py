@@ -1,4 +1,4 @@
-"""The terminal's view of speed: a row per pair, a column per test."""
+"""The terminal's view of speed: a row per pair and depth, a column per test."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from rich.table import Table
 from rich.text import Text
 
 from pytest_kvquant.report import format
-from pytest_kvquant.report.speed import SpeedCell, SpeedTest
+from pytest_kvquant.report.speed import SpeedCell, SpeedTest, title
 
 STYLES = {"pass": "", "inconclusive": "yellow"}
 """Colour by verdict; everything else is red. The word stands there too, unless it passed."""
 
 
 def speed_table(cells: Sequence[SpeedCell], against: str) -> Table:
-    """tok/s and ratio to what the run compares with, of each pair at each test."""
-    table = Table(title=f"Speed: tok/s (share of {against} in the same minutes)", title_style="")
+    """Ratio to what the run compares with, and both speeds, of each pair at each depth."""
+    table = Table(title=f"Speed over {against} (tok/s of both, same rounds)", title_style="")
     table.add_column("K/V", no_wrap=True)
-    titles = list(dict.fromkeys(test.title for cell in cells for test in cell.tests))
-    for title in titles:
-        table.add_column(title, justify="right")
+    tests = [test for cell in cells for test in cell.tests]
+    names = list(dict.fromkeys(_name(test) for test in tests))
+    for name in names:
+        table.add_column(name, justify="right")
     for cell in cells:
-        tests = {test.title: test for test in cell.tests}
-        table.add_row(cell.pair, *(_entry(tests.get(title), cell) for title in titles))
+        for depth in sorted({test.n_depth for test in tests}) if cell.tests else [0]:
+            found = {_name(test): test for test in cell.tests if test.n_depth == depth}
+            place = f"{cell.pair} @ d{depth}" if depth else cell.pair
+            table.add_row(place, *(_entry(found.get(name), cell) for name in names))
     return table
 
 
@@ -50,12 +53,16 @@ def words(test: SpeedTest) -> str:
     return f"{test.text} (declared in [expect])" if test.declared else test.text
 
 
+def _name(test: SpeedTest) -> str:
+    return title(test.kind, test.n_prompt or test.n_gen, 0)
+
+
 def _entry(test: SpeedTest | None, cell: SpeedCell) -> Text:
     if test is None:
         return Text(cell.verdict if cell.message else "-", style="dim")
     text = format.speed(test.median_ts)
-    if test.ratio is not None:
-        text += f" ({format.factor(test.ratio)})"
+    if test.ratio is not None and test.reference_ts is not None:
+        text = f"{format.factor(test.ratio)} ({text}/{format.speed(test.reference_ts)})"
     if test.verdict != "pass":
         text += f" {test.verdict}"
     return Text(text, style=STYLES.get(test.verdict, "bold red"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from support import run
 from support.tinygguf import Tiny, write
 
@@ -14,7 +16,7 @@ from pytest_kvquant.engine.worker import HOOK
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.report.result import encode
 from pytest_kvquant.report.speed import SpeedCell
-from pytest_kvquant.report.speed_table import speed_notes
+from pytest_kvquant.report.speed_table import speed_notes, speed_table
 from pytest_kvquant.session import Session
 from pytest_kvquant.settings import Expect, FloorOverride
 
@@ -81,6 +83,19 @@ def test_a_healthy_pair_passes_in_six_rounds_and_one_climb(tmp_path: Path, small
         assert (test.type_k, test.type_v) == PAIR
     assert cell.prefilled == {str(PAIR): (1024,), str(REFERENCE): (1024,)}
     assert cell.rollback == "remove"
+
+
+def test_the_table_shows_both_speeds_of_the_same_rounds(tmp_path: Path, small: Path) -> None:
+    speeds = {"all": 2, str(PAIR): {"pp": 1.25}}
+    cell = session(tmp_path, small, speeds, depths=(0, 512)).speed.measure(PAIR)
+    assert [round(test.reference_ts) for test in cell.tests] == [500] * 4
+    printed = io.StringIO()
+    Console(file=printed, width=80).print(speed_table([cell], "f16/f16"))
+    rows = [line.split("│")[1:-1] for line in printed.getvalue().splitlines() if "│" in line]
+    assert [[entry.strip() for entry in row] for row in rows] == [
+        ["q8_0/q8_0", "0.80 (400/500)", "1.00 (500/500)"],
+        ["q8_0/q8_0 @ d512", "0.80 (400/500)", "1.00 (500/500)"],
+    ]
 
 
 def test_a_slow_pair_fails_and_is_confirmed_in_a_fresh_process(tmp_path: Path, small: Path) -> None:
