@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,6 +136,6 @@ def _overlay(pair: Pair, overrides: Mapping[str, BudgetOverride]) -> dict[str, f
     return values
 
 
-def unused_patterns(pairs: list[Pair], overrides: Mapping[str, BudgetOverride]) -> list[str]:
+def unused_patterns(pairs: list[Pair], patterns: Iterable[str]) -> list[str]:
     """Patterns of the configuration that match no cell; a typing error as a rule."""
-    return [pattern for pattern in overrides if not any(pair.matches(pattern) for pair in pairs)]
+    return [pattern for pattern in patterns if not any(pair.matches(pattern) for pair in pairs)]

@@ -14,6 +14,7 @@ from pytest_kvquant.budgets import Budgets
 from pytest_kvquant.control import Control, all_shapes
 from pytest_kvquant.engine.client import Worker
 from pytest_kvquant.errors import CellError
+from pytest_kvquant.expectations import held_as
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.model import Model
 from pytest_kvquant.numerics import gates
@@ -22,6 +23,7 @@ from pytest_kvquant.numerics.gates import Gate, Rules
 from pytest_kvquant.numerics.metrics import kl_profile
 from pytest_kvquant.numerics.metrics import quality as quality_figures
 from pytest_kvquant.report import result as records
+from pytest_kvquant.settings import MIXED
 
 GATES_PER_CELL = 5
 
@@ -132,15 +134,32 @@ def _identify(
         compression=expectation.compression,
         kind=explanation.kind,
         text=explanation.text,
+        understood=census.problem is None and _geometry_known(pair, ground, types),
     )
-    if explanation.kind == "differs" and not _geometry_known(pair, ground, types):
+    if explanation.kind == "differs" and not record.understood:
         explanation = explanation._replace(kind="unreadable")
     gpus = [device.name for device in ground.library.devices if device.gpu]
     found = (
-        checks.check_types(explanation, effective_pair(record), expected, log),
+        checks.check_types(explanation, effective_pair(record, pair, expected), expected, log),
         checks.check_placement(placed, gpus, ground.task.gpu_layers),
     )
+    if expected is not None and found[0].verdict == "pass":
+        record = _as_declared(record, geometry.held_bytes(census, expectation, types))
     return msgspec.structs.replace(cell, census=record, placement=placed, checks=found)
+
+
+def _as_declared(census: records.CensusRecord, expected: int | None) -> records.CensusRecord:
+    """The census of a declared substitution, with the size of what it is declared to hold.
+
+    Args:
+        expected: bytes per token; ``None`` where they cannot be told.
+    """
+    if expected is None:
+        return msgspec.structs.replace(census, understood=False)
+    of_f16 = census.expected_bytes_per_token * census.compression
+    return msgspec.structs.replace(
+        census, expected_bytes_per_token=expected, compression=of_f16 / expected
+    )
 
 
 def _geometry_known(pair: Pair, ground: Ground, types: geometry.Types) -> bool:
@@ -150,10 +169,10 @@ def _geometry_known(pair: Pair, ground: Ground, types: geometry.Types) -> bool:
     return geometry.explain(ground.control.census, expectation, types).kind == "agree"
 
 
-def effective_pair(census: records.CensusRecord) -> str:
-    """The pair that the cache really holds; ``mixed`` where its layers differ."""
-    held = {f"{layer.k}/{layer.v}" for layer in census.layers}
-    return held.pop() if len(held) == 1 else "mixed"
+def effective_pair(census: records.CensusRecord, pair: Pair, expected: str | None) -> str:
+    """The pair that the cache holds; ``mixed`` where layers differ, empty where none is known."""
+    held = held_as(((layer.k, layer.v) for layer in census.layers), pair, expected)
+    return MIXED if len(held) > 1 else "".join(map(str, held))
 
 
 def _refused(cell: records.Cell) -> records.Cell:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from pytest_kvquant.geometry import Explanation
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.diagnosis import ALLOWED, Diagnosis
-from pytest_kvquant.report.result import Check, Placement
+from pytest_kvquant.report.result import CacheSize, CensusRecord, Check, Placement
 
 FLOOR_FACTOR = 10.0
 """A figure within this many times what f16 shows is noise."""
@@ -21,13 +22,22 @@ BUDGET_SHARE = 0.1
 other way moves a quantized value by a whole step, which f16 does not know."""
 
 
+ROUNDING = 1e-9
+"""Of two quotients of whole numbers."""
+
+MIB = 1 << 20
+
+PRINTED = 0.01
+"""MiB: the library prints sizes with two decimals."""
+
 _SPLITS = r"graph(?: splits =|[^:\n]*: nodes = [^,\n]+, splits =) (\d+)"
 
 
 def placement(log: str) -> Placement:
     """Where the KV cache lies and how often the graph changes device, as the library's log says.
 
-    The lines are llama.cpp's own (``llama_kv_cache: CPU KV buffer size = 2.00 MiB``,
+    The lines are llama.cpp's own (``llama_kv_cache: CPU KV buffer size = 2.00 MiB``, ``size = 2.00
+    MiB (512 cells, 4 layers, 1/1 seqs)`` with the number of streams of so many cells each,
     ``graph splits = 2``, later ``graph: nodes = 178, splits = 2`` or, where prefill and decode
     differ, ``graph (pp bs=512, tg bs=4): nodes = 154 / 154, splits = 41 / 2``: that of prefill is
     taken); what it does not print stays unknown.
@@ -36,7 +46,15 @@ def placement(log: str) -> Placement:
     for device, size in re.findall(r"(\S+) KV buffer size\s*=\s*([\d.]+) MiB", log):
         buffers[device] = buffers.get(device, 0.0) + float(size)
     splits = re.findall(_SPLITS, log)
-    return Placement(kv_buffers=buffers, graph_splits=int(splits[-1]) if splits else None)
+    sizes = re.findall(r"\(\s*(\d+) cells,\s*(\d+) layers,\s*\d+/(\d+) seqs\)", log)
+    return Placement(
+        kv_buffers=buffers,
+        graph_splits=int(splits[-1]) if splits else None,
+        caches=tuple(
+            CacheSize(cells=int(cells) * int(streams), layers=int(layers))
+            for cells, layers, streams in sizes
+        ),
+    )
 
 
 def check_placement(found: Placement, gpus: Iterable[str], gpu_layers: int) -> Check:
@@ -56,6 +74,49 @@ def check_placement(found: Placement, gpus: Iterable[str], gpu_layers: int) -> C
             "for the CPU)",
         )
     return _check("placement", "pass", f"KV cache on {where}{splits}")
+
+
+def check_footprint(census: CensusRecord, placed: Placement | None, floor: float | None) -> Check:
+    """A token takes at most the bytes that the floor on the compression allows.
+
+    Args:
+        floor: bytes per token of f16/f16 over those of the pair, at least; ``None``: what the
+            model's geometry says, to the byte.
+    """
+    held, compression = census.bytes_per_token, census.measured_compression
+    if not held or compression is None or not census.understood:
+        return _check(
+            "footprint", "inconclusive", f"what a token should take is not known: {census.text}"
+        )
+    least = census.compression if floor is None else floor
+    return _check(
+        "footprint",
+        "pass" if compression >= least * (1 - ROUNDING) else "fail",
+        f"a token takes {held:,.0f} bytes, {compression:.3f} times less than f16; the floor is "
+        f"{least:.3f} times; {_allocation(census, placed)}",
+        figure=compression,
+        limit=least,
+    )
+
+
+def _allocation(census: CensusRecord, placed: Placement | None) -> str:
+    """What the library allocates, beside what the rows of so many cells take."""
+    if placed is None or not placed.allocated:
+        return "the library does not say what it allocates"
+    said = f"the library allocates {placed.allocated:g} MiB"
+    if not placed.caches or sum(one.layers for one in placed.caches) != len(census.layers):
+        return said
+    layers = iter(census.layers)
+    rows = 0.0
+    for cache in placed.caches:
+        of_token = sum(layer.k_row + layer.v_row for layer in islice(layers, cache.layers))
+        rows += cache.cells * of_token / MIB
+    cells = " + ".join(f"{cache.cells:,}" for cache in placed.caches)
+    more = placed.allocated - rows
+    if abs(more) <= PRINTED * (len(placed.kv_buffers) + len(placed.caches)):
+        return f"{said} for {cells} cells, as their rows take"
+    word = "more" if more > 0 else "less"
+    return f"{said} for {cells} cells, {abs(more):.2f} MiB {word} than their rows take"
 
 
 def check_contents(diagnosis: Diagnosis | None) -> Check:
@@ -83,11 +144,12 @@ def check_types(explanation: Explanation, effective: str, expected: str | None, 
     """The cache holds what was asked for, or exactly what the configuration expects instead.
 
     Args:
-        effective: the pair that the cache really holds, ``mixed`` where layers differ.
+        effective: the pair that the cache really holds, ``mixed`` where layers differ; empty
+            where its state is not readable.
         expected: ``[expect."K/V"] substituted`` of this pair, if any.
         log: the library's log; a line of it that speaks of the change is quoted.
     """
-    if expected is not None:
+    if expected is not None and effective:
         if explanation.kind == "substituted" and effective == expected:
             return _check("types", "pass", f"runs as {effective}, as [expect] says")
         return _check(

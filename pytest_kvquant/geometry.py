@@ -145,6 +145,22 @@ def explain(census: Census, expectation: Expectation, types: Types) -> Explanati
     return Explanation(kind, "; ".join(lines) or agreed)
 
 
+def held_bytes(census: Census, expectation: Expectation, types: Types) -> int | None:
+    """Bytes per token that the types which the layers really hold should take.
+
+    ``None`` where it is not known which layer of the model is which of the census.
+    """
+    layers = [layer for cache in census.caches if cache.kind != "other" for layer in cache.layers]
+    total = 0
+    for layer, shape in zip(layers, _matched(census, expectation), strict=True):
+        if shape is None:
+            return None
+        total += row_bytes(types[layer.k_type], shape.heads, expectation.head_dim_k)
+        if layer.v_type is not None:
+            total += row_bytes(types[layer.v_type], shape.heads, expectation.head_dim_v)
+    return total
+
+
 def _matched(census: Census, expectation: Expectation) -> list[LayerShape | None]:
     """The model's layer for each one of the census, ``None`` where that is not known.
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from pytest_kvquant.report import format
+from pytest_kvquant.report.repeat import command as repeat_command
 
 if TYPE_CHECKING:
     from pytest_kvquant.matrix import Pair
     from pytest_kvquant.session import Session
-
-ROUNDING = 1e-9
 
 
 class CellMemory:
@@ -27,44 +25,53 @@ class CellMemory:
         Without a configured floor that is what the model's geometry says, to the byte.
         """
         __tracebackhide__ = True
-        cell = self._session.measure(self._pair)
-        census = cell.census
-        if census is None:
-            pytest.skip(f"{self._pair} was not measured: {cell.verdict}")
-        held = census.bytes_per_token
-        if not held:
-            pytest.skip(f"{self._pair}: bytes per token are not known: {census.text}")
-        compression = census.expected_bytes_per_token * census.compression / held
-        configured = self._session.speed.floors(self._pair, 0).compression
-        floor = census.compression if configured is None else configured
+        session = self._session
+        cell, check = session.measure(self._pair), session.footprint(self._pair)
+        if check is None:
+            self._not_measured()
+        assert cell.census is not None
+        found = {
+            "kv_bytes_per_token": cell.census.bytes_per_token,
+            "kv_compression": check.figure,
+            "kv_allocated_mib": (cell.placement.allocated or None) if cell.placement else None,
+        }
         self._node.user_properties += [
-            ("kv_bytes_per_token", held),
-            ("kv_compression", compression),
+            (name, value) for name, value in found.items() if value is not None
         ]
-        if compression >= floor * (1 - ROUNDING):
+        if check.verdict == "pass":
             return
-        buffers = cell.placement.kv_buffers if cell.placement else {}
-        allocated = ", ".join(f"{name} {size:g} MiB" for name, size in buffers.items())
+        if check.verdict == "inconclusive":
+            pytest.skip(f"{self._pair}: {check.text}")
         pytest.fail(
-            f"{self._pair}: a token takes {held:,g} bytes, {compression:.3f} times less than f16; "
-            f"the floor is {floor:.3f} times\n"
-            f"  expected  {census.expected_bytes_per_token:,} bytes by the model's geometry\n"
-            f"  census    {census.text}\n"
-            f"  allocated {allocated or 'the library does not say'}",
+            f"{self._pair}: {check.text}\n"
+            f"  expected  {cell.census.expected_bytes_per_token:,} bytes by the model's geometry\n"
+            f"  census    {cell.census.text}\n"
+            f"{self._again('footprint')}",
+            pytrace=False,
+        )
+
+    def _not_measured(self) -> NoReturn:
+        """Fail for a cell of which no footprint is known; skip where another test said why."""
+        __tracebackhide__ = True
+        cell = self._session.measure(self._pair)
+        if self._pair in self._session.announced:
+            pytest.skip(f"{self._pair} was not measured: {cell.verdict}")
+        self._session.announced.add(self._pair)
+        pytest.fail(
+            f"{self._pair}: {cell.verdict}. {cell.message}\n{self._again('footprint')}",
             pytrace=False,
         )
 
     def check_ceiling(self) -> None:
         """Fail where no context works, or only smaller ones than the floor."""
         __tracebackhide__ = True
-        found = self._session.speed.ceiling(self._pair)
+        found = self._session.ceiling(self._pair)
         self._node.user_properties.append(("kv_ceiling", found.tokens))
-        floor = self._session.speed.floors(self._pair, 0).context or 1
-        if found.tokens >= floor:
+        if found.verdict == "pass":
             return
-        tried = "\n".join(
-            f"  {one.context:>9,}  {one.outcome} ({format.seconds(one.seconds)}) {one.text}"
-            for one in found.attempts
-        )
-        least = f"; the floor is {floor:,}" if floor > 1 else ""
-        pytest.fail(f"{self._pair}: {found.text}{least}\n{tried}", pytrace=False)
+        if found.verdict == "inconclusive" and not self._session.settings.strict:
+            pytest.skip(f"{self._pair}: {found.failure}")
+        pytest.fail(f"{self._pair}: {found.failure}\n{self._again('ceiling')}", pytrace=False)
+
+    def _again(self, test: str) -> str:
+        return f"  again     {repeat_command(self._session.invocation, self._pair, '-k', test)}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -11,16 +12,21 @@ from pytest_kvquant.cell import twins
 from pytest_kvquant.checks import check_distinct
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.numerics.gates import holm_exit
+from pytest_kvquant.report.ceiling import Ceiling
 from pytest_kvquant.report.result import Cell, ReferenceRecord, Result, Verdict
+from pytest_kvquant.report.speed import SpeedCell
+from pytest_kvquant.report.view import TONES, tone
+
+Part = TypeVar("Part", SpeedCell, Ceiling)
 
 
 def merge(results: Sequence[tuple[str, Result]]) -> Result:
     """Put the cells of several results together.
 
     The cells of the first come first. A pair that several have, as every shard has ``f16/f16``, has
-    to show the same logits and is taken once. What only the whole matrix can tell is judged again:
-    chance among all gates, pairs with the same logits, the advice. The conditions are those of the
-    first; times are added.
+    to show the same logits and is taken once; of its speed and its ceiling the worst counts. What
+    only the whole matrix can tell is judged again: chance among all gates, pairs with the same
+    logits, the advice. The conditions are those of the first; times are added.
 
     Args:
         results: name and result, one or more.
@@ -43,21 +49,32 @@ def merge(results: Sequence[tuple[str, Result]]) -> Result:
                 )
     every = [result for _, result in results]
     judged = _judged_together(list(cells.values()))
-    speeds = {one.pair: one for result in reversed(every) for one in result.speed}
-    ceilings = {one.pair: one for result in reversed(every) for one in result.ceilings}
-    order = dict.fromkeys([*cells, *(one.pair for result in every for one in result.speed)])
+    speeds = _gravest(one for result in every for one in result.speed)
+    ceilings = _gravest(one for result in every for one in result.ceilings)
+    order = dict.fromkeys([*cells, *speeds, *ceilings])
     speed = tuple(speeds[pair] for pair in order if pair in speeds)
+    searched = tuple(ceilings[pair] for pair in order if pair in ceilings)
     return msgspec.structs.replace(
         first,
         cells=judged,
         speed=speed,
-        ceilings=tuple(ceilings[pair] for pair in order if pair in ceilings),
+        ceilings=searched,
         advice=advise(judged, speed),
         floor=max((one.floor for one in every if one.floor), key=lambda one: one.kl, default=None),
         reference=_references([result.reference for result in every]),
         decode_seconds=sum(result.decode_seconds for result in every),
         seconds=sum(result.seconds for result in every),
     )
+
+
+def _gravest(parts: Iterable[Part]) -> dict[str, Part]:
+    """By pair; of a pair that several results have, what fails in one of them."""
+    found: dict[str, Part] = {}
+    for part in parts:
+        known = found.setdefault(part.pair, part)
+        if TONES.index(tone(part.verdict)) > TONES.index(tone(known.verdict)):
+            found[part.pair] = part
+    return found
 
 
 def _references(parts: Sequence[ReferenceRecord]) -> ReferenceRecord:

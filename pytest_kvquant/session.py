@@ -40,6 +40,7 @@ from pytest_kvquant.errors import (
     ModelError,
     SettingsError,
 )
+from pytest_kvquant.expectations import substitute
 from pytest_kvquant.hardware import cpu_name
 from pytest_kvquant.matrix import REFERENCE, Pair, plan_pairs, take_shard
 from pytest_kvquant.model import Model, read_model
@@ -48,6 +49,7 @@ from pytest_kvquant.numerics.gates import Gate, Rules, holm_exit
 from pytest_kvquant.reference import Reference, ReferenceStore
 from pytest_kvquant.report import result as records
 from pytest_kvquant.report.baseline import BaselineRecord, BaselinesRecord
+from pytest_kvquant.report.ceiling import Ceiling
 from pytest_kvquant.settings import Settings
 from pytest_kvquant.speed_run import SpeedRun
 from pytest_kvquant.yardstick import Yardstick
@@ -220,6 +222,7 @@ class Session:
         controls = self.yardstick.known()
         cells = tuple(self.checked(pair) for pair in self.pairs if pair in self._cells)
         speeds = self.speed.cells(self.pairs)
+        ceilings = tuple(map(self._judged_ceiling, self.speed.ceilings(self.pairs)))
         return records.Result(
             environment=self._environment_record(),
             model=records.ModelRecord(
@@ -252,7 +255,7 @@ class Session:
             cells=cells,
             speed=speeds,
             advice=advise(cells, speeds),
-            ceilings=self.speed.ceilings(self.pairs),
+            ceilings=ceilings,
             hardware=self.speed.hardware if self.speed.on else None,
             baselines=self._baselines_record(),
             invocation=tuple(self.invocation),
@@ -424,8 +427,14 @@ class Session:
 
     def _expected(self, pair: Pair) -> str | None:
         """What the configuration says that this pair is substituted by."""
-        entry = self.settings.expect.get(str(pair))
-        return entry.substituted if entry is not None else None
+        return substitute(
+            pair,
+            {
+                pattern: entry.substituted
+                for pattern, entry in self.settings.expect.items()
+                if entry.substituted is not None
+            },
+        )
 
     def _keep(self, pair: Pair, evidence: Evidence, budgets: Budgets) -> None:
         """Write the per-token figures where they were asked for."""
@@ -471,6 +480,10 @@ class Session:
             facts = any(check.verdict == "fail" for check in own.checks)
             verdict = "fail" if facts else "inconclusive"
         found = own.checks
+        if (footprint := self.footprint(pair)) is not None:
+            found = (*found, footprint)
+            if footprint.verdict == "fail" and verdict in ("pass", "inconclusive"):
+                verdict = "fail"
         if own.gates:
             distinct = checks.check_distinct(cell.twins(own, list(self._cells.values())))
             found = (*found, distinct)
@@ -478,6 +491,24 @@ class Session:
         return msgspec.structs.replace(
             own, verdict=verdict, alone=alone, checks=found, baseline=self.baseline(pair)
         )
+
+    def footprint(self, pair: Pair) -> records.Check | None:
+        """The memory of a measured cell against its floor.
+
+        ``None`` for a cell without a census, or that is not what its name says.
+        """
+        own = self.measure(pair)
+        if own.census is None or own.checks[0].verdict == "fail":
+            return None
+        floor = self.speed.floors(pair, 0).compression
+        return checks.check_footprint(own.census, own.placement, floor)
+
+    def ceiling(self, pair: Pair) -> Ceiling:
+        """The largest context of a pair against its floor, searched now if it has not been."""
+        return self._judged_ceiling(self.speed.ceiling(pair))
+
+    def _judged_ceiling(self, found: Ceiling) -> Ceiling:
+        return found.against(self.speed.floors(Pair.parse(found.pair), 0).context or 1)
 
     def _decode_seconds(self) -> float:
         cells = sum(cell.timing.decode for cell in self._cells.values() if cell.timing)

@@ -78,13 +78,27 @@ class FloorOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             raise ValueError(f"floor fall = {self.fall} is a share: it must be below 1")
 
 
+MIXED = "mixed"
+"""Held by a cache whose layers differ."""
+
+
 class Expect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What ``[expect."K/V"]`` may say: known behaviour that must then really happen."""
 
     substituted: str | None = None
-    """The pair, as ``K/V``, that the library makes of this one."""
+    """The pair, as ``K/V``, that the library makes of this one; ``mixed``: layers differ."""
     cliff: Literal["pp", "tg", "both"] | None = None
     """The paths on which this pair is known to be off the fast path."""
+
+    def __post_init__(self) -> None:
+        if self.substituted in (None, MIXED):
+            return
+        k, _, v = self.substituted.partition("/")
+        if not k or not v or "/" in v:
+            raise ValueError(
+                f"expect substituted = '{self.substituted}' must be a pair, as q8_0/turbo3, or "
+                f"'{MIXED}' where layers differ"
+            )
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

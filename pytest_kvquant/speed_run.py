@@ -13,6 +13,7 @@ from pytest_kvquant.baseline_speed import Conditions, StoredSpeed, read_stored
 from pytest_kvquant.ceiling import search
 from pytest_kvquant.engine.client import Engine
 from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.expectations import with_gone_cliffs
 from pytest_kvquant.floors import Floors, resolve_floors
 from pytest_kvquant.hardware import Hardware, cpu_name, describe
 from pytest_kvquant.matrix import Pair
@@ -97,12 +98,19 @@ class SpeedRun:
         self._expected = [
             (Place.parse(pattern, "expect"), entry) for pattern, entry in settings.expect.items()
         ]
+        for declared, entry in self._expected:
+            if declared.depth is not None and entry.substituted is not None:
+                raise SettingsError(
+                    f"[expect] '{declared.pair} @ d{declared.depth}': what a cache holds does not "
+                    "depend on the depth; declare substituted for the pair alone."
+                )
         self._stored = self._read_stored()
 
     def measure(self, pair: Pair) -> SpeedCell:
         """The speed of a pair, timed now if it has not been."""
         if pair not in self._cells:
-            self._cells[pair] = climb.measure(pair, self.plan, self.bed)
+            found = climb.measure(pair, self.plan, self.bed)
+            self._cells[pair] = with_gone_cliffs(found, self.plan.depths, self.cliff_declared)
         return self._cells[pair]
 
     def ceiling(self, pair: Pair) -> Ceiling:

@@ -114,34 +114,18 @@ class CellSpeed:
         text = f"{self._pair}: {test.text}"
         if test.declared:
             pytest.xfail(f"{text} (declared in [expect])")
-        if self._fixed(test):
-            pytest.fail(
-                f"{self._pair}: [expect] declares a {test.kind} cliff, but there is none at any "
-                f"depth ({text}). If it was fixed, remove the entry; if it shows only at depths "
-                f'that this run does not visit, declare it there: "{self._pair} @ dN".\n'
-                f"{self._conditions()}",
-                pytrace=False,
-            )
+        if test.kind in self.cell.gone and self._is_deepest(test):
+            gone = self.cell.gone_text(test.kind)
+            pytest.fail(f"{self._pair}: {gone}\n{self._conditions()}", pytrace=False)
         if test.verdict == "pass":
             return
         if test.verdict == "inconclusive" and not self._session.settings.strict:
             pytest.skip(text)
         pytest.fail(f"{text}\n{_figures(test)}\n{self._conditions()}", pytrace=False)
 
-    def _fixed(self, test: SpeedTest) -> bool:
-        """Whether this is the deepest place of a declared cliff, and the way there is certain.
-
-        Not where a declared place was not visited, or was visited without a decision.
-        """
-        speed = self._session.speed
-        places = [
-            depth
-            for depth in speed.plan.depths
-            if speed.cliff_declared(self._pair, test.kind, depth)
-        ]
-        same = {one.n_depth: one.verdict for one in self.cell.tests if one.kind == test.kind}
-        found = {same.get(depth, "inconclusive") for depth in places}
-        return test.n_depth == max(places, default=None) and found <= {"pass", "fail"}
+    def _is_deepest(self, test: SpeedTest) -> bool:
+        """Whether no test of its kind is deeper: it is the one that tells of all of them."""
+        return test == [one for one in self.cell.tests if one.kind == test.kind][-1]
 
     def _conditions(self) -> str:
         session = self._session

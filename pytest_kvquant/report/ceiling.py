@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
+
+from pytest_kvquant.report import format
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +34,38 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
     bytes_per_token: int
     attempts: tuple[Attempt, ...]
     seconds: float
+    floor: int = 1
+    """Tokens that have to work."""
+    verdict: Literal["pass", "fail", "inconclusive"] = "pass"
+    """Against the floor; ``inconclusive`` where it was not tried, or took too long to tell."""
+
+    def against(self, floor: int) -> Ceiling:
+        """The same, judged by another floor."""
+        needed = max(floor, min(one.context for one in self.attempts))
+        refused = any(
+            one.context <= needed and one.outcome not in ("fits", "timeout")
+            for one in self.attempts
+        )
+        verdict: Literal["pass", "fail", "inconclusive"] = "inconclusive"
+        if self.tokens >= floor:
+            verdict = "pass"
+        elif refused or self.bytes_per_token * floor > self.memory:
+            verdict = "fail"
+        return msgspec.structs.replace(self, floor=floor, verdict=verdict)
+
+    @property
+    def line(self) -> str:
+        """The finding in words, and the floor if there is one."""
+        return f"{self.text}; the floor is {self.floor:,}" if self.floor > 1 else self.text
+
+    @property
+    def failure(self) -> str:
+        """The same, and below it what was tried."""
+        tried = [
+            f"  {one.context:>9,}  {one.outcome} ({format.seconds(one.seconds)}) {one.text}"
+            for one in self.attempts
+        ]
+        return "\n".join([self.line, *tried])
 
     @property
     def text(self) -> str:

@@ -48,6 +48,10 @@ def summary(result: Result) -> str:
     if result.advice:
         page.add("### Which pair for which work\n\n")
         page.add("".join(f"- {plain(advice.text)}\n" for advice in result.advice) + "\n")
+    if result.ceilings:
+        page.add("### The context that fits\n\n")
+        fits = (f"- {code(one.pair)} {plain(one.line)}\n" for one in result.ceilings)
+        page.add_all(fits, "contexts", share=0.8)
     if rows:
         page.add("### The matrix: mean KL\n\n")
         _add_matrix(page, rows)

@@ -172,13 +172,21 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     """A fact about a cell: what it is, where it ran, whether its paths agree."""
 
     name: str
-    """``types``, ``placement``, ``contents``, ``measurable``, ``active``, ``distinct``, ``shapes``,
-    ``restore`` or ``trajectory``."""
+    """``types``, ``placement``, ``footprint``, ``contents``, ``measurable``, ``active``,
+    ``distinct``, ``shapes``, ``restore`` or ``trajectory``."""
     verdict: str
     """``pass``, ``fail``, or ``inconclusive`` where the library does not tell."""
     text: str
     figure: float | None = None
     limit: float | None = None
+
+
+class CacheSize(msgspec.Struct, frozen=True, kw_only=True):
+    """One cache of a context, as large as it was allocated."""
+
+    cells: int
+    """Tokens that it holds, of all sequences."""
+    layers: int
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,6 +196,13 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """MiB of KV cache by device."""
     graph_splits: int | None
     """How often a graph changes device; ``None`` where the library does not tell."""
+    caches: tuple[CacheSize, ...] = ()
+    """Those that the buffers hold: one, or a base and a sliding-window one."""
+
+    @property
+    def allocated(self) -> float:
+        """MiB of KV cache on all devices; 0 where the library does not tell."""
+        return sum(self.kv_buffers.values())
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,12 +221,23 @@ class CensusRecord(msgspec.Struct, frozen=True, kw_only=True):
     bytes_per_token: float | None
     """Exact where the layout is understood; from the growth of the state otherwise."""
     expected_bytes_per_token: int
-    """By the model's geometry and ggml's block sizes."""
+    """By the model's geometry and ggml's block sizes; where ``[expect]`` declares a substitution,
+    those of the types that are held instead."""
     compression: float
-    """Expected bytes per token of f16/f16 over those of this pair."""
+    """Expected bytes per token of f16/f16 over those."""
     kind: str
     """``agree``, ``padded``, ``substituted``, ``differs`` or ``unreadable``."""
     text: str
+    understood: bool = True
+    """Whether the state is readable and the model's header explains that of f16/f16: else nobody
+    knows how many bytes a token should take."""
+
+    @property
+    def measured_compression(self) -> float | None:
+        """Bytes per token of f16/f16 over those that were found; ``None``: not known."""
+        if not self.bytes_per_token:
+            return None
+        return self.expected_bytes_per_token * self.compression / self.bytes_per_token
 
 
 class NoiseFloor(msgspec.Struct, frozen=True, kw_only=True):

@@ -121,9 +121,20 @@ class SpeedCell(msgspec.Struct, frozen=True, kw_only=True):
     library: float = 0.0
     """Seconds inside library calls."""
     verdict: str = "pass"
-    """The worst of the tests, or why nothing was measured."""
+    """The worst of the tests, or why nothing was measured; ``fail`` where a cliff is gone."""
+    gone: tuple[str, ...] = ()
+    """Tests (``pp``, ``tg``) of which ``[expect]`` declares a cliff that no depth shows."""
     message: str | None = None
     log: str | None = None
+
+    def gone_text(self, kind: str) -> str:
+        """That a declared cliff is gone, in words."""
+        deepest = [test.text for test in self.tests if test.kind == kind][-1]
+        return (
+            f"[expect] declares a {kind} cliff, but there is none at any depth ({deepest}). "
+            "If it was fixed, remove the entry; if it shows only at depths that this run does not "
+            f'visit, declare it there: "{self.pair} @ dN".'
+        )
 
 
 def title(kind: str, count: int, depth: int) -> str:

@@ -38,6 +38,7 @@ def speed_notes(cells: Sequence[SpeedCell]) -> list[str]:
             how = "not timed to the end" if cell.tests else "not timed"
             lines.append(f"{cell.pair}: {how}: {cell.verdict}: {cell.message}")
         lines += [f"{cell.pair}: {words(test)}" for test in cell.tests if test.verdict != "pass"]
+        lines += [f"{cell.pair}: {cell.gone_text(kind)}" for kind in cell.gone]
         lines += [f"{cell.pair}: the library says: {remark}" for remark in cell.remarks]
         if cell.stopped:
             lines.append(f"{cell.pair}: {cell.stopped}")

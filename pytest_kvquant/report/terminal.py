@@ -55,7 +55,7 @@ def render(result: Result, *, width: int, colour: bool) -> str:
             )
     if any(cell.tests for cell in result.speed):
         console.print(speed_table(result.speed, result.reference.subject))
-    notes = [f"{one.pair}: {one.text}" for one in result.ceilings]
+    notes = [f"{one.pair}: {one.line}" for one in result.ceilings]
     notes += [f"for {advice.text}" for advice in result.advice]
     notes += baseline_notes(result)
     for line in [*speed_notes(result.speed), *notes]:

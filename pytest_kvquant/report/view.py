@@ -14,6 +14,7 @@ from pytest_kvquant.numerics.diagnosis import LayerFigures
 from pytest_kvquant.numerics.gates import failure_text
 from pytest_kvquant.report import format
 from pytest_kvquant.report.baseline import DRIFTED
+from pytest_kvquant.report.ceiling import Ceiling
 from pytest_kvquant.report.repeat import command as repeat_command
 from pytest_kvquant.report.result import Cell, Result
 from pytest_kvquant.report.speed import SpeedCell
@@ -68,8 +69,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     k: str
     v: str
     verdict: str
-    """The worst of quality, speed and baseline; :data:`pytest_kvquant.report.result.Verdict`,
-    ``cliff`` or ``drifted``."""
+    """The worst of quality, memory, speed and baseline, see :func:`worst_verdict`."""
     tone: Tone
     kl: float | None = None
     """Mean KL, nats."""
@@ -88,6 +88,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes per token of the cache, as the census found them."""
     compression: float | None = None
     """Bytes per token of f16/f16 over those of the pair."""
+    context: int | None = None
+    """The largest context that works, tokens."""
     tg_ratio: float | None = None
     """Decode speed over that of f16/f16, at the deepest depth measured."""
     speeds: tuple[SpeedPoint, ...] = ()
@@ -126,6 +128,7 @@ COLUMNS = (
     Column("chunks", "chunks", format.count),
     Column("bytes/token", "memory", format.count),
     Column("smaller", "compression", format.ratio),
+    Column("context", "context", format.count),
     Column("decode", "tg_ratio", format.ratio),
 )
 
@@ -154,10 +157,23 @@ def rows(result: Result) -> tuple[Row, ...]:
     """One row per pair that was measured or timed, in the order of the run."""
     cells = {cell.pair: cell for cell in result.cells}
     speeds = {speed.pair: speed for speed in result.speed}
-    pairs = dict.fromkeys([*cells, *speeds])
-    found = [_row(pair, cells.get(pair), speeds.get(pair)) for pair in pairs]
+    ceilings = {ceiling.pair: ceiling for ceiling in result.ceilings}
+    pairs = dict.fromkeys([*cells, *speeds, *ceilings])
+    found = [_row(pair, cells.get(pair), speeds.get(pair), ceilings.get(pair)) for pair in pairs]
     front = pareto_front(found)
     return tuple(msgspec.structs.replace(row, front=row.pair in front) for row in found)
+
+
+def worst_verdict(cell: Cell | None, speed: SpeedCell | None, ceiling: Ceiling | None) -> str:
+    """The gravest thing that was found of a pair; one of the three is there.
+
+    Returns:
+        :data:`pytest_kvquant.report.result.Verdict`, ``cliff`` or ``drifted``.
+    """
+    verdicts: list[str] = [part.verdict for part in (cell, speed, ceiling) if part is not None]
+    if cell is not None and cell.baseline is not None and cell.baseline.verdict in LOST:
+        verdicts.append("drifted")
+    return max(verdicts, key=lambda word: TONES.index(tone(word)))
 
 
 def pareto_front(rows: Sequence[Row]) -> list[str]:
@@ -212,10 +228,15 @@ def failures(result: Result) -> tuple[Failure, ...]:
     """The cells that do not pass, failed ones before undecided ones, each with its reasons."""
     cells = {cell.pair: cell for cell in result.cells}
     speeds = {speed.pair: speed for speed in result.speed}
+    ceilings = {ceiling.pair: ceiling for ceiling in result.ceilings}
     found = [
         Failure(
             row=row,
-            reasons=(*_quality_reasons(cells.get(row.pair)), *_speed_reasons(speeds.get(row.pair))),
+            reasons=(
+                *_quality_reasons(cells.get(row.pair)),
+                *_speed_reasons(speeds.get(row.pair)),
+                *_ceiling_reasons(ceilings.get(row.pair)),
+            ),
             log=_log(cells.get(row.pair), speeds.get(row.pair)),
             command=repeat(result, row.pair),
             cache_map=_cache_map(cells.get(row.pair)),
@@ -231,11 +252,8 @@ def repeat(result: Result, pair: str) -> str:
     return repeat_command(result.invocation, pair)
 
 
-def _row(pair: str, cell: Cell | None, speed: SpeedCell | None) -> Row:
-    verdicts: list[str] = [part.verdict for part in (cell, speed) if part is not None]
-    if cell is not None and cell.baseline is not None and cell.baseline.verdict in LOST:
-        verdicts.append("drifted")
-    verdict = max(verdicts, key=lambda word: TONES.index(tone(word)))
+def _row(pair: str, cell: Cell | None, speed: SpeedCell | None, ceiling: Ceiling | None) -> Row:
+    verdict = worst_verdict(cell, speed, ceiling)
     k, v = Pair.parse(pair)
     points = _speeds(speed)
     row = Row(
@@ -244,6 +262,7 @@ def _row(pair: str, cell: Cell | None, speed: SpeedCell | None) -> Row:
         v=v,
         verdict=verdict,
         tone=tone(verdict),
+        context=ceiling.tokens if ceiling is not None else None,
         speeds=points,
         tg_ratio=next((one.tg_ratio for one in reversed(points) if one.tg_ratio), None),
     )
@@ -315,7 +334,12 @@ def _speed_reasons(speed: SpeedCell | None) -> list[str]:
         return []
     reasons = [speed.message] if speed.message else []
     reasons += [test.text for test in speed.tests if test.verdict != "pass" and not test.declared]
+    reasons += [speed.gone_text(kind) for kind in speed.gone]
     return reasons + ([speed.stopped] if speed.stopped else [])
+
+
+def _ceiling_reasons(ceiling: Ceiling | None) -> list[str]:
+    return [ceiling.failure] if ceiling is not None and ceiling.verdict != "pass" else []
 
 
 def _cache_map(cell: Cell | None) -> tuple[tuple[str, tuple[LayerFigures, ...]], ...]:

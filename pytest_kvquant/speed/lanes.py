@@ -16,10 +16,12 @@ from pytest_kvquant.baseline_speed import StoredSpeed
 from pytest_kvquant.engine.client import Engine
 from pytest_kvquant.engine.timed import TimedWorker
 from pytest_kvquant.errors import CellSubstituted
+from pytest_kvquant.expectations import held_as, substitute
 from pytest_kvquant.floors import Floors
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.model import Model
 from pytest_kvquant.report.result import Library
+from pytest_kvquant.settings import MIXED
 
 _SLOW_PATH = re.compile(r"\(slow\)|fall(?:s|ing)? ?back", re.IGNORECASE)
 """As in ``no FlashAttention vector kernel compiled for K/V types …, converting … (slow)``."""
@@ -167,8 +169,10 @@ def _require_types(pair: Pair, held: Sequence[tuple[str, str | None]], bed: Bed)
     Args:
         held: K and V type of each layer; ``None`` where the architecture stores no V.
     """
-    expected = [other for pattern, other in bed.expected.items() if pair.matches(pattern)]
-    right = Pair.parse(expected[-1]) if expected else pair
-    found = dict.fromkeys(Pair(k, right.v if v is None else v) for k, v in held)
-    if found and [*found] != [right]:
-        raise CellSubstituted(f"The cache holds {', '.join(map(str, found))} instead.")
+    declared = substitute(pair, bed.expected)
+    found = held_as(held, pair, declared)
+    names = ", ".join(map(str, found))
+    if not found or (MIXED if len(found) > 1 else names) == (declared or str(pair)):
+        return
+    said = f", and not {declared} as [expect] says: correct or remove the entry"
+    raise CellSubstituted(f"The cache holds {names} instead{said if declared else ''}.")

@@ -22,7 +22,8 @@ def test_a_clean_cell_passes_everything(tmp_path: Path) -> None:
     assert failed(cells[CLEAN]) == set()
     assert failed(cells["f16/f16"]) == set()
     assert {check.name for check in cells[CLEAN].checks} == {
-        "types", "placement", "measurable", "active", "distinct", "shapes", "restore", "trajectory",
+        "types", "placement", "footprint", "measurable", "active", "distinct", "shapes", "restore",
+        "trajectory",
     }  # fmt: skip
     assert cells[CLEAN].quality is not None
     assert cells[CLEAN].quality.decode is not None
@@ -158,7 +159,8 @@ def lying(state, types, **options):
                        v_row=row(asked["v"]))
         for layer in found.caches[0].layers
     )
-    return found._replace(caches=(found.caches[0]._replace(layers=layers),))
+    cache = found.caches[0]._replace(layers=layers)
+    return found._replace(caches=(cache,), bytes_per_token=cache.bytes_per_token)
 
 census.read = lying
 """

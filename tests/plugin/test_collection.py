@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from support.outer import SMALL, pytest_in
 
+from pytest_kvquant.report.result import read
+
 USERS_TEST = """
 def test_mine(): pass
 """
@@ -40,6 +42,37 @@ def test_without_paths_the_packaged_suite_and_nothing_else(project: Path) -> Non
     assert {"test_identity.py", "test_quality.py"} <= files
     cells = [line.partition("test_kl_divergence")[2] for line in one if "kl_divergence" in line]
     assert cells == ["[f16/f16]", "[f16/q4_0]", "[q4_0/f16]", "[q4_0/q4_0]"]
+
+
+@pytest.mark.parametrize(
+    ("words", "there"),
+    [([], False), (["--kv-ceiling"], True), (["--kv-profile=nightly"], True)],
+    ids=["pr", "asked for", "nightly"],
+)
+def test_ceilings_are_searched_at_night_or_when_asked_for(
+    project: Path, words: list[str], there: bool
+) -> None:
+    run = pytest_in(
+        project, "--kv-matrix", "--collect-only", "-q", *SMALL, "--kv-pairs=q4_0/q8_0", *words
+    )
+    assert run.code == 0, run.text
+    found = [line for line in collected(run.text) if "test_context_ceiling" in line]
+    assert [line.partition("[")[2] for line in found] == ["f16/f16]", "q4_0/q8_0]"] * there
+
+
+def test_a_ceiling_is_searched_and_held_against_its_floor(project: Path) -> None:
+    (project / "kvquant.toml").write_text('[floors."q4_0/*"]\ncontext = 1024\n')
+    run = pytest_in(
+        project, "--kv-matrix", *SMALL, "--kv-pairs=q4_0/q8_0", "--kv-ceiling",
+        "--kv-ceiling-max=512", "-k", "context_ceiling", "--kv-json=r.json", "-rs",
+    )  # fmt: skip
+    assert run.code == 0, run.text
+    assert "1 passed, 1 skipped" in run.counts
+    assert "q4_0/q8_0: 512 tokens work, the largest tried" in " ".join(run.text.split())
+    ceilings = read(project / "r.json").ceilings
+    assert [(one.pair, one.tokens, one.floor, one.verdict) for one in ceilings] == [
+        ("f16/f16", 512, 1, "pass"), ("q4_0/q8_0", 512, 1024, "inconclusive"),
+    ]  # fmt: skip
 
 
 def test_with_paths_those_and_the_fixtures_work_there(project: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from support.tinygguf import Tiny, write
 
 from pytest_kvquant.engine.worker import HOOK
+from pytest_kvquant.report import view
+from pytest_kvquant.report.result import read
 
 SPEEDS = Path(__file__).parents[1] / "support" / "speeds.py"
 SMALL = Tiny(n_layer=1, n_embd=32, n_head=1, n_head_kv=1, head_dim=32, n_ff=32, n_vocab=300)
@@ -92,9 +94,16 @@ def test_a_declared_cliff_is_expected_until_it_is_gone(suite: Suite) -> None:
     assert [(test["verdict"], test["declared"]) for test in cell["tests"]] == [
         ("cliff", True), ("pass", False), ("pass", False),
     ]  # fmt: skip
-    fixed = suite.run(config=declared)
+    fixed = suite.run("--kv-json=r.json", "--kv-summary=s.md", config=declared)
     fixed.assert_outcomes(passed=7, failed=1)
-    fixed.stdout.fnmatch_lines(["*declares a pp cliff, but there is none*remove the entry*"])
+    gone = "[expect] declares a pp cliff, but there is none at any depth (pp16 @ d64 runs at*"
+    fixed.stdout.fnmatch_lines([f"*{gone.replace('[expect]', '*')}remove the entry*"])
+    after = read(suite.pytester.path / "r.json")
+    assert {one.pair: (one.verdict, one.gone) for one in after.speed} == {
+        "f16/f16": ("pass", ()), "q8_0/q8_0": ("fail", ("pp",)),
+    }  # fmt: skip
+    assert view.run_tone(after) == "bad"
+    assert "remove the entry" in (suite.pytester.path / "s.md").read_text()
 
 
 def test_a_cliff_declared_at_a_depth_is_not_missed_elsewhere(suite: Suite) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
 from pytest_kvquant import checks
 from pytest_kvquant.geometry import Explanation
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.report.result import Placement
+from pytest_kvquant.report.result import CacheSize, CensusRecord, Layer, Placement
 
 CPU = """\
 llama_kv_cache:        CPU KV buffer size =     2.00 MiB
@@ -41,7 +42,9 @@ def test_splits_are_read_from_newer_lines_too(line: str, splits: int) -> None:
 
 
 def test_placement_is_read_from_the_log() -> None:
-    assert checks.placement(CPU) == Placement(kv_buffers={"CPU": 2.0}, graph_splits=None)
+    assert checks.placement(CPU) == Placement(
+        kv_buffers={"CPU": 2.0}, graph_splits=None, caches=(CacheSize(cells=512, layers=4),)
+    )
     assert checks.placement(METAL) == Placement(kv_buffers={"Metal": 96.0}, graph_splits=2)
     found = checks.placement(SPLIT)
     assert found == Placement(kv_buffers={"CUDA0": 64.0, "CUDA1": 32.0}, graph_splits=5)
@@ -106,3 +109,73 @@ def test_only_quantized_cells_can_be_inactive() -> None:
     assert checks.check_active(pair, True, 0.0, 0.0).verdict == "fail"
     assert checks.check_active(pair, True, 1e-9, 0.0).verdict == "pass"
     assert checks.check_active(Pair("f16", "f16"), False, 0.0, 0.0).verdict == "pass"
+
+
+def a_census(held: float | None, **fields: Any) -> CensusRecord:
+    """Two layers of f16, 1,024 bytes a token each by the header."""
+    layer = Layer(k="f16", v="f16", k_row=512, v_row=512)
+    return CensusRecord(
+        **{
+            "layers": (layer, layer), "bytes_per_token": held, "expected_bytes_per_token": 2048,
+            "compression": 1.0, "kind": "agree", "text": "what was read", **fields,
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("held", "floor", "verdict"),
+    [
+        (2048.0, None, "pass"),
+        (2049.0, None, "fail"),
+        (2048.0, 1.5, "fail"),
+        (1024.0, 2.0, "pass"),
+        (3000.0, 0.5, "pass"),
+        (None, None, "inconclusive"),
+    ],
+)
+def test_a_footprint_is_held_against_its_floor(
+    held: float | None, floor: float | None, verdict: str
+) -> None:
+    check = checks.check_footprint(a_census(held), None, floor)
+    assert check.verdict == verdict
+    assert (check.figure is None) is (verdict == "inconclusive")
+
+
+def test_a_state_that_is_not_understood_proves_nothing_about_memory() -> None:
+    grown = a_census(2072.0, understood=False, layers=(), kind="unreadable")
+    assert checks.check_footprint(grown, None, None).verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("placed", "text"),
+    [
+        (None, "the library does not say what it allocates"),
+        (checks.placement(""), "the library does not say what it allocates"),
+        (checks.placement(METAL), "the library allocates 96 MiB"),
+        (
+            Placement(
+                kv_buffers={"CPU": 1.5}, graph_splits=None,
+                caches=(CacheSize(cells=1024, layers=1), CacheSize(cells=512, layers=1)),
+            ),
+            "the library allocates 1.5 MiB for 1,024 + 512 cells, as their rows take",
+        ),
+        (
+            Placement(
+                kv_buffers={"CPU": 2.25}, graph_splits=None,
+                caches=(CacheSize(cells=1024, layers=2),),
+            ),
+            "the library allocates 2.25 MiB for 1,024 cells, 0.25 MiB more than their rows take",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_allocated_stands_beside_what_the_rows_take(
+    placed: Placement | None, text: str
+) -> None:
+    check = checks.check_footprint(a_census(2048.0), placed, None)
+    assert check.verdict == "pass"
+    assert check.text.endswith(text)
+
+
+def test_cells_of_all_streams_are_counted() -> None:
+    line = "llama_kv_cache: size =    6.50 MiB (   256 cells,   4 layers, 16/16 seqs), K (q8_0)"
+    assert checks.placement(line).caches == (CacheSize(cells=4096, layers=4),)
