@@ -1,24 +1,26 @@
 """Which pair for which work: the best of those that did not fail, with the figures that decide.
 
-A pair is a candidate for a workload if no gate, check or speed test of it failed and all figures
-of the workload are known. Among candidates those stay that no other one beats in every figure
-(Pareto); of them the one with the least loss is named: the weighted sum of how far each ratio lies
-behind the best candidate, in ln, and of the KL in units of `KL_WORTH`.
+A pair is a candidate for a workload if nothing of it failed or is undecided (quality, baseline,
+memory, speed) and all figures of the workload are known. Among candidates those stay that no other
+one beats in every figure (Pareto); of them the one with the least loss is named: the weighted sum
+of how far each figure lies behind the best candidate, in ln, and of the KL in units of `KL_WORTH`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from pytest_kvquant.report import view
 from pytest_kvquant.report.advice import Advice, Candidate
+from pytest_kvquant.report.ceiling import Ceiling
 from pytest_kvquant.report.result import Cell
 from pytest_kvquant.report.speed import SpeedCell
 
 
 class _Figures(NamedTuple):
-    """What is known of a pair; ratios over f16/f16, all the larger the better but ``kl``."""
+    """What is known of a pair; ratios over f16/f16 and tokens, the larger the better but ``kl``."""
 
     pair: str
     kl: float
@@ -26,6 +28,8 @@ class _Figures(NamedTuple):
     pp: float | None
     tg: float | None
     depth: int
+    context: int | None
+    """Tokens of the largest context that works."""
 
 
 class _Workload(NamedTuple):
@@ -33,6 +37,8 @@ class _Workload(NamedTuple):
     what: str
     weights: dict[str, float]
     """Figure to weight; a figure without one does not matter."""
+    size: Literal["compression", "context"] = "compression"
+    """What stands for memory. A context where all candidates' are known; else the compression."""
 
 
 WORKLOADS = (
@@ -49,7 +55,8 @@ WORKLOADS = (
     _Workload(
         "maximum context",
         "as many tokens as fit",
-        {"kl": 1.0, "tg": 0.1, "pp": 0.1, "compression": 1.0},
+        {"kl": 1.0, "tg": 0.1, "pp": 0.1, "compression": 1.0, "context": 1.0},
+        size="context",
     ),
 )
 """The workloads of the published table. The weights are a judgement; the figures stand beside."""
@@ -58,27 +65,39 @@ KL_WORTH = 0.04
 """Nats of mean KL that outweigh a figure e times as good."""
 
 
-def advise(cells: Sequence[Cell], speeds: Sequence[SpeedCell]) -> tuple[Advice, ...]:
-    """Advice for each workload for which there is a choice: two candidates at least."""
+def advise(
+    cells: Sequence[Cell],
+    speeds: Sequence[SpeedCell],
+    ceilings: Sequence[Ceiling] = (),
+    *,
+    by_cell: bool = False,
+) -> tuple[Advice, ...]:
+    """Advice for each workload for which there is a choice: two candidates at least.
+
+    Args:
+        by_cell: each pair was compared with itself on another build. That tells nothing about
+            which pair is better: there is no advice then.
+    """
+    if by_cell:
+        return ()
     timed = {cell.pair: cell for cell in speeds}
+    searched = {ceiling.pair: ceiling for ceiling in ceilings}
     known = [
-        figures for cell in cells if (figures := _figures(cell, timed.get(cell.pair))) is not None
+        figures
+        for cell in cells
+        if (figures := _figures(cell, timed.get(cell.pair), searched.get(cell.pair))) is not None
     ]
     return tuple(
         advice for workload in WORKLOADS if (advice := _for_workload(workload, known)) is not None
     )
 
 
-def _figures(cell: Cell, speed: SpeedCell | None) -> _Figures | None:
+def _figures(cell: Cell, speed: SpeedCell | None, ceiling: Ceiling | None) -> _Figures | None:
     """``None`` for a pair that failed, is off the fast path, or is not known well enough."""
-    if cell.verdict != "pass" or cell.quality is None or (speed and speed.verdict != "pass"):
+    if view.worst_verdict(cell, speed, ceiling) != "pass" or cell.quality is None:
         return None
     if speed and any(test.declared for test in speed.tests):
         return None
-    compression = None
-    if cell.census is not None and cell.census.bytes_per_token:
-        expected = cell.census.expected_bytes_per_token * cell.census.compression
-        compression = expected / cell.census.bytes_per_token
     depth = max((test.n_depth for test in speed.tests), default=0) if speed else 0
     ratio = {
         test.kind: test.ratio for test in (speed.tests if speed else ()) if test.n_depth == depth
@@ -86,17 +105,17 @@ def _figures(cell: Cell, speed: SpeedCell | None) -> _Figures | None:
     return _Figures(
         cell.pair,
         cell.quality.prefill.kl_mean,
-        compression,
+        cell.census.measured_compression if cell.census is not None else None,
         ratio.get("pp"),
         ratio.get("tg"),
         depth,
+        ceiling.tokens if ceiling is not None else None,
     )
 
 
 def _for_workload(workload: _Workload, known: Sequence[_Figures]) -> Advice | None:
-    ratios = [
-        name for name in ("tg", "pp", "compression") if any(_ratio(one, name) for one in known)
-    ]
+    size = workload.size if all(one.context for one in known) else "compression"
+    ratios = [name for name in ("tg", "pp", size) if any(_ratio(one, name) for one in known)]
     candidates = [one for one in known if all(_ratio(one, name) for name in ratios)]
     deepest = max((one.depth for one in candidates), default=0)
     candidates = [one for one in candidates if one.depth == deepest]
@@ -129,12 +148,13 @@ def _candidate(one: _Figures, loss: Callable[[_Figures], float]) -> Candidate:
         pp=one.pp,
         tg=one.tg,
         depth=one.depth,
+        context=one.context,
         loss=loss(one),
     )
 
 
 def _ratio(one: _Figures, name: str) -> float:
-    """A ratio over f16/f16; 0 where it is not known."""
+    """A ratio over f16/f16, or tokens; 0 where it is not known."""
     value: float | None = getattr(one, name)
     return value or 0.0
 

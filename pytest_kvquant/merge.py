@@ -59,7 +59,7 @@ def merge(results: Sequence[tuple[str, Result]]) -> Result:
         cells=judged,
         speed=speed,
         ceilings=searched,
-        advice=advise(judged, speed),
+        advice=advise(judged, speed, searched, by_cell=first.reference.by_cell),
         floor=max((one.floor for one in every if one.floor), key=lambda one: one.kl, default=None),
         reference=_references([result.reference for result in every]),
         decode_seconds=sum(result.decode_seconds for result in every),

@@ -254,7 +254,7 @@ class Session:
             floor=max((one.floor for one in controls), key=lambda one: one.kl, default=None),
             cells=cells,
             speed=speeds,
-            advice=advise(cells, speeds),
+            advice=advise(cells, speeds, ceilings, by_cell=self.settings.compare_cells),
             ceilings=ceilings,
             hardware=self.speed.hardware if self.speed.on else None,
             baselines=self._baselines_record(),

@@ -18,6 +18,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     tg: float | None
     """Speed over that of f16/f16 at ``depth``."""
     depth: int
+    context: int | None = None
+    """Tokens of the largest context that works, where it was searched."""
     loss: float
     """How far it lies behind the best in each figure, weighted, in ln."""
 
@@ -27,6 +29,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         parts = [f"KL {format.kl(self.kl)}"]
         if self.compression is not None:
             parts.append(f"{format.factor(self.compression)}× smaller")
+        if self.context is not None:
+            parts.append(f"{self.context:,} tokens fit")
         at = f" @ d{self.depth}" if self.depth else ""
         for kind, ratio in (("pp", self.pp), ("tg", self.tg)):
             if ratio is not None:
@@ -41,7 +45,7 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     what: str
     best: str
     figures: tuple[str, ...]
-    """Those that decided: ``kl``, ``tg``, ``pp``, ``compression``."""
+    """Those that decided: ``kl``, ``tg``, ``pp``, ``compression`` or ``context``."""
     candidates: tuple[Candidate, ...]
     """Best first."""
 

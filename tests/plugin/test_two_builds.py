@@ -63,6 +63,7 @@ def test_the_same_build_twice_shows_no_drift(tmp_path: Path, other_build: Path) 
     assert Path(result.reference.library.path).parent == other_build
     assert result.reference.library.hash == result.environment.library.hash
     assert result.reference.computed == 2 * len(session.task.chunks)
+    assert result.advice == ()
     for cell in cells_of(result).values():
         assert failed(cell) == set()
         assert cell.quality is not None

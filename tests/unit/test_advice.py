@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_kvquant.advice import advise
 from pytest_kvquant.numerics.metrics import Quality
+from pytest_kvquant.report.advice import Advice
+from pytest_kvquant.report.baseline import BaselineRecord
+from pytest_kvquant.report.ceiling import Ceiling
 from pytest_kvquant.report.result import Cell, CensusRecord, QualitySection
 from pytest_kvquant.report.speed import SpeedCell, SpeedTest
 
@@ -77,6 +81,54 @@ def test_a_pair_that_failed_is_never_named() -> None:
         assert {candidate.pair for candidate in one.candidates} <= {"f16/f16", "q8_0/q8_0"}
     assert advise(cells, speeds)[2].best == "q8_0/q8_0"
     assert "KL 0.00100, 1.90× smaller, pp 0.90 of f16" in advise(cells, speeds)[2].text
+
+
+def a_ceiling(pair: str, tokens: int, verdict: Any = "pass") -> Ceiling:
+    return Ceiling(
+        pair=pair, tokens=tokens, bound=tokens, predicted=tokens, memory=1, bytes_per_token=1,
+        attempts=(), seconds=0.0, verdict=verdict,
+    )  # fmt: skip
+
+
+FOUR = [
+    a_cell("f16/f16", 0.0, 1), a_cell("q8_0/q8_0", 0.001, 1.9), a_cell("q4_0/q4_0", 0.001, 3.5),
+    a_cell("q5_1/q5_1", 0.001, 2.7),
+]  # fmt: skip
+
+
+def named(advice: tuple[Advice, ...]) -> set[str]:
+    return {candidate.pair for one in advice for candidate in one.candidates}
+
+
+@pytest.mark.parametrize("drift", ["better", "worse", "inactive", "damaged"])
+def test_a_pair_that_drifted_from_its_baseline_is_never_named(drift: Any) -> None:
+    lost = BaselineRecord(verdict=drift, path="b.json", text="it moved")
+    cells = [*FOUR[:2], msgspec.structs.replace(FOUR[2], baseline=lost)]
+    assert named(advise(cells, [])) == {"f16/f16", "q8_0/q8_0"}
+    kept = msgspec.structs.replace(lost, verdict="equal")
+    cells = [*FOUR[:2], msgspec.structs.replace(FOUR[2], baseline=kept)]
+    assert "q4_0/q4_0" in named(advise(cells, []))
+
+
+@pytest.mark.parametrize("verdict", ["fail", "inconclusive"])
+def test_a_pair_under_its_context_floor_is_never_named(verdict: Any) -> None:
+    ceilings = [a_ceiling(cell.pair, 1000) for cell in FOUR[:2]]
+    ceilings.append(a_ceiling("q4_0/q4_0", 9000, verdict))
+    assert named(advise(FOUR[:3], [], ceilings)) == {"f16/f16", "q8_0/q8_0"}
+
+
+def test_each_pair_against_itself_tells_nothing_about_the_best() -> None:
+    assert advise(FOUR, [], by_cell=True) == ()
+
+
+def test_the_most_context_is_what_was_found_where_it_was_searched() -> None:
+    tokens = {"f16/f16": 1000, "q8_0/q8_0": 1900, "q4_0/q4_0": 1400, "q5_1/q5_1": 2600}
+    ceilings = [a_ceiling(pair, count) for pair, count in tokens.items()]
+    coding, _, most = advise(FOUR, [], ceilings)
+    assert (coding.best, coding.figures) == ("q4_0/q4_0", ("kl", "compression"))
+    assert (most.best, most.figures) == ("q5_1/q5_1", ("kl", "context"))
+    assert "2,600 tokens fit" in most.text
+    assert advise(FOUR, [], ceilings[:3])[2].figures == ("kl", "compression")
 
 
 def test_pairs_are_compared_at_one_depth() -> None:
