@@ -135,6 +135,7 @@ class Session:
         """Cells of this run that tests ask for, in order."""
         self.announced: set[Pair] = set()
         """Cells whose failure to be measured a test has reported already."""
+        self._unmeasured: dict[tuple[str, bool], int] = {}
         self.invocation: list[str] = []
         """Options as typed, for the command that repeats one cell."""
         self._cells: dict[Pair, records.Cell] = {}
@@ -216,6 +217,11 @@ class Session:
         assert self._baselines is not None
         self._baselines.accepted(str(pair))
 
+    def nothing_measured(self, reason: str, *, is_open: bool) -> None:
+        """Take note that a speed test measured nothing; see :class:`records.Unmeasured`."""
+        key = (reason, is_open)
+        self._unmeasured[key] = self._unmeasured.get(key, 0) + 1
+
     def result(self) -> records.Result:
         """The record of the run so far."""
         usage = self.yardstick.usage()
@@ -256,6 +262,10 @@ class Session:
             speed=speeds,
             advice=advise(cells, speeds, ceilings, by_cell=self.settings.compare_cells),
             ceilings=ceilings,
+            unmeasured=tuple(
+                records.Unmeasured(reason=reason, tests=tests, open=is_open)
+                for (reason, is_open), tests in self._unmeasured.items()
+            ),
             hardware=self.speed.hardware if self.speed.on else None,
             baselines=self._baselines_record(),
             invocation=tuple(self.invocation),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from pytest_kvquant.report import format
 from pytest_kvquant.report.repeat import command as repeat_command
 from pytest_kvquant.report.speed import SpeedCell, SpeedTest
+from pytest_kvquant.speed.plan import KINDS
 
 if TYPE_CHECKING:
     from pytest_kvquant.matrix import Pair
@@ -62,16 +63,38 @@ class CellSpeed:
 
         Args:
             kind: ``pp`` or ``tg``.
+            depth: one of those of the run.
             benchmark: the fixture of that name; ``None`` without pytest-benchmark.
+
+        Raises:
+            ValueError: another kind, or a depth that the run does not visit.
         """
         __tracebackhide__ = True
+        self._require_planned(kind, depth)
         if not self._alone and (reason := _switched_off(benchmark)):
-            pytest.skip(f"nothing was measured: {reason}")
+            self._nothing_measured(reason, is_open=True)
         if not self._session.speed.plan.count(kind):
-            pytest.skip(f"nothing was measured: --kv-{kind} is 0")
+            self._nothing_measured(f"--kv-{kind} is 0", is_open=False)
         test = self._find(kind, depth)
         self._replay(test, benchmark)
         self._conclude(test)
+
+    def _require_planned(self, kind: str, depth: int) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"'{kind}' is no speed test: it is one of {', '.join(KINDS)}.")
+        depths = self._session.speed.plan.depths
+        if depth not in depths:
+            visited = ", ".join(map(str, depths))
+            raise ValueError(f"Depth {depth} is not visited by --kv-depths: {visited}.")
+
+    def _nothing_measured(self, reason: str, *, is_open: bool) -> NoReturn:
+        """Skip, and say so in the result; with ``--kv-strict`` an open verdict fails."""
+        __tracebackhide__ = True
+        self._session.nothing_measured(reason, is_open=is_open)
+        text = f"nothing was measured: {reason}"
+        if is_open and self._session.settings.strict:
+            pytest.fail(f"{self._pair}: {text}", pytrace=False)
+        pytest.skip(text)
 
     def _require_alive(self) -> None:
         __tracebackhide__ = True
@@ -93,7 +116,10 @@ class CellSpeed:
             if (test.kind, test.n_depth) == (kind, depth):
                 return test
         self._require_alive()
-        pytest.skip(f"nothing was measured: {self.cell.stopped}")
+        text = f"nothing was measured: {self.cell.stopped}"
+        if self._session.settings.strict and all(one.verdict != "cliff" for one in self.cell.tests):
+            pytest.fail(f"{self._pair}: {text}", pytrace=False)
+        pytest.skip(text)
 
     def _replay(self, test: SpeedTest, benchmark: Any) -> None:
         self._clock.load([ns / 1e9 for ns in test.samples_ns])

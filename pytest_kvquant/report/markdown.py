@@ -52,6 +52,8 @@ def summary(result: Result) -> str:
         page.add("### The context that fits\n\n")
         fits = (f"- {code(one.pair)} {plain(one.line)}\n" for one in result.ceilings)
         page.add_all(fits, "contexts", share=0.8)
+    for one in result.unmeasured:
+        page.add(f"⚠️ {plain(one.text)}\n\n")
     if rows:
         page.add("### The matrix: mean KL\n\n")
         _add_matrix(page, rows)

@@ -329,6 +329,22 @@ class ReferenceRecord(msgspec.Struct, frozen=True, kw_only=True):
         return f"{pair} of the reference build"
 
 
+class Unmeasured(msgspec.Struct, frozen=True, kw_only=True):
+    """Tests that measured nothing, for one reason."""
+
+    reason: str
+    tests: int
+    open: bool
+    """Whether that leaves a verdict open, which fails with ``--kv-strict``; otherwise it is what
+    was asked for."""
+
+    @property
+    def text(self) -> str:
+        """One line."""
+        tests = "1 speed test" if self.tests == 1 else f"{self.tests} speed tests"
+        return f"nothing was measured by {tests}: {self.reason}"
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """A whole run."""
 
@@ -344,6 +360,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Pairs that were timed, in the order of the cells."""
     ceilings: tuple[Ceiling, ...] = ()
     """Pairs whose largest context was searched."""
+    unmeasured: tuple[Unmeasured, ...] = ()
+    """Why speed tests that ran measured nothing."""
     advice: tuple[Advice, ...] = ()
     """The pair for each workload, from those that did not fail."""
     hardware: Hardware | None = None

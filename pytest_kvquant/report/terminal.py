@@ -58,6 +58,7 @@ def render(result: Result, *, width: int, colour: bool) -> str:
     notes = [f"{one.pair}: {one.line}" for one in result.ceilings]
     notes += [f"for {advice.text}" for advice in result.advice]
     notes += baseline_notes(result)
+    notes += [one.text for one in result.unmeasured]
     for line in [*speed_notes(result.speed), *notes]:
         console.print(Text(line))
     console.print(Text(reference_line(result)))

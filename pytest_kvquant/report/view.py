@@ -217,9 +217,10 @@ def headline(result: Result) -> str:
 
 
 def run_tone(result: Result) -> Tone:
-    """The worst tone of the run; where undecided gates fail (``--kv-strict``), that is bad."""
+    """The worst tone of the run; with ``--kv-strict``, what is undecided or unmeasured is bad."""
     tones = {row.tone for row in rows(result)}
-    if "bad" in tones or ("open" in tones and result.settings.strict):
+    undecided = "open" in tones or any(one.open for one in result.unmeasured)
+    if "bad" in tones or (undecided and result.settings.strict):
         return "bad"
     return "open" if "open" in tones or not tones else "good"
 

@@ -10,8 +10,9 @@ import pytest
 from support.tinygguf import Tiny, write
 
 from pytest_kvquant.engine.worker import HOOK
+from pytest_kvquant.merge import merge
 from pytest_kvquant.report import view
-from pytest_kvquant.report.result import read
+from pytest_kvquant.report.result import Unmeasured, read
 
 SPEEDS = Path(__file__).parents[1] / "support" / "speeds.py"
 SMALL = Tiny(n_layer=1, n_embd=32, n_head=1, n_head_kv=1, head_dim=32, n_ff=32, n_vocab=300)
@@ -153,6 +154,47 @@ def test_what_was_not_measured_never_passes(suite: Suite, words: list[str], reas
     assert ran.parseoutcomes().get("passed", 0) == 0
     assert ran.parseoutcomes()["skipped"] >= 4
     ran.stdout.fnmatch_lines([f"*nothing was measured: {reason}*"])
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["usual", "strict"])
+def test_what_was_not_measured_is_in_the_summary_and_fails_where_strict(
+    suite: Suite, strict: bool
+) -> None:
+    words = ["--benchmark-disable", "--kv-json=r.json", "--kv-summary=s.md", "-r", "N"]
+    ran = suite.run(*words, *["--kv-strict"] * strict)
+    ran.assert_outcomes(**{"failed" if strict else "skipped": 8})
+    reason = "pytest-benchmark is disabled, and speed tests report through it"
+    said = f"nothing was measured by 8 speed tests: {reason}"
+    assert said in " ".join(ran.stdout.str().split())
+    result = read(suite.pytester.path / "r.json")
+    assert result.unmeasured == (Unmeasured(reason=reason, tests=8, open=True),)
+    assert (view.run_tone(result) == "bad") is strict
+    assert said in (suite.pytester.path / "s.md").read_text()
+    (merged,) = merge([("a", result), ("b", result)]).unmeasured
+    assert merged.tests == 16
+
+
+def test_a_test_that_was_not_wanted_is_no_open_verdict(suite: Suite) -> None:
+    ran = suite.run("--kv-pp=0", "--kv-strict", "--kv-json=r.json", "-k", "prefill_speed")
+    ran.assert_outcomes(skipped=4)
+    result = read(suite.pytester.path / "r.json")
+    assert [(one.reason, one.open) for one in result.unmeasured] == [("--kv-pp is 0", False)]
+
+
+def test_an_unknown_test_or_depth_is_a_mistake(suite: Suite) -> None:
+    suite.pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.parametrize(("kind", "depth"), [("prefill", 0), ("pp", 32)])
+        def test_own_speed(kv_speed, benchmark, kind, depth):
+            kv_speed.check(kind, depth, benchmark)
+    """)
+    ran = suite.run("test_an_unknown_test_or_depth_is_a_mistake.py", "-k", "own_speed")
+    ran.assert_outcomes(failed=4)
+    ran.stdout.fnmatch_lines([
+        "*ValueError: 'prefill' is no speed test: it is one of pp, tg.*",
+        "*ValueError: Depth 32 is not visited by --kv-depths: 0, 64.*",
+    ])  # fmt: skip
 
 
 def test_speed_off_collects_no_speed_test(suite: Suite) -> None:
