@@ -8,7 +8,16 @@ import msgspec
 
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.report.speed import SpeedCell
-from pytest_kvquant.settings import MIXED
+from pytest_kvquant.settings import MIXED, Expect
+
+
+def substitutes(expect: Mapping[str, Expect]) -> dict[str, str]:
+    """Declared substitutions: a pattern of pairs, the pair held instead or :data:`MIXED`."""
+    return {
+        pattern: entry.substituted
+        for pattern, entry in expect.items()
+        if entry.substituted is not None
+    }
 
 
 def substitute(pair: Pair, declared: Mapping[str, str]) -> str | None:
@@ -18,7 +27,7 @@ def substitute(pair: Pair, declared: Mapping[str, str]) -> str | None:
     declares nothing of that one.
 
     Args:
-        declared: a pattern of pairs, the pair held instead.
+        declared: as from :func:`substitutes`.
     """
     found = [other for pattern, other in declared.items() if pair.matches(pattern)]
     return found[-1] if found and found[-1] != str(pair) else None

@@ -40,7 +40,7 @@ from pytest_kvquant.errors import (
     ModelError,
     SettingsError,
 )
-from pytest_kvquant.expectations import substitute
+from pytest_kvquant.expectations import substitute, substitutes
 from pytest_kvquant.hardware import cpu_name
 from pytest_kvquant.matrix import REFERENCE, Pair, plan_pairs, take_shard
 from pytest_kvquant.model import Model, read_model
@@ -437,14 +437,7 @@ class Session:
 
     def _expected(self, pair: Pair) -> str | None:
         """What the configuration says that this pair is substituted by."""
-        return substitute(
-            pair,
-            {
-                pattern: entry.substituted
-                for pattern, entry in self.settings.expect.items()
-                if entry.substituted is not None
-            },
-        )
+        return substitute(pair, substitutes(self.settings.expect))
 
     def _keep(self, pair: Pair, evidence: Evidence, budgets: Budgets) -> None:
         """Write the per-token figures where they were asked for."""

@@ -13,7 +13,7 @@ from pytest_kvquant.baseline_speed import Conditions, StoredSpeed, read_stored
 from pytest_kvquant.ceiling import search
 from pytest_kvquant.engine.client import Engine
 from pytest_kvquant.errors import SettingsError
-from pytest_kvquant.expectations import with_gone_cliffs
+from pytest_kvquant.expectations import substitutes, with_gone_cliffs
 from pytest_kvquant.floors import Floors, resolve_floors
 from pytest_kvquant.hardware import Hardware, cpu_name, describe
 from pytest_kvquant.matrix import Pair
@@ -167,11 +167,7 @@ class SpeedRun:
             memory_limit=round(limit * 1e9) if limit is not None else None,
             floors=self.floors,
             stored=self._stored,
-            expected={
-                pattern: entry.substituted
-                for pattern, entry in settings.expect.items()
-                if entry.substituted is not None
-            },
+            expected=substitutes(settings.expect),
             other=self._other,
             declared=self.cliff_declared,
             own_pair=settings.compare_cells,

@@ -50,12 +50,14 @@ def a_test(kind: str, verdict: Any, depth: int = 0) -> SpeedTest:
 
 def a_cell(*tests: SpeedTest, **fields: Any) -> SpeedCell:
     return with_gone_cliffs(
-        SpeedCell(pair=str(PAIR), tests=tests, **fields), lambda _, kind: kind == "pp"
+        SpeedCell(pair=str(PAIR), tests=tests, **fields),
+        (0, 64, 128),
+        lambda _, kind, depth: kind == "pp" and depth < 128,
     )
 
 
 def test_a_declared_cliff_that_no_depth_shows_fails_the_pair() -> None:
-    cell = a_cell(a_test("pp", "pass"), a_test("tg", "pass"), a_test("pp", "inconclusive", 64))
+    cell = a_cell(a_test("pp", "pass"), a_test("tg", "pass"), a_test("pp", "fail", 64))
     assert (cell.gone, cell.verdict) == (("pp",), "fail")
     assert "declares a pp cliff, but there is none at any depth (pp 64)" in cell.gone_text("pp")
 
@@ -66,9 +68,10 @@ def test_a_declared_cliff_that_no_depth_shows_fails_the_pair() -> None:
         a_cell(a_test("pp", "pass"), a_test("pp", "cliff", 64)),
         a_cell(a_test("tg", "pass")),
         a_cell(a_test("pp", "pass"), a_test("tg", "cliff"), stopped="a cliff at depth 0"),
+        a_cell(a_test("pp", "pass"), a_test("pp", "inconclusive", 64)),
         a_cell(message="it crashed", verdict="crashed"),
     ],
-    ids=["it is there", "not measured", "deeper ones not visited", "not timed"],
+    ids=["it is there", "not measured", "deeper ones not visited", "not decided", "not timed"],
 )
 def test_a_declared_cliff_that_may_be_there_is_not_gone(cell: SpeedCell) -> None:
     assert cell.gone == ()
