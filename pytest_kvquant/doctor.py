@@ -10,9 +10,8 @@ from typing import Any
 
 import msgspec
 import platformdirs
-import psutil
 
-from pytest_kvquant import __version__, geometry
+from pytest_kvquant import __version__, geometry, memory
 from pytest_kvquant.builds import measured_engine, reference_engine
 from pytest_kvquant.devices import in_use
 from pytest_kvquant.engine.client import Engine, Worker
@@ -274,7 +273,7 @@ def _largest_contexts(bytes_per_token: int, model: Model, library: Library) -> d
 
 def _free(device: Device) -> int:
     """Bytes free; the library calls all of the CPU's memory free."""
-    return device.free if device.gpu else psutil.virtual_memory().available
+    return device.free if device.gpu else memory.available()
 
 
 def _block_problem(pair: Pair, model: Model, types: geometry.Types) -> str | None:

@@ -7,9 +7,8 @@ from itertools import groupby
 from typing import Literal, NamedTuple
 
 import msgspec
-import psutil
 
-from pytest_kvquant import geometry
+from pytest_kvquant import geometry, memory
 from pytest_kvquant.errors import CellOutOfMemory
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.report import format
@@ -69,7 +68,7 @@ def free_memory(bed: Bed) -> int:
     gpus = [device for device in bed.library.devices if device.gpu]
     if gpus and bed.gpu_layers != 0:
         return int(HEADROOM * sum(device.free for device in gpus))
-    return int(HEADROOM * psutil.virtual_memory().available)
+    return int(HEADROOM * memory.available())
 
 
 def _method(known: tuple[int, Method | None, str]) -> Method | None:
