@@ -39,9 +39,8 @@ def search(pair: Pair, most: int, bed: Bed) -> Ceiling:
     begun = time.perf_counter()
     room = free_memory(bed)
     types = msgspec.to_builtins(bed.library.types)
-    per_token = geometry.expect(bed.model, pair, types).bytes_per_token
-    possible = room // per_token if per_token else most
-    highest = max(STEP, min(most, possible) // STEP * STEP)
+    need = geometry.need(bed.model, pair, types, ubatch=BATCH)
+    highest = max(STEP, int(min(most, need.most_tokens(room))) // STEP * STEP)
     attempts: list[Attempt] = []
 
     def fits(context: int) -> bool:
@@ -62,9 +61,9 @@ def search(pair: Pair, most: int, bed: Bed) -> Ceiling:
         pair=str(pair),
         tokens=low,
         bound=highest,
-        predicted=geometry.largest_context(room, bed.model.size, per_token),
+        predicted=need.predicted_tokens(room - bed.model.size),
         memory=room,
-        bytes_per_token=per_token,
+        bytes_per_token=need.per_token,
         attempts=tuple(attempts),
         seconds=time.perf_counter() - begun,
     )

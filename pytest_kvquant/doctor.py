@@ -87,7 +87,7 @@ def examine(
     _examine_folders(seen, settings)
     if library is not None:
         seen.types = tuple(name for name, kind in library.types.items() if kind.cache)
-        _examine_pairs(seen, planned, model, library)
+        _examine_pairs(seen, planned, model, library, settings.ubatch)
     return seen.report()
 
 
@@ -238,7 +238,11 @@ def _examine_folders(seen: _Examination, settings: Settings) -> None:
 
 
 def _examine_pairs(
-    seen: _Examination, planned: list[Pair], model: Model | None, library: Library
+    seen: _Examination,
+    planned: list[Pair],
+    model: Model | None,
+    library: Library,
+    ubatch: int,
 ) -> None:
     unknown = dict.fromkeys(name for pair in planned for name in pair if name not in seen.types)
     for name in unknown:
@@ -256,18 +260,20 @@ def _examine_pairs(
                 pair=str(pair),
                 bytes_per_token=expected.bytes_per_token,
                 compression=expected.compression,
-                largest_context=_largest_contexts(expected.bytes_per_token, model, library),
+                largest_context=_largest_contexts(
+                    geometry.need(model, pair, types, ubatch=ubatch), model, library
+                ),
                 problem=_block_problem(pair, model, types),
             )
         )
 
 
-def _largest_contexts(bytes_per_token: int, model: Model, library: Library) -> dict[str, int]:
+def _largest_contexts(need: geometry.Need, model: Model, library: Library) -> dict[str, int]:
     """Tokens per device; the CPU's weights are mapped from the file, a GPU's are copied."""
     room = {}
     for device in library.devices:
         free = FREE_SHARE * _free(device)
-        room[device.name] = geometry.largest_context(free, model.size, bytes_per_token)
+        room[device.name] = need.predicted_tokens(free - model.size)
     return room
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -33,6 +33,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     head_dim_k: int
     head_dim_v: int
     causal: bool
+    window: int = 0
+    """Tokens that a sliding-window layer looks back on; 0: no layer has a window."""
+    windowed: tuple[bool, ...] | None = ()
+    """Per layer, whether it has the window; empty: none has, ``None``: the header does not say."""
 
 
 def read_model(path: Path) -> Model:
@@ -157,6 +161,7 @@ def _describe(path: Path, size: int, architecture: str, fields: dict[str, Any]) 
     )
     heads = max(n_head) if n_head else 0
     head_dim = n_embd // heads if heads else 0
+    window, windowed = _windows(architecture, n_layer, fields)
     return Model(
         path=str(path),
         name=str(fields.get("general.name") or path.stem),
@@ -171,6 +176,8 @@ def _describe(path: Path, size: int, architecture: str, fields: dict[str, Any]) 
         head_dim_k=number("attention.key_length", head_dim),
         head_dim_v=number("attention.value_length", head_dim),
         causal=causal,
+        window=window,
+        windowed=windowed,
     )
 
 
@@ -214,6 +221,52 @@ def _with_cache(
 
 _LINEAR_ATTENTION = frozenset({"qwen3next", "qwen35", "qwen35moe"})
 """Hybrid architectures whose header may leave the interval out; llama.cpp then takes 4."""
+
+
+def _windows(
+    architecture: str, n_layer: int, fields: dict[str, Any]
+) -> tuple[int, tuple[bool, ...] | None]:
+    """Length of the sliding window, and the layers that have it, as llama.cpp loads them.
+
+    They are listed, or all but each so many-th have it. Architectures that are not known here may
+    read neither key: theirs is an open question.
+    """
+    known = _WINDOWS.get(architecture)
+    window = fields.get(f"{architecture}.attention.sliding_window", known.length if known else 0)
+    if not isinstance(window, int) or window <= 0:
+        return 0, ()
+    pattern = fields.get(f"{architecture}.attention.sliding_window_pattern")
+    if isinstance(pattern, list):
+        layers = tuple(bool(flag) for flag in pattern)
+        return window, layers if len(layers) == n_layer else None
+    if known is None:
+        return window, None
+    period = known.period if pattern is None else int(pattern)
+    return window, tuple(not period or layer % period < period - 1 for layer in range(n_layer))
+
+
+class _Windows(NamedTuple):
+    """What llama.cpp takes where the header leaves it out."""
+
+    period: int
+    """One layer in so many, the last of them, has no window."""
+    length: int = 0
+    """Tokens; 0: no window then."""
+
+
+_WINDOWS = {
+    "afmoe": _Windows(4),
+    "cohere2": _Windows(4),
+    "exaone-moe": _Windows(4),
+    "gemma2": _Windows(2, 4096),
+    "gemma3": _Windows(6),
+    "gemma3n": _Windows(5),
+    "gpt-oss": _Windows(2),
+    "llama4": _Windows(4, 8192),
+    "mellum": _Windows(4),
+    "olmo2": _Windows(4),
+    "plamo3": _Windows(8),
+}
 
 
 def _text(fields: dict[str, Any], key: str, path: Path) -> str:

@@ -80,12 +80,12 @@ def _methods(pair: Pair, plan: Plan, bed: Bed) -> Iterator[tuple[int, Method | N
     types = msgspec.to_builtins(bed.library.types)
     own, reference = sides(pair, bed)
     room = free_memory(bed)
+    needs_of = [
+        geometry.need(bed.model, side.pair, types, ubatch=bed.ubatch) for side in (own, reference)
+    ]
     for depth in plan.depths:
         tokens = plan.context(depth)
-        cell, f16 = (
-            geometry.expect(bed.model, side.pair, types).bytes_per_token * tokens
-            for side in (own, reference)
-        )
+        cell, f16 = (one.least(tokens) for one in needs_of)
         needs: list[tuple[Method | None, int, str]] = [
             (None, cell, f"A cache of {tokens:,} tokens needs"),
             ("alone", f16, f"a cache of {tokens:,} tokens of {reference.name} needs"),

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
+import msgspec
 import pytest
 from support.states import TYPES, Side, attention
 
@@ -96,10 +98,51 @@ def test_swapped_sides_are_two_substitutions() -> None:
 def test_window_layers_are_numbered_within_their_cache_unless_the_model_tells() -> None:
     right, wrong = (Side("f16", 64), Side("f16", 64)), (Side("f16", 64), Side("q8_0", 64))
     pair, found = Pair("f16", "f16"), counted(right, right, wrong, window=1)
-    blind = geometry.explain(found, geometry.expect(model(1, 1, 1), pair, TYPES), TYPES)
-    assert blind.text == "V is q8_0 instead of f16 on window layer 0"
-    told = geometry.expect(model(1, 1, 1), pair, TYPES, windowed=[False, True, False])
+    blind = geometry.expect(windowed(model(1, 1, 1), 64, None), pair, TYPES)
+    assert geometry.explain(found, blind, TYPES).text == (
+        "V is q8_0 instead of f16 on window layer 0"
+    )
+    told = geometry.expect(windowed(model(1, 1, 1), 64, (False, True, False)), pair, TYPES)
     assert geometry.explain(found, told, TYPES).text == "V is q8_0 instead of f16 on layer 1"
+
+
+def windowed(of: Model, window: int, layers: tuple[bool, ...] | None) -> Model:
+    return msgspec.structs.replace(of, window=window, windowed=layers)
+
+
+class TestNeed:
+    """f16 at one head of 64 elements: 256 bytes per token and layer."""
+
+    def needed(self, window: int, layers: tuple[bool, ...] | None) -> geometry.Need:
+        described = windowed(model(1, 1, 1, 1), window, layers)
+        return geometry.need(described, Pair("f16", "f16"), TYPES, ubatch=512)
+
+    def test_without_windows_every_layer_holds_every_token(self) -> None:
+        found = self.needed(0, ())
+        assert found == (1024, 0, 0)
+        assert found.least(5000) == 5000 * 1024
+        assert found.predicted_tokens(5000 * 1024 + 1023) == found.most_tokens(5_120_000) == 5000
+
+    def test_window_layers_hold_a_window_and_a_batch(self) -> None:
+        found = self.needed(1000, (True, True, True, False))
+        assert found == (1024, 768, 1536)
+        assert found.least(1536) == 1536 * 1024
+        assert found.least(100_000) == 1536 * 768 + 100_000 * 256
+        assert found.predicted_tokens(found.least(100_000)) == 100_000
+        assert found.predicted_tokens(found.least(1537)) == 1537
+        assert found.predicted_tokens(found.least(1536) - 1) == 1535
+
+    def test_windows_of_unknown_layers_refuse_nothing_and_promise_nothing(self) -> None:
+        found = self.needed(1000, None)
+        assert found.least(100_000) == 1536 * 1024
+        assert found.most_tokens(1536 * 1024) == math.inf
+        assert found.most_tokens(1535 * 1024) == 1535
+        assert found.predicted_tokens(100_000 * 1024) == 100_000
+
+    def test_where_nothing_grows_nothing_is_predicted(self) -> None:
+        found = self.needed(1000, (True,) * 4)
+        assert (found.most_tokens(1e9), found.predicted_tokens(1e9)) == (math.inf, 0)
+        assert found.predicted_tokens(-1.0) == 0
 
 
 def test_padded_heads_of_the_fork() -> None:

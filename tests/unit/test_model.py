@@ -38,7 +38,8 @@ def header_only(path: Path, architecture: str, **keys: object) -> Path:
     writer.add_embedding_length(64)
     writer.add_head_count(4)
     for name, value in keys.items():
-        add = writer.add_bool if isinstance(value, bool) else writer.add_uint32
+        kind = {bool: writer.add_bool, list: writer.add_array}
+        add = kind.get(type(value), writer.add_uint32)
         add(f"{architecture}.{name.replace('__', '.')}", value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -71,6 +72,40 @@ class TestWhatItSays:
         assert (found.head_dim_k, found.head_dim_v) == (16, 16)
         assert found.n_head_kv == (4, 4)
         assert found.context_trained == 0
+
+    def test_layers_with_a_window(self, tmp_path: Path, tiny: Path) -> None:
+        shape = Tiny(arch="gemma3", n_vocab=300, n_layer=4, window=64, window_period=3)
+        found = read_model(write(tmp_path / "m.gguf", shape))
+        assert (found.window, found.windowed) == (64, (True, True, False, True))
+        assert (read_model(tiny).window, read_model(tiny).windowed) == (0, ())
+
+    @pytest.mark.parametrize(
+        ("architecture", "keys", "window", "windowed"),
+        [
+            ("gpt-oss", {"sliding_window": 128}, 128, (True, False)),
+            ("gpt-oss", {"sliding_window": 128, "sliding_window_pattern": 1}, 128, (False, False)),
+            ("gpt-oss", {"sliding_window": 128, "sliding_window_pattern": 0}, 128, (True, True)),
+            ("gemma2", {}, 4096, (True, False)),
+            ("gemma3", {}, 0, ()),
+            ("llama4", {"sliding_window": 0}, 0, ()),
+            ("gemma4", {"sliding_window": 512, "sliding_window_pattern": [False, True]}, 512,
+             (False, True)),
+            ("gemma4", {"sliding_window": 512, "sliding_window_pattern": [True]}, 512, None),
+            ("llama", {"sliding_window": 4096}, 4096, None),
+            ("unheard-of", {"sliding_window": 64, "sliding_window_pattern": 2}, 64, None),
+        ],
+    )  # fmt: skip
+    def test_windows_as_llama_cpp_loads_them(
+        self,
+        tmp_path: Path,
+        architecture: str,
+        keys: dict[str, object],
+        window: int,
+        windowed: tuple[bool, ...] | None,
+    ) -> None:
+        attention = {f"attention__{name}": value for name, value in keys.items()}
+        found = read_model(header_only(tmp_path / "m.gguf", architecture, **attention))
+        assert (found.window, found.windowed) == (window, windowed)
 
     def test_the_embedded_model(self) -> None:
         found = read_model(EMBEDDED_MODEL)
