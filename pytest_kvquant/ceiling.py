@@ -1,13 +1,17 @@
 """The largest context that really works, found by bisection in throw-away processes.
 
 Whatever ends an attempt (out of memory, an abort, the system's killer) is an answer: that context
-does not fit. A CPU machine is never driven into swap: every process gets a limit of what was free
-when the search began, and contexts whose caches alone would exceed it are not tried.
+does not fit. Only silence is none: the machine may be slow. Contexts whose caches alone would
+exceed what was free when the search began are not tried, and where the CPU computes every process
+is limited to that much, so that it is not driven into swap. macOS keeps no such limit; the record
+says whether one held.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,14 +24,10 @@ from pytest_kvquant.report.ceiling import Attempt, Ceiling
 from pytest_kvquant.speed.lanes import Bed
 from pytest_kvquant.speed.room import free_memory
 
-STEP = 256
-"""llama.cpp rounds a context up to a multiple of this."""
+STEP = geometry.CELLS
 
 PRECISION = 0.025
 """The search ends when the bounds are this close, as a share."""
-
-BATCH = 256
-"""Tokens decoded at the end."""
 
 
 def search(pair: Pair, most: int, bed: Bed) -> Ceiling:
@@ -39,47 +39,73 @@ def search(pair: Pair, most: int, bed: Bed) -> Ceiling:
     begun = time.perf_counter()
     room = free_memory(bed)
     types = msgspec.to_builtins(bed.library.types)
-    need = geometry.need(bed.model, pair, types, ubatch=BATCH)
-    highest = max(STEP, int(min(most, need.most_tokens(room))) // STEP * STEP)
-    attempts: list[Attempt] = []
+    need = geometry.need(bed.model, pair, types, ubatch=bed.ubatch)
+    possible = int(min(most, need.most_tokens(room)))
+    highest = possible // STEP * STEP or min(most, STEP)
+    tried: list[_Tried] = []
 
     def fits(context: int) -> bool:
-        attempts.append(_attempt(pair, context, room, bed))
-        return attempts[-1].outcome == "fits"
+        tried.append(_try(pair, context, room, bed))
+        return tried[-1].attempt.outcome == "fits"
 
-    low, high = 0, highest + STEP
-    tried = highest
-    while tried > low:
-        if fits(tried):
-            low = tried
-        else:
-            high = tried
-        if high - low <= max(STEP, PRECISION * low):
-            break
-        tried = (low + high) // 2 // STEP * STEP
     return Ceiling(
         pair=str(pair),
-        tokens=low,
+        tokens=_bisect(highest, fits),
         bound=highest,
         predicted=need.predicted_tokens(room - bed.model.size),
         memory=room,
+        limited=any(one.limited for one in tried),
         bytes_per_token=need.per_token,
-        attempts=tuple(attempts),
+        windowed_bytes_per_token=need.windowed,
+        window_cells=need.cells,
+        batch=bed.batch,
+        ubatch=bed.ubatch,
+        sequences=max(one.sequences for one in tried),
+        attempts=tuple(one.attempt for one in tried),
         seconds=time.perf_counter() - begun,
     )
 
 
-def _attempt(pair: Pair, context: int, room: int, bed: Bed) -> Attempt:
+def _bisect(highest: int, fits: Callable[[int], bool]) -> int:
+    """The largest that fits. What fails at the smallest too has other reasons than its size."""
+    if fits(highest):
+        return highest
+    if highest <= STEP or not fits(STEP):
+        return 0
+    low, high = STEP, highest
+    while high - low > max(STEP, PRECISION * low):
+        middle = (low + high) // 2 // STEP * STEP
+        if fits(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+class _Tried(NamedTuple):
+    """An attempt, and in what process."""
+
+    attempt: Attempt
+    limited: bool = False
+    sequences: int = 0
+
+
+def _try(pair: Pair, context: int, room: int, bed: Bed) -> _Tried:
     begun = time.perf_counter()
     outcome, text = "fits", ""
+    limited, sequences = False, 0
     engine: Engine = bed.engine
     try:
         with TimedWorker(engine) as worker:
             worker.library(engine.directory)
             worker.model(bed.model.path, gpu_layers=bed.gpu_layers)
             if not any(device.gpu for device in bed.library.devices) or bed.gpu_layers == 0:
-                worker.limit_memory(room)
-            worker.try_context(pair, ctx=context, batch=BATCH, threads=bed.threads)
+                limited = worker.limit_memory(room)
+            sequences = worker.try_context(
+                pair, ctx=context, batch=bed.batch, ubatch=bed.ubatch, threads=bed.threads
+            )
     except CellError as error:
         outcome, text = error.verdict, str(error)
-    return Attempt(context=context, outcome=outcome, text=text, seconds=time.perf_counter() - begun)
+    seconds = time.perf_counter() - begun
+    attempt = Attempt(context=context, outcome=outcome, text=text, seconds=seconds)
+    return _Tried(attempt, limited, sequences)

@@ -1,16 +1,19 @@
 """Child side: does a context of this size really work, in this much memory?
 
 Making a context allocates the cache; whether its last rows can be used shows only when something
-is decoded there. Prefilling a long context to its end would take hours, so one short sequence is
-prefilled and its state is put back under other ids until the cache is full but for one batch; the
-batch is then decoded behind them all: the attention kernels walk the whole cache.
+is decoded there. Prefilling a long context to its end would take hours, so where the memory allows
+it one short sequence is prefilled and its state is put back under other ids until the cache is full
+but for one batch; the batch is then decoded behind them all: the attention kernels walk the whole
+cache.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import resource
 import sys
+from collections.abc import Callable
 
 import numpy as np
 
@@ -36,12 +39,27 @@ def limit_memory(size: int) -> bool:
 
 
 def try_context(
-    model: Model, type_k: str, type_v: str, *, ctx: int, batch: int, threads: int
+    model: Model,
+    type_k: str,
+    type_v: str,
+    *,
+    ctx: int,
+    batch: int,
+    ubatch: int,
+    threads: int,
+    alive: Callable[[], None],
 ) -> int:
     """Make a context of ``ctx`` tokens, fill it, and decode a batch at its end.
 
+    Recurrent layers and windows take memory per sequence, more than a user of one has to have: such
+    models are prefilled to the end. Caches that keep all tokens take the same however many
+    sequences share them.
+
+    Args:
+        alive: told after each batch, and each state put back.
+
     Returns:
-        The number of tokens that the cache held then.
+        The number of sequences that filled it.
 
     Raises:
         Refused: llama.cpp does not make it, or does not take the filling.
@@ -53,7 +71,7 @@ def try_context(
         or llama.llama_model_is_hybrid(pointer)
         or llama.llama_model_n_swa(pointer) > 0
     )
-    sequences = SEQUENCES if shares else 1
+    sequences = math.gcd(ctx, SEQUENCES) if shares else 1
     context = Context(
         model,
         type_k=type_k,
@@ -61,28 +79,36 @@ def try_context(
         ctx=ctx // sequences,
         sequences=sequences,
         batch=batch,
-        ubatch=batch,
+        ubatch=ubatch,
         threads=threads,
         unified=True,
     )
-    size = min(context.batch, max(1, ctx // sequences))
-    if not shares:
-        for start in range(0, ctx, size):
-            _decode(context, start, min(size, ctx - start))
-        return ctx
-    own = (ctx - size) // sequences
-    for start in range(0, own, size):
-        _decode(context, start, min(size, own - start))
+    own = (ctx - min(context.ubatch, ctx)) // sequences
+    _prefill(context, 0, own, alive)
     if own:
-        state = sequence_state(llama, context.pointer, 0)
-        data = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        for number in range(1, sequences):
-            if not llama.llama_state_seq_set_data(context.pointer, data, len(state), number):
-                raise Refused(f"llama.cpp does not fill the cache beyond {number * own} tokens")
-    rest = ctx - own * sequences
-    for start in range(own, own + rest, size):
-        _decode(context, start, min(size, own + rest - start))
-    return own * sequences + rest
+        _put_back(context, own, sequences, alive)
+    _prefill(context, own, own + ctx - own * sequences, alive)
+    return sequences
+
+
+def _prefill(context: Context, start: int, end: int, alive: Callable[[], None]) -> None:
+    """Tokens of sequence 0 from position ``start`` on; the last batch is a whole one."""
+    for stop in reversed(range(end, start, -context.ubatch)):
+        first = max(start, stop - context.ubatch)
+        _decode(context, first, stop - first)
+        alive()
+
+
+def _put_back(context: Context, own: int, sequences: int, alive: Callable[[], None]) -> None:
+    """The ``own`` tokens of sequence 0 also as those of the others."""
+    if sequences == 1:
+        return
+    state = sequence_state(context.llama, context.pointer, 0)
+    data = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+    for number in range(1, sequences):
+        if not context.llama.llama_state_seq_set_data(context.pointer, data, len(state), number):
+            raise Refused(f"llama.cpp does not fill the cache beyond {number * own:,} tokens")
+        alive()
 
 
 def _decode(context: Context, start: int, count: int) -> None:
@@ -108,4 +134,9 @@ class CeilingMessages:
 
     def on_ceiling(self, message: Message) -> None:
         """Try a context; fields as :func:`try_context` takes them."""
-        self.channel.send("ceiling", tokens=try_context(self.model, **message.fields))
+
+        def alive() -> None:
+            self.channel.send("alive")
+
+        sequences = try_context(self.model, alive=alive, **message.fields)
+        self.channel.send("ceiling", sequences=sequences)

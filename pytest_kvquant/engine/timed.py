@@ -57,9 +57,15 @@ class TimedWorker(Worker):
         enforced: bool = self._ask("limit", size=size).fields["enforced"]
         return enforced
 
-    def try_context(self, pair: Pair, *, ctx: int, batch: int, threads: int) -> int:
-        """Fill a context of ``ctx`` tokens and decode a batch at its end; tokens it then held."""
+    def try_context(self, pair: Pair, *, ctx: int, batch: int, ubatch: int, threads: int) -> int:
+        """Fill a context of ``ctx`` tokens and decode a batch at its end; by how many sequences."""
         fields = self._ask(
-            "ceiling", type_k=pair.k, type_v=pair.v, ctx=ctx, batch=batch, threads=threads
+            "ceiling",
+            type_k=pair.k,
+            type_v=pair.v,
+            ctx=ctx,
+            batch=batch,
+            ubatch=ubatch,
+            threads=threads,
         ).fields
-        return int(fields["tokens"])
+        return int(fields["sequences"])

@@ -31,7 +31,18 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
     """What ``kvquant doctor`` predicts: tokens whose cache fills what the weights leave."""
     memory: int
     """Bytes that a process might use."""
+    limited: bool = False
+    """Whether the system kept the processes to that; it does not on macOS or for a GPU's memory."""
     bytes_per_token: int
+    """While every layer holds every token."""
+    windowed_bytes_per_token: int | None = 0
+    """Of these, in layers that hold only ``window_cells`` tokens; ``None``: not known."""
+    window_cells: int = 0
+    batch: int = 0
+    ubatch: int = 0
+    """The context's, as in the rest of the run; so many tokens were decoded at its end."""
+    sequences: int = 0
+    """That filled the cache; 1: every token was prefilled, 0: no attempt came so far."""
     attempts: tuple[Attempt, ...]
     seconds: float
     floor: int = 1
@@ -68,14 +79,32 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join([self.line, *tried])
 
     @property
+    def undecided(self) -> int:
+        """Tokens that took too long to tell whether they fit; 0 where a larger context does not."""
+        beyond = [one for one in self.attempts if one.context > self.tokens]
+        nearest = min(beyond, key=lambda one: one.context, default=None)
+        return nearest.context if nearest and nearest.outcome == "timeout" else 0
+
+    @property
     def text(self) -> str:
         """The finding in words."""
         if not self.tokens:
             last = self.attempts[-1]
-            return f"no context works: {last.context:,} tokens: {last.outcome}. {last.text}"
+            what = "is known to work" if self.undecided else "works"
+            return f"no context {what}: {last.context:,} tokens: {last.outcome}. {last.text}"
         where = ", the largest tried" if self.tokens == self.bound else ""
+        if self.undecided:
+            where = f", {self.undecided:,} took too long to tell,"
         share = f", {self.tokens / self.predicted:.0%} of" if self.predicted else ";"
         return (
             f"{self.tokens:,} tokens work{where}{share} the {self.predicted:,} that kvquant doctor "
-            f"predicts by {self.bytes_per_token:,} bytes per token"
+            f"predicts by {self.bytes_per_token:,} bytes per token{self._windows}"
         )
+
+    @property
+    def _windows(self) -> str:
+        if not self.window_cells:
+            return ""
+        if self.windowed_bytes_per_token is None:
+            return ", as if no layer had a window"
+        return f", {self.windowed_bytes_per_token:,} of them for {self.window_cells:,} tokens only"
