@@ -30,11 +30,12 @@ PRECISION = 0.025
 """The search ends when the bounds are this close, as a share."""
 
 
-def search(pair: Pair, most: int, bed: Bed) -> Ceiling:
+def search(pair: Pair, most: int, bed: Bed, *, floor: int = 0) -> Ceiling:
     """Find the largest context of a pair, at most ``most`` tokens.
 
     Args:
         most: no larger context is tried.
+        floor: tokens that have to fit: tried too where the search ends just below.
     """
     begun = time.perf_counter()
     room = free_memory(bed)
@@ -46,11 +47,14 @@ def search(pair: Pair, most: int, bed: Bed) -> Ceiling:
 
     def fits(context: int) -> bool:
         tried.append(_try(pair, context, room, bed))
-        return tried[-1].attempt.outcome == "fits"
+        return tried[-1].fits
 
+    tokens = _bisect(highest, fits)
+    if 0 < tokens < floor < min((one.attempt.context for one in tried if not one.fits), default=0):
+        tokens = floor if fits(floor) else tokens
     return Ceiling(
         pair=str(pair),
-        tokens=_bisect(highest, fits),
+        tokens=tokens,
         bound=highest,
         predicted=need.predicted_tokens(room - bed.model.size),
         memory=room,
@@ -88,6 +92,10 @@ class _Tried(NamedTuple):
     attempt: Attempt
     limited: bool = False
     sequences: int = 0
+
+    @property
+    def fits(self) -> bool:
+        return self.attempt.outcome == "fits"
 
 
 def _try(pair: Pair, context: int, room: int, bed: Bed) -> _Tried:

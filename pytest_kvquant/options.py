@@ -66,7 +66,7 @@ OPTIONS: tuple[Option, ...] = (
         choices=("quick", "pr", "nightly"),
     ),
     Option("chunks", INT, "N", "exactly N chunks per cell, judged once: no early decisions"),
-    Option("strict", FLAG, "", "an inconclusive gate fails"),
+    Option("strict", FLAG, "", "what is inconclusive, or was not measured, fails"),
     Option("scored", INT, "N", "score only the last N tokens of a chunk (default: half of it)"),
     Option(
         "order",

@@ -117,7 +117,8 @@ class SpeedRun:
         """The largest context of a pair, searched now if it has not been."""
         if pair not in self._ceilings:
             most = self._settings.ceiling_max or self._model.context_trained or MOST_CONTEXT
-            self._ceilings[pair] = search(pair, most, self.bed)
+            floor = self.floors(pair, 0).context or 0
+            self._ceilings[pair] = search(pair, most, self.bed, floor=floor)
         return self._ceilings[pair]
 
     def ceilings(self, order: Iterable[Pair]) -> tuple[Ceiling, ...]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from pytest_kvquant.geometry import Need
 from pytest_kvquant.report import format
 
 
@@ -60,7 +61,7 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
         verdict: Literal["pass", "fail", "inconclusive"] = "inconclusive"
         if self.tokens >= floor:
             verdict = "pass"
-        elif refused or self.bytes_per_token * floor > self.memory:
+        elif refused or self._need.least(floor) > self.memory:
             verdict = "fail"
         return msgspec.structs.replace(self, floor=floor, verdict=verdict)
 
@@ -100,6 +101,10 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
             f"{self.tokens:,} tokens work{where}{share} the {self.predicted:,} that kvquant doctor "
             f"predicts by {self.bytes_per_token:,} bytes per token{self._windows}"
         )
+
+    @property
+    def _need(self) -> Need:
+        return Need(self.bytes_per_token, self.windowed_bytes_per_token, self.window_cells)
 
     @property
     def _windows(self) -> str:

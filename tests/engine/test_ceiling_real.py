@@ -16,6 +16,8 @@ from support.tinygguf import Tiny, write
 from pytest_kvquant import geometry
 from pytest_kvquant.engine.client import Shape, Worker
 from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.report.ceiling import Ceiling
+from pytest_kvquant.settings import FloorOverride
 from pytest_kvquant.speed.room import find_ways
 
 PAIR = Pair("q8_0", "q8_0")
@@ -50,6 +52,23 @@ def test_the_search_ends_within_five_percent_and_leaves_nothing_behind(
     assert (found.batch, found.ubatch, found.sequences) == (2048, 512, 64)
     assert {child.pid for child in psutil.Process().children(recursive=True)} == before
     assert psutil.swap_memory().used - swap < 0.1 * room, "a tenth is for others on this machine"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces a memory limit")
+def test_a_floor_within_the_precision_of_the_search_is_tried_itself(
+    tmp_path: Path, wide: Path
+) -> None:
+    def search(floor: int) -> Ceiling:
+        speeds = run.start(
+            tmp_path / str(floor), model=wide, pairs=(str(PAIR),), memory_limit=0.3,
+            ceiling_max=1 << 20, floors={"*/*": FloorOverride(context=floor)},
+        ).speed  # fmt: skip
+        return speeds.ceiling(PAIR).against(floor)
+
+    near = search(1).tokens + 64
+    found = search(near)
+    assert near in {one.context for one in found.attempts}, found.failure
+    assert found.verdict != "inconclusive"
 
 
 def test_no_larger_context_than_asked_for_is_tried(tmp_path: Path, wide: Path) -> None:

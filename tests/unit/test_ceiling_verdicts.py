@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from pytest_kvquant.report.ceiling import Attempt, Ceiling
@@ -41,3 +42,13 @@ def test_the_verdict_of_a_ceiling(found: Ceiling, floor: int, verdict: str) -> N
     assert (judged.verdict, judged.floor) == (verdict, floor)
     assert judged.failure.count("\n") == len(found.attempts)
     assert ("the floor is" in judged.failure) is (floor > 1)
+
+
+def test_a_window_does_not_make_a_floor_impossible() -> None:
+    found = msgspec.structs.replace(
+        a_ceiling(1024, 1024, 1100 * PER_TOKEN, d1024="fits"),
+        windowed_bytes_per_token=PER_TOKEN * 9 // 10, window_cells=512,
+    )  # fmt: skip
+    assert found.against(4096).verdict == "inconclusive", (
+        "it takes 870,400 bytes, and was not tried"
+    )
