@@ -356,8 +356,7 @@ def hardware_class(library: Library, machine: str, gpu_layers: int) -> str:
     Args:
         machine: ``platform.machine()``.
     """
-    gpus = [device for device in library.devices if device.gpu]
-    if gpus and gpu_layers != 0:
+    if gpus := library.gpus_in_use(gpu_layers):
         return slug(gpus[0].description or gpus[0].name)
     return f"cpu-{ARCHITECTURES.get(machine, machine)}"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.packaged import read_table
 from pytest_kvquant.settings import BudgetOverride
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def resolve_budgets(
     """
     if pair == REFERENCE:
         return IDENTICAL
-    table = tomllib.loads(DEFAULTS.read_text(encoding="utf-8"))
+    table = read_table(DEFAULTS)
     values: dict[str, float] = {}
     for pattern, entry in table["embedded" if embedded else "other"].items():
         if pair.matches(pattern):

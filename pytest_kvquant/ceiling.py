@@ -107,7 +107,7 @@ def _try(pair: Pair, context: int, room: int, bed: Bed) -> _Tried:
         with TimedWorker(engine) as worker:
             worker.library(engine.directory)
             worker.model(bed.model.path, gpu_layers=bed.gpu_layers)
-            if not any(device.gpu for device in bed.library.devices) or bed.gpu_layers == 0:
+            if not bed.library.gpus_in_use(bed.gpu_layers):
                 limited = worker.limit_memory(room)
             sequences = worker.try_context(
                 pair, ctx=context, batch=bed.batch, ubatch=bed.ubatch, threads=bed.threads

@@ -138,7 +138,7 @@ def _identify(
     )
     if explanation.kind == "differs" and not record.understood:
         explanation = explanation._replace(kind="unreadable")
-    gpus = [device.name for device in ground.library.devices if device.gpu]
+    gpus = [device.name for device in ground.library.gpus]
     found = (
         checks.check_types(explanation, effective_pair(record, pair, expected), expected, log),
         checks.check_placement(placed, gpus, ground.task.gpu_layers),

@@ -103,7 +103,7 @@ def in_use(library: Library, words: Sequence[str], gpu_layers: int) -> Library:
     if words:
         return restrict(library, words)
     backends = [name for name in library.files if re.match(GPU_BACKENDS, name)]
-    if backends and gpu_layers != 0 and not any(device.gpu for device in library.devices):
+    if backends and gpu_layers != 0 and not library.gpus:
         raise SettingsError(
             f"This build has {backends[0]} and finds no device for it, so that everything would be "
             "measured on the CPU. Is the driver there, and the device visible? To measure the CPU: "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from pytest_kvquant.matrix import Pair
+from pytest_kvquant.packaged import read_table
 from pytest_kvquant.place import Place
 from pytest_kvquant.settings import FloorOverride
 
@@ -52,7 +52,7 @@ def resolve_floors(
     Raises:
         SettingsError: a malformed pattern.
     """
-    table = tomllib.loads(DEFAULTS.read_text(encoding="utf-8"))
+    table = read_table(DEFAULTS)
     values: dict[str, float] = {}
     sections = ["embedded" if embedded else "other"]
     if own_pair and not embedded:

@@ -13,7 +13,7 @@ from pytest_kvquant.checks import check_distinct
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.numerics.gates import holm_exit
 from pytest_kvquant.report.ceiling import Ceiling
-from pytest_kvquant.report.result import Cell, ReferenceRecord, Result, Unmeasured, Verdict
+from pytest_kvquant.report.result import Cell, ReferenceRecord, Result, Verdict, counted
 from pytest_kvquant.report.speed import SpeedCell
 from pytest_kvquant.report.view import TONES, tone
 
@@ -59,7 +59,7 @@ def merge(results: Sequence[tuple[str, Result]]) -> Result:
         cells=judged,
         speed=speed,
         ceilings=searched,
-        unmeasured=_unmeasured(every),
+        unmeasured=counted(one for result in every for one in result.unmeasured),
         advice=advise(judged, speed, searched, by_cell=first.reference.by_cell),
         floor=max((one.floor for one in every if one.floor), key=lambda one: one.kl, default=None),
         reference=_references([result.reference for result in every]),
@@ -76,17 +76,6 @@ def _gravest(parts: Iterable[Part]) -> dict[str, Part]:
         if TONES.index(tone(part.verdict)) > TONES.index(tone(known.verdict)):
             found[part.pair] = part
     return found
-
-
-def _unmeasured(results: Sequence[Result]) -> tuple[Unmeasured, ...]:
-    """Those of all, with the tests of each reason counted together."""
-    found: dict[tuple[str, bool], int] = {}
-    for one in (one for result in results for one in result.unmeasured):
-        found[one.reason, one.open] = found.get((one.reason, one.open), 0) + one.tests
-    return tuple(
-        Unmeasured(reason=reason, tests=tests, open=is_open)
-        for (reason, is_open), tests in found.items()
-    )
 
 
 def _references(parts: Sequence[ReferenceRecord]) -> ReferenceRecord:

@@ -135,7 +135,7 @@ class Session:
         """Cells of this run that tests ask for, in order."""
         self.announced: set[Pair] = set()
         """Cells whose failure to be measured a test has reported already."""
-        self._unmeasured: dict[tuple[str, bool], int] = {}
+        self._unmeasured: list[records.Unmeasured] = []
         self.invocation: list[str] = []
         """Options as typed, for the command that repeats one cell."""
         self._cells: dict[Pair, records.Cell] = {}
@@ -219,8 +219,7 @@ class Session:
 
     def nothing_measured(self, reason: str, *, is_open: bool) -> None:
         """Take note that a speed test measured nothing; see :class:`records.Unmeasured`."""
-        key = (reason, is_open)
-        self._unmeasured[key] = self._unmeasured.get(key, 0) + 1
+        self._unmeasured.append(records.Unmeasured(reason=reason, tests=1, open=is_open))
 
     def result(self) -> records.Result:
         """The record of the run so far."""
@@ -262,10 +261,7 @@ class Session:
             speed=speeds,
             advice=advise(cells, speeds, ceilings, by_cell=self.settings.compare_cells),
             ceilings=ceilings,
-            unmeasured=tuple(
-                records.Unmeasured(reason=reason, tests=tests, open=is_open)
-                for (reason, is_open), tests in self._unmeasured.items()
-            ),
+            unmeasured=records.counted(self._unmeasured),
             hardware=self.speed.hardware if self.speed.on else None,
             baselines=self._baselines_record(),
             invocation=tuple(self.invocation),

@@ -65,13 +65,7 @@ def try_context(
         Refused: llama.cpp does not make it, or does not take the filling.
         DecodeFailed: it does not decode at its end.
     """
-    llama, pointer = model.llama, model.pointer
-    shares = not (
-        llama.llama_model_is_recurrent(pointer)
-        or llama.llama_model_is_hybrid(pointer)
-        or llama.llama_model_n_swa(pointer) > 0
-    )
-    sequences = math.gcd(ctx, SEQUENCES) if shares else 1
+    sequences = math.gcd(ctx, SEQUENCES) if model.keeps_all else 1
     context = Context(
         model,
         type_k=type_k,

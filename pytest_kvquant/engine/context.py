@@ -67,6 +67,16 @@ class Model:
         self.add_bos = bool(llama.llama_vocab_get_add_bos(self.vocab))
         self.bos = int(llama.llama_vocab_bos(self.vocab))
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether its memory is a row per token in every layer: no recurrent state, no window."""
+        llama, pointer = self.llama, self.pointer
+        return not (
+            llama.llama_model_is_recurrent(pointer)
+            or llama.llama_model_is_hybrid(pointer)
+            or llama.llama_model_n_swa(pointer) > 0
+        )
+
     def _on_progress(self, _share: float, _data: object) -> bool:
         self._keep_alive()
         return True

@@ -50,12 +50,7 @@ class Lane:
         """Time inside library calls."""
         self._state: U8 | None = None
         self._lowest = -1
-        pointer = context.model.pointer
-        self.restores = bool(
-            self.llama.llama_model_is_recurrent(pointer)
-            or self.llama.llama_model_is_hybrid(pointer)
-            or self.llama.llama_model_n_swa(pointer) > 0
-        )
+        self.restores = not context.model.keeps_all
         """Whether removing the end of a sequence would leave another memory than before."""
 
     def types(self) -> list[tuple[str, str | None]]:

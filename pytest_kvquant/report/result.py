@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -95,9 +96,17 @@ class Library(msgspec.Struct, frozen=True, kw_only=True):
         return ", ".join(device.description for device in self.devices if not device.gpu)
 
     @property
+    def gpus(self) -> list[Device]:
+        """Its devices other than the CPU's."""
+        return [device for device in self.devices if device.gpu]
+
+    def gpus_in_use(self, gpu_layers: int) -> list[Device]:
+        """Those that compute when so many layers are offloaded (-1: all)."""
+        return self.gpus if gpu_layers != 0 else []
+
+    @property
     def _computing(self) -> Device:
-        gpus = [device for device in self.devices if device.gpu]
-        return (gpus or list(self.devices))[0]
+        return (self.gpus or list(self.devices))[0]
 
 
 class EnvironmentRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -343,6 +352,17 @@ class Unmeasured(msgspec.Struct, frozen=True, kw_only=True):
         """One line."""
         tests = "1 speed test" if self.tests == 1 else f"{self.tests} speed tests"
         return f"nothing was measured by {tests}: {self.reason}"
+
+
+def counted(parts: Iterable[Unmeasured]) -> tuple[Unmeasured, ...]:
+    """One entry per reason, with the tests of all of them counted together."""
+    found: dict[tuple[str, bool], int] = {}
+    for one in parts:
+        found[one.reason, one.open] = found.get((one.reason, one.open), 0) + one.tests
+    return tuple(
+        Unmeasured(reason=reason, tests=tests, open=is_open)
+        for (reason, is_open), tests in found.items()
+    )
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

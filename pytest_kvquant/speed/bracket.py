@@ -84,7 +84,7 @@ def take_alone(
             kind, count, depth, [], (b.repeats, 0), b.seconds, alone_ns=tuple(b.ns)
         )  # fmt: skip
         speed = format.speed(1e9 * count / statistics.median(b.ns))
-        text = f"{title(kind, count, depth)} runs at {speed} tok/s, without a ratio: {reason}"
+        text = f"{series.name} runs at {speed} tok/s, without a ratio: {reason}"
         found.append((series, Finding("alone", "inconclusive", text)))
     return found
 

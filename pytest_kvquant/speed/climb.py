@@ -147,18 +147,13 @@ class _Climb:
         """Why tests are missing, in sentences."""
         ended_all = self._ended == {*self._plan.kinds}
         for kind, depth in self._fallen.items():
-            deeper = [f"{one:,}" for one in self._plan.depths if one > depth]
+            deeper = _list(one for one in self._plan.depths if one > depth)
             last = depth == max(self._fallen.values())
             if deeper and ended_all and last:
-                yield (
-                    f"a cliff at depth {depth:,} ended the climb; not visited: {', '.join(deeper)}"
-                )
+                yield (f"a cliff at depth {depth:,} ended the climb; not visited: {deeper}")
                 return
             if deeper:
-                yield (
-                    f"{kind} fell off a cliff at depth {depth:,} and was not timed at: "
-                    f"{', '.join(deeper)}"
-                )
+                yield (f"{kind} fell off a cliff at depth {depth:,} and was not timed at: {deeper}")
         if self._left:
             yield f"not visited: {_list(self._left)}: {self._left_reason}"
 

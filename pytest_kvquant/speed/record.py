@@ -37,12 +37,11 @@ def record(
         evidence = rounds.decide(series.log_ratios, floor, ALL_ROUNDS)
         steady = rounds.steadiness(series.reference_ns)
     stored = bed.stored.find(pair, series.kind, count, series.depth)
-    gpus = [device for device in bed.library.devices if device.gpu]
     described = account.description
     return SpeedTest(
         build_commit=bed.library.ggml_commit or "",
         cpu_info=bed.library.processors,
-        gpu_info=", ".join(device.description for device in gpus),
+        gpu_info=", ".join(device.description for device in bed.library.gpus),
         backends=bed.library.accelerators,
         model_filename=bed.model.path,
         model_type=str(described["model_type"]),

@@ -65,8 +65,7 @@ def free_memory(bed: Bed) -> int:
     """Bytes that caches may take: the limit, else what the computing device has free."""
     if bed.memory_limit is not None:
         return bed.memory_limit
-    gpus = [device for device in bed.library.devices if device.gpu]
-    if gpus and bed.gpu_layers != 0:
+    if gpus := bed.library.gpus_in_use(bed.gpu_layers):
         return int(HEADROOM * sum(device.free for device in gpus))
     return int(HEADROOM * memory.available())
 

@@ -1,0 +1,14 @@
+"""Tables that come with the package."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from pathlib import Path
+from typing import Any
+
+
+@functools.cache
+def read_table(path: Path) -> dict[str, Any]:
+    """A packaged TOML file, read once: limits are looked up for every cell, depth and verdict."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
