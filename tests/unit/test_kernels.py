@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import decimal
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from pytest_kvquant.engine import probe
 from pytest_kvquant.numerics.kernels import TokenFigures, compare_rows, pairwise_kl
 
 F32 = npt.NDArray[np.float32]
-ODD = (np.nan, np.inf, -np.inf)
+ODD = (np.nan, np.inf)
 
 
 def straightforward(reference: F32, cell: F32, targets: Any) -> dict[str, Any]:
@@ -106,6 +109,80 @@ def test_no_cancellation_for_small_differences(size: float) -> None:
     np.testing.assert_allclose(pairwise_kl(reference, cell), expected, rtol=1e-3, atol=1e-15)
 
 
+def exactly(reference: F32, cell: F32) -> float:
+    """KL of one row in 60 decimal digits."""
+    with decimal.localcontext(prec=60):
+        wide = [[Decimal(float(x)) for x in row] for row in (reference, cell)]
+        weights = [[(x - max(row)).exp() for x in row] for row in wide]
+        p_sum, q_sum = (sum(row, Decimal(0)) for row in weights)
+        (p, _), (x, y) = weights, wide
+        mean = sum((w * (a - b) for w, a, b in zip(p, x, y, strict=True)), Decimal(0)) / p_sum
+        return float((q_sum / p_sum).ln() + max(y) - max(x) + mean)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.integers(2, 60),
+    st.integers(0, 1 << 30),
+    st.floats(-7, 1.5),
+    st.sampled_from([0.0, 0.37, -3.0, 50.0]),
+    st.sampled_from([0.5, 4.0, 12.0]),
+)
+def test_exact_at_every_size_of_difference(
+    vocabulary: int, seed: int, magnitude: float, shift: float, spread: float
+) -> None:
+    """Nine digits whatever the CPU adds up in which order, down to a KL near 1e-16."""
+    rng = np.random.default_rng(seed)
+    reference = rows(rng, 1, vocabulary, spread)
+    cell = reference + np.float32(shift) + rows(rng, 1, vocabulary, 10**magnitude)
+    expected = exactly(reference[0], cell[0])
+    found = pairwise_kl(reference, cell)[0], probe.kl(cell, reference)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-24)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 1 << 30), st.integers(1, 20), st.integers(-3, 0))
+def test_tokens_masked_on_both_sides_add_nothing(seed: int, masked: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    reference = rows(rng, 1, 40)
+    cell = reference + rows(rng, 1, 40, 10.0**size)
+    left = np.sort(rng.permutation(40)[masked:])
+    blind = np.full((2, 1, 40), -np.inf, np.float32)
+    blind[0][:, left], blind[1][:, left] = reference[:, left], cell[:, left]
+    expected = exactly(reference[0, left], cell[0, left])
+    found = pairwise_kl(*blind)[0], probe.kl(blind[1], blind[0])
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-24)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 1 << 30), st.integers(0, 39), st.floats(-60, 30, width=32))
+def test_a_token_masked_in_the_reference_alone_takes_probability(
+    seed: int, place: int, logit: float
+) -> None:
+    """KL is then −ln(1 − q) where the rest is equal."""
+    rng = np.random.default_rng(seed)
+    reference = rows(rng, 1, 40)
+    cell = reference.copy()
+    reference[0, place], cell[0, place] = -np.inf, logit
+    low = reference.copy()
+    low[0, place] = -1e4
+    found = pairwise_kl(reference, cell)[0], probe.kl(cell, reference)
+    np.testing.assert_allclose(found, exactly(low[0], cell[0]), rtol=1e-9, atol=1e-24)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 1 << 30), st.integers(0, 39))
+def test_a_token_masked_in_the_cell_alone_is_infinite(seed: int, place: int) -> None:
+    rng = np.random.default_rng(seed)
+    reference, cell = rows(rng, 2, 40), rows(rng, 2, 40)
+    cell[0, place] = -np.inf
+    assert np.isinf(pairwise_kl(reference, cell)).tolist() == [True, False]
+    assert probe.kl(cell, reference) == np.inf
+    cell[0, place - 1] = np.nan
+    assert np.isnan(pairwise_kl(reference, cell)).tolist() == [True, False]
+    assert np.isnan(probe.kl(cell, reference))
+
+
 def test_a_constant_shift_changes_nothing() -> None:
     rng = np.random.default_rng(2)
     reference = rng.integers(-9, 9, (5, 300)).astype(np.float32)
@@ -146,7 +223,7 @@ def test_one_odd_value_anywhere_makes_the_row_nan(
     assert np.isnan(found.kl).tolist() == [False, True, False]
 
 
-@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("odd", [*ODD, -np.inf])
 def test_rows_of_nothing_but_odd_values(odd: float) -> None:
     reference = rows(np.random.default_rng(3), 1, 100)
     garbage = np.full_like(reference, odd)
