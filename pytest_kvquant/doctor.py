@@ -224,15 +224,15 @@ def _examine_folders(seen: _Examination, settings: Settings) -> None:
     seen.tell("corpus", str(corpus), wrong=not corpus.is_file())
     store = settings.store or Path(platformdirs.user_cache_dir("pytest-kvquant")) / "references"
     try:
-        ReferenceStore(store, int(settings.store_limit * 1e9))
+        kept = ReferenceStore(store, int(settings.store_limit * 1e9))
+        used = kept.used()
     except RunRefused as error:
         seen.tell("store", str(error), wrong=True)
         return
-    used = sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
-    free = shutil.disk_usage(store).free
+    free = shutil.disk_usage(kept.root).free
     seen.tell(
         "store",
-        f"{store}: {used / 1e9:.2f} of at most {settings.store_limit:g} GB, "
+        f"{kept.root}: {used / 1e9:.2f} of at most {settings.store_limit:g} GB, "
         f"{free / 1e9:.1f} GB of disk free",
     )
 

@@ -9,7 +9,6 @@ it. Any NumPy opens it: ``numpy.load(path)["kl"]``.
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +22,7 @@ from pytest_kvquant.errors import RunRefused
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.gates import Rules
 from pytest_kvquant.numerics.kernels import TokenFigures
+from pytest_kvquant.report.output import replace
 
 SCHEMA = "pytest-kvquant-evidence/1"
 SUFFIX = ".npz"
@@ -106,17 +106,42 @@ def write(folder: Path, conditions: Conditions, evidence: Evidence) -> Path:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **columns)  # type: ignore[arg-type, unused-ignore]
     path = folder / (conditions.pair.replace("/", "--") + SUFFIX)
-    aside = folder / f".{path.name}.{os.getpid()}"
+    _require_evidence(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(buffer.getvalue())
-        aside.replace(path)
+        replace(path, buffer.getvalue())
     except OSError as error:
         raise EvidenceError(
             f"The evidence of {conditions.pair} cannot be kept in {folder} ({error.strerror}); "
             "choose another folder with --kv-evidence."
         ) from None
     return path
+
+
+def require_ours(folder: Path) -> None:
+    """See before the first cell that no file of a cell's name would have to be written over.
+
+    Raises:
+        EvidenceError: one is something else than evidence of an earlier run.
+    """
+    for path in sorted(folder.glob(f"*--*{SUFFIX}")):
+        _require_evidence(path)
+
+
+def _require_evidence(path: Path) -> None:
+    if path.exists() and not _is_evidence(path):
+        raise EvidenceError(
+            f"{path} is not evidence, or damaged, and is not written over; move it away."
+        )
+
+
+def _is_evidence(path: Path) -> bool:
+    """Whether a file is of this kind, whatever its version."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return "conditions.npy" in file.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def read(path: Path) -> Kept:

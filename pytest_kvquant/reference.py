@@ -3,6 +3,10 @@
 One file per group of chunks that were decoded together, float32 as the library gave them: figures
 from a stored reference are those of a fresh one to the last bit. Files are written aside and
 renamed, and carry a checksum that is compared the first time a run reads them.
+
+The store lies in a folder that people may choose, so it counts and deletes only what it made: its
+folder bears a mark, each reference is a folder named by the hash of its identity file, and only
+files with names of ours go. Symbolic links are never followed, not even to count.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 import tempfile
@@ -36,6 +41,20 @@ _ASIDE = ".writing-"
 """Files under way; what a killed run left of them goes when the next one holds the lock."""
 _USE = "use-"
 """Files that are locked while a run uses the folder they lie in."""
+_IDENTITY, _LOCK = "identity.json", "lock"
+
+MARK = "pytest-kvquant-store"
+"""The file that says whose folder a store is, and in which format."""
+SUBFOLDER = "pytest-kvquant-references"
+"""The store within a folder that holds other things."""
+_FORMAT = "pytest-kvquant reference store, format 1\n"
+_TAG = """Signature: 8a477f597d28d172789f06886806bc55
+# References of pytest-kvquant, computed again when missing; see https://bford.info/cachedir/
+"""
+_OF_A_REFERENCE = re.compile(
+    rf"[0-9a-f]{{24}}\.f32|{re.escape(_ASIDE)}\w+|{_USE}[0-9a-f]{{32}}|{_LOCK}", re.ASCII
+)
+"""Names of the files in a reference's folder, its identity aside."""
 
 
 class StoreError(RunRefused):
@@ -54,7 +73,8 @@ class ReferenceStore:
     """The folder of all references, bounded in size: the one unused for longest goes first.
 
     Args:
-        root: the folder; made if need be.
+        root: the folder; made if need be. The store is in it where it is empty or a store already,
+            and in a sub-folder (:data:`SUBFOLDER`) where it holds other things.
         limit: most bytes it may hold.
 
     Raises:
@@ -62,10 +82,11 @@ class ReferenceStore:
     """
 
     def __init__(self, root: Path, limit: int) -> None:
-        self.root, self.limit = root, limit
+        self.limit = limit
         try:
             root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=root):
+            self.root = _claim(root)
+            with tempfile.TemporaryFile(dir=self.root):
                 pass
         except OSError as error:
             raise StoreError(
@@ -83,8 +104,10 @@ class ReferenceStore:
         text = json.dumps(identity, sort_keys=True)
         folder = self.root / hashlib.sha256(text.encode()).hexdigest()[:24]
         with _said(self.root), self._exclusively():
+            _refuse_link(folder)
             folder.mkdir(exist_ok=True)
-            (folder / "identity.json").write_text(text, encoding="utf-8")
+            if not _is_reference(folder):
+                _write_aside(folder / _IDENTITY, text)
             _in_use(folder)  # sweeps the marks of runs that are gone
             return Reference(self, folder, rows, vocabulary)
 
@@ -95,13 +118,13 @@ class ReferenceStore:
             StoreError: more is needed than the limit or the disk allows.
         """
         with _said(self.root), self._exclusively():
-            sizes = {folder: _size(folder) for folder in self.root.iterdir() if folder.is_dir()}
+            sizes = self._sizes()
             by_age = sorted((folder for folder in sizes if folder != keep), key=_last_use)
             for oldest in by_age:
                 if sum(sizes.values()) + size <= self.limit:
                     break
                 if not _in_use(oldest):
-                    shutil.rmtree(oldest, ignore_errors=True)
+                    _delete(oldest)
                     del sizes[oldest]
             free = shutil.disk_usage(self.root).free
         own = sizes.pop(keep, 0) + size
@@ -119,9 +142,16 @@ class ReferenceStore:
                 "--kv-chunks or --kv-scored."
             )
 
+    def used(self) -> int:
+        """Bytes that all references take."""
+        return sum(self._sizes().values())
+
+    def _sizes(self) -> dict[Path, int]:
+        return {folder: _size(folder) for folder in self.root.iterdir() if _is_reference(folder)}
+
     def _exclusively(self) -> FileLock:
         """The lock under which references are taken into use and deleted."""
-        return FileLock(self.root / "lock")
+        return _lock(self.root / _LOCK)
 
 
 class Reference:
@@ -138,12 +168,13 @@ class Reference:
     @contextmanager
     def exclusively(self) -> Iterator[None]:
         """Hold the lock of this reference: another run waits, then finds what this one stored."""
-        lock = FileLock(self._folder / "lock")
+        lock = _lock(self._folder / _LOCK)
         with _said(self._folder):
             lock.acquire()
         try:
-            for left_over in self._folder.glob(f"{_ASIDE}*"):
-                left_over.unlink(missing_ok=True)
+            for left_over in _files(self._folder):
+                if left_over.name.startswith(_ASIDE):
+                    left_over.unlink(missing_ok=True)
             yield
         finally:
             lock.release()
@@ -212,7 +243,7 @@ class Reference:
         return self._folder / f"{hashlib.sha256(group.tobytes()).hexdigest()[:24]}.f32"
 
     def _intact(self, path: Path, chunks: int) -> bool:
-        if not path.exists():
+        if path.is_symlink() or not path.exists():
             return False
         expected = chunks * self._rows * self._vocabulary * 4
         checksum, left = 0, expected
@@ -253,18 +284,99 @@ def _said(folder: Path) -> Iterator[None]:
         ) from None
 
 
+def _claim(root: Path) -> Path:
+    """The folder of the store, marked: the one asked for, or a sub-folder of our own."""
+    for folder in (root, root / SUBFOLDER):
+        _refuse_link(root / SUBFOLDER)
+        folder.mkdir(exist_ok=True)
+        if _is_file(folder / MARK) or all(map(_is_of_older_store, folder.iterdir())):
+            _mark(folder)
+            return folder
+    raise StoreError(
+        f"The folder {root / SUBFOLDER} holds other things than f16 references; choose another "
+        "folder with --kv-store."
+    )
+
+
+def _mark(folder: Path) -> None:
+    """Say whose folder it is, to us first and then to programs that make backups."""
+    for name, text in ((MARK, _FORMAT), ("CACHEDIR.TAG", _TAG)):
+        with suppress(FileExistsError), (folder / name).open("x", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _is_of_older_store(path: Path) -> bool:
+    """Whether an entry is one of a store's, marked or not, or just being marked."""
+    return path.name == MARK or (path.name == _LOCK and _is_file(path)) or _is_reference(path)
+
+
+def _is_reference(folder: Path) -> bool:
+    """Whether the store made a folder: its name is the hash of its identity file."""
+    identity = folder / _IDENTITY
+    if folder.is_symlink() or not folder.is_dir() or not _is_file(identity):
+        return False
+    with suppress(OSError):
+        return hashlib.sha256(identity.read_bytes()).hexdigest()[:24] == folder.name
+    return False
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StoreError(
+            f"{path} is a symbolic link, and the reference store follows none; remove the link or "
+            "choose another folder with --kv-store."
+        )
+
+
+def _lock(path: Path) -> FileLock:
+    """A lock file; older releases of filelock would empty the file that a link points to."""
+    _refuse_link(path)
+    return FileLock(path)
+
+
+def _write_aside(path: Path, text: str) -> None:
+    """Write a file in one step; what a link of that name points to is left alone."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_ASIDE)
+    os.close(handle)
+    try:
+        Path(name).write_text(text, encoding="utf-8")
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> list[Path]:
+    """What the store wrote into a reference's folder, its identity last."""
+    ours = [path for path in folder.iterdir() if _OF_A_REFERENCE.fullmatch(path.name)]
+    return [path for path in (*ours, folder / _IDENTITY) if path.is_symlink() or path.is_file()]
+
+
+def _delete(folder: Path) -> None:
+    """Delete a reference; with files in it that are not ours, its folder stays."""
+    with suppress(OSError):
+        for path in _files(folder):
+            path.unlink(missing_ok=True)
+        folder.rmdir()
+
+
 def _size(folder: Path) -> int:
-    """Bytes in a folder; other runs may add and rename files meanwhile."""
+    """Bytes of a reference; other runs may add and rename files meanwhile."""
     size = 0
-    for file in folder.iterdir():
+    for file in _files(folder):
         with suppress(FileNotFoundError):
-            size += file.stat().st_size
+            size += file.lstat().st_size
     return size
 
 
 def _in_use(folder: Path) -> bool:
     """Whether a living process uses a folder; removes the marks of dead ones."""
-    for path in folder.glob(f"{_USE}*"):
+    for path in _files(folder):
+        if not path.name.startswith(_USE) or path.is_symlink():
+            continue
         try:
             with FileLock(path, timeout=0):
                 path.unlink(missing_ok=True)

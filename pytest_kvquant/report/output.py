@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pytest_kvquant.errors import RunRefused
@@ -25,6 +29,11 @@ def check(settings: Settings) -> None:
         path = getattr(settings, flag)
         if path is not None and (reason := _obstacle(path)):
             raise RunRefused(f"--kv-{flag} {path}: {reason}.")
+    _refuse_collisions(settings)
+    if settings.evidence is not None:
+        from pytest_kvquant.evidence_file import require_ours
+
+        require_ours(settings.evidence)
     if settings.report is not None:
         from pytest_kvquant.report.html import require_extra
 
@@ -49,6 +58,21 @@ def write(settings: Settings, result: Result, shell: Mapping[str, str]) -> list[
     return complaints
 
 
+def _refuse_collisions(settings: Settings) -> None:
+    """A file that the run reads, or writes already, is not written over."""
+    named = ("model", "corpus", "speed_baseline", "json", "report", "summary")
+    taken: dict[str, str] = {}
+    for flag in named:
+        path = getattr(settings, flag)
+        if path is None:
+            continue
+        other = taken.setdefault(os.path.realpath(path), flag)
+        if other != flag:
+            raise RunRefused(
+                f"--kv-{flag} {path}: that is the file of --kv-{other.replace('_', '-')}."
+            )
+
+
 def _obstacle(path: Path) -> str | None:
     """Why a file cannot be written, in a few words."""
     if path.exists() and not path.is_file():
@@ -63,10 +87,23 @@ def _obstacle(path: Path) -> str | None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(data)
-    aside.replace(path)
+    """Write a file so that a reader sees the old one or the new one, never a part.
+
+    A symbolic link stays one: what it points to is replaced. What is no regular file is left alone,
+    for a device would be replaced by a file; nothing stays where the disk is full.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "it is not a regular file", str(path))
+    aside = path.with_name(f".{uuid.uuid4().hex}.writing")
+    try:
+        with aside.open("xb") as file:
+            file.write(data)
+        with suppress(OSError):
+            shutil.copymode(path, aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _wanted(

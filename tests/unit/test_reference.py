@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_kvquant.reference import Reference, ReferenceStore, StoreError
+from pytest_kvquant.reference import MARK, SUBFOLDER, Reference, ReferenceStore, StoreError
 
 ROWS, VOCABULARY = 3, 50
 CHUNK = ROWS * VOCABULARY * 4
@@ -200,6 +200,116 @@ class TestLimit:
         with pytest.raises(StoreError, match="while other runs use"):
             fill(opened(tmp_path, "two", limit=2 * CHUNK + 1000), 1)
         assert used.missing([group(1)]) == []
+
+
+def snapshot(root: Path) -> dict[Path, bytes]:
+    """Every file below a folder, links not followed."""
+    files = (path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+    return {path: path.read_bytes() for path in files}
+
+
+def crowd(root: Path) -> None:
+    """Three references, one after another, where one has room."""
+    for name in ("one", "two", "three"):
+        fill(opened(root, name, limit=2 * CHUNK + 500), 1)
+
+
+class TestFilesOfOthers:
+    @pytest.fixture
+    def home(self, tmp_path: Path) -> Path:
+        """A folder with a user's things, of names like ours among them."""
+        for name in ("thesis.txt", "photos/a.f32", f"{'0' * 24}/identity.json", "lock/x", "c/d/e"):
+            (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "home" / name).write_text("mine" * 1000)
+        return tmp_path / "home"
+
+    def test_a_folder_with_other_things_keeps_them(self, home: Path) -> None:
+        before = snapshot(home)
+        crowd(home)
+        assert before.items() <= snapshot(home).items()
+        assert {path.parent.parent for path in stored(home) if path.stat().st_size < 2000} == {
+            home / SUBFOLDER
+        }
+        assert len(list((home / SUBFOLDER).glob("*/*.f32"))) == 1
+
+    def test_an_empty_folder_is_marked(self, tmp_path: Path) -> None:
+        crowd(tmp_path)
+        tag = (tmp_path / "CACHEDIR.TAG").read_text()
+        assert tag.startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
+        assert (tmp_path / MARK).is_file()
+
+    def test_things_put_into_a_store_stay_and_do_not_count(self, tmp_path: Path) -> None:
+        crowd(tmp_path)
+        (tmp_path / "mine").mkdir()
+        own = tmp_path / folders(tmp_path).pop() / "notes.txt"
+        for path in (tmp_path / "mine" / "big", tmp_path / "mine.txt", own):
+            path.write_bytes(b"x" * LIMIT)
+        before = {path: text for path, text in snapshot(tmp_path).items() if b"xx" in text}
+        crowd(tmp_path)
+        assert len(before) == 3
+        assert before.items() <= snapshot(tmp_path).items()
+        assert ReferenceStore(tmp_path, LIMIT).used() < 2 * CHUNK + 500
+
+    def test_a_store_of_before_the_mark_is_taken_over(self, tmp_path: Path) -> None:
+        fill(opened(tmp_path, "one"), 1)
+        for name in (MARK, "CACHEDIR.TAG"):
+            (tmp_path / name).unlink()
+        assert opened(tmp_path, "one").missing([group(1)]) == []
+        assert (tmp_path / MARK).is_file()
+
+    def test_links_out_of_a_store_are_not_followed(self, home: Path, tmp_path: Path) -> None:
+        root = tmp_path / "store"
+        crowd(root)
+        (root / "home").symlink_to(home)
+        (root / ("a" * 24)).symlink_to(home)
+        reference = root / folders(root).pop()
+        for name in ("use-" + "b" * 32, ".writing-abc", "c" * 24 + ".f32", "identity.json"):
+            (reference / name).unlink(missing_ok=True)
+            (reference / name).symlink_to(home / "thesis.txt")
+        before = snapshot(home)
+        assert ReferenceStore(root, LIMIT).used() == 0
+        crowd(root)
+        assert snapshot(home) == before
+
+    def test_a_stored_group_that_is_a_link_is_replaced(self, home: Path, tmp_path: Path) -> None:
+        root = tmp_path / "store"
+        fill(opened(root), 1)
+        (path,) = stored(root)
+        shutil.copy(path, home / "copy")
+        path.unlink()
+        path.symlink_to(home / "copy")
+        before = snapshot(home)
+        reference = opened(root)
+        assert reference.missing([group(1)]) == [0]
+        fill(reference, 1)
+        assert snapshot(home) == before
+        assert not path.is_symlink()
+
+    def test_links_in_place_of_what_is_written_are_refused(
+        self, home: Path, tmp_path: Path
+    ) -> None:
+        before = snapshot(home)
+        fill(opened(tmp_path / "a"), 1)
+        (tmp_path / "a" / "lock").unlink()
+        (tmp_path / "a" / "lock").symlink_to(home / "thesis.txt")
+        (tmp_path / "b").mkdir()
+        fill(opened(tmp_path / "b"), 1)
+        folder = tmp_path / "b" / folders(tmp_path / "b").pop()
+        shutil.rmtree(folder)
+        folder.symlink_to(home)
+        (tmp_path / "c").mkdir()
+        (tmp_path / "c" / "mine").write_text("")
+        (tmp_path / "c" / SUBFOLDER).symlink_to(home)
+        for name in "abc":
+            with pytest.raises(StoreError, match="is a symbolic link"):
+                opened(tmp_path / name)
+        assert snapshot(home) == before
+
+    def test_a_subfolder_of_somebody_else_is_refused(self, home: Path) -> None:
+        (home / SUBFOLDER).mkdir()
+        (home / SUBFOLDER / "mine").write_text("")
+        with pytest.raises(StoreError, match=r"holds other things .*--kv-store"):
+            opened(home)
 
 
 class TestDisk:

@@ -203,7 +203,9 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     np.savez(tmp_path / "a--b.npz", kl=np.zeros(3))
     with pytest.raises(EvidenceError, match="is not evidence"):
         read(tmp_path / "a--b.npz")
-    path = write(tmp_path, conditions("a/b", schema="pytest-kvquant-evidence/0"), evidence(2, 0.01))
+    with pytest.raises(EvidenceError, match="is not written over"):
+        write(tmp_path, conditions("a/b"), evidence(2, 0.01))
+    path = write(tmp_path, conditions("c/d", schema="pytest-kvquant-evidence/0"), evidence(2, 0.01))
     with pytest.raises(EvidenceError, match="evidence/0"):
         read(path)
 
