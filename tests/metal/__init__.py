@@ -1,0 +1,1 @@
+"""The simulated Metal backend, and what a run makes of it."""
