@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import importlib
 from collections.abc import Mapping
@@ -15,8 +16,10 @@ from pytest_kvquant import __version__
 from pytest_kvquant.errors import RunRefused
 from pytest_kvquant.numerics.metrics import LOG10_KL_EDGES
 from pytest_kvquant.report import format, view
+from pytest_kvquant.report.advice import RULE as ADVICE_RULE
 from pytest_kvquant.report.baseline import notes
 from pytest_kvquant.report.howsure import how_sure
+from pytest_kvquant.report.links import anchor
 from pytest_kvquant.report.result import ReferenceRecord, Result
 from pytest_kvquant.report.terminal import conditions_line
 
@@ -44,8 +47,13 @@ def require_extra(option: str) -> None:
         ) from None
 
 
-def render(result: Result) -> str:
-    """The page of one result."""
+def render(result: Result, *, incomplete: str = "") -> str:
+    """The page of one result.
+
+    Args:
+        incomplete: what is still missing, where the run goes on: the page says so and loads itself
+            again every five seconds, until its reader stops it.
+    """
     rows = view.rows(result)
     shape = result.settings
     gates = sum(len(cell.gates) for cell in result.cells)
@@ -62,7 +70,10 @@ def render(result: Result) -> str:
         "report.js",
         data,
         result=result,
-        raw=_embedded(result),
+        incomplete=incomplete,
+        anchor=anchor,
+        advice_rule=ADVICE_RULE,
+        raw=packed(result),
         rows=rows,
         cells={cell.pair: cell for cell in result.cells},
         speeds={speed.pair: speed for speed in result.speed},
@@ -192,6 +203,17 @@ def _embedded(data: object) -> str:
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)
+
+
+def packed(result: Result) -> str:
+    """The result as base64 of gzip, a fifth of its size; the page's own button unpacks it."""
+    data = gzip.compress(msgspec.json.encode(result), mtime=0)
+    return base64.b64encode(data).decode()
+
+
+def unpacked(text: str) -> bytes:
+    """The JSON of what :func:`packed` made."""
+    return gzip.decompress(base64.b64decode(text))
 
 
 def _hash(script: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_kvquant.report import history
+from pytest_kvquant.report import format, history
 from pytest_kvquant.report.html import render
 from pytest_kvquant.report.result import Result
 
@@ -99,12 +99,16 @@ def test_another_figure(opened: browsers.Page) -> None:
 
 def test_speed_by_path_and_unit(opened: browsers.Page) -> None:
     opened.click("#speed-choice button[data-key=pp]")
-    opened.click("#speed-choice button[data-key=ratio]")
+    opened.click("#speed-choice button[data-key=speed]")
     pressed = opened.evaluate(
         "[...document.querySelectorAll('#speed-choice [aria-pressed=true]')]"
         ".map((one) => one.dataset.key)"
     )
-    assert pressed == ["pp", "ratio"]
+    assert pressed == ["pp", "speed"]
+    assert "tok/s" in _text(opened, "#speeds")
+
+
+def test_speed_starts_with_the_ratio_to_f16(opened: browsers.Page) -> None:
     assert "times f16/f16" in _text(opened, "#speeds")
 
 
@@ -135,7 +139,9 @@ def test_a_click_opens_the_gates_of_a_cell(opened: browsers.Page) -> None:
         "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
     )
     opened.mouse(x, y, click=True)
-    opened.wait_for("document.querySelector('#cell-20').open")
+    opened.wait_for("document.querySelector('#turbo2-turbo4, #q5_1-turbo2') !== null")
+    opened.wait_for("[...document.querySelectorAll('details.each[open]')].length === 1")
+    assert "crashed" in _text(opened, "details.each[open]")
 
 
 def test_a_phone_needs_no_sideways_scrolling(page: browsers.Page, file: Path) -> None:
@@ -144,14 +150,54 @@ def test_a_phone_needs_no_sideways_scrolling(page: browsers.Page, file: Path) ->
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
 
 
-def test_on_paper_it_is_light_and_unfolded(page: browsers.Page, file: Path) -> None:
+def test_on_paper_it_is_light_and_stays_folded(page: browsers.Page, file: Path) -> None:
     page.emulate(width=1200, height=900, scheme="dark")
     page.open(file)
+    before = page.evaluate("document.documentElement.dataset.theme")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert page.evaluate("document.querySelectorAll('details:not([open])').length") == 0
+    assert page.evaluate("document.querySelectorAll('details[open]').length") == 0
     assert page.evaluate("document.documentElement.dataset.theme") == "light"
     page.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert page.evaluate("document.querySelectorAll('details[open]').length") == 0
+    assert page.evaluate("document.documentElement.dataset.theme") == before
+
+
+@pytest.mark.parametrize("failing", [0, 16])
+def test_sixteen_pairs_take_at_most_twelve_sheets_of_paper(
+    page: browsers.Page, tmp_path: Path, matrix: Callable[..., Result], failing: int
+) -> None:
+    whole = matrix(types=("f16", "q8_0", "q5_1", "q4_0"), depths=3)
+    replace = msgspec.structs.replace
+    bad = tuple(
+        replace(one, verdict="fail", gates=tuple(replace(g, verdict="fail") for g in one.gates))
+        for one in whole.cells[:failing]
+    )
+    path = tmp_path / "paper.html"
+    text = render(replace(whole, cells=(*bad, *whole.cells[failing:])))
+    path.write_text(text, encoding="utf-8")
+    assert len(text.encode()) <= 1_000_000
+    page.emulate(width=1200, height=900)
+    page.open(path)
+    sheets = page.sheets()
+    assert 1 <= sheets <= 12
+
+
+FIGURES = (
+    0.0, 1e-7, 9.94e-6, 1.05e-5, 0.000123456, 0.0016, 0.00999, 0.01, 0.0995, 0.1234, 0.999, 1.0,
+    1.7432, 12.3456, 99.95, 123.4, 25231.4,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("unit", "python"),
+    [("nats", format.kl), ("share", format.percent), ("signed", format.signed),
+     ("ratio", format.ratio), ("count", format.count), ("speed", format.speed)],
+)  # fmt: skip
+def test_the_same_figure_has_the_same_digits_in_page_and_terminal(
+    opened: browsers.Page, unit: str, python: Callable[[float], str]
+) -> None:
+    figures = [x for x in FIGURES if unit != "speed" or x == 0 or x > 0.001]
+    shown = opened.evaluate(f"{json.dumps(figures)}.map((x) => kv.show.{unit}(x))")
+    assert shown == [python(x) for x in figures]
 
 
 def test_the_page_of_a_history(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -121,6 +122,13 @@ class Page:
         """Save what the page looks like as PNG."""
         answer = self.send("Page.captureScreenshot", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(answer["data"]))
+
+    def sheets(self) -> int:
+        """On how many A4 sheets the page is printed."""
+        answer = self.send(
+            "Page.printToPDF", paperWidth=8.27, paperHeight=11.69, preferCSSPageSize=True
+        )
+        return len(re.findall(rb"/Type\s*/Page\b(?!s)", base64.b64decode(answer["data"])))
 
     def _next(self) -> dict[str, Any]:
         message: dict[str, Any] = json.loads(self._socket.recv(timeout=PATIENCE))

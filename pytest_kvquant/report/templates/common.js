@@ -5,17 +5,21 @@ const kv = (() => {
   const root = document.documentElement;
   const escape = echarts.format.encodeHTML;
 
+  /* As format.py writes them: the same figure has the same digits in the page, the terminal and the
+     summary. tests/report/test_page.py compares the two. */
+  const digits = (x) => { let n = 2; while (Math.abs(x) < 10 ** (2 - n) && n < 8) n += 1; return n; };
   const show = {
-    nats: (x, digits = 3) => {
+    nats: (x) => {
       if (x === 0) return "0";
-      if (Math.abs(x) < 1e-5) return x.toExponential(1);
-      return Math.abs(x) >= 1 ? x.toFixed(2) : String(+x.toPrecision(digits));
+      if (Math.abs(x) < 1e-5) return x.toExponential(1).replace(/e-(\d)$/, "e-0$1");
+      return Math.abs(x) >= 1 ? x.toFixed(2) : x.toFixed(digits(x));
     },
     share: (x) => (100 * x).toFixed(2) + "%",
-    signed: (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(Math.abs(x) >= 10 ? 1 : 3),
+    signed: (x) => (x < 0 || Object.is(x, -0) ? "" : "+") + x.toFixed(4),
     ratio: (x) => x.toFixed(2) + "×",
-    bytes: (x) => Math.round(x).toLocaleString("en-US") + " B",
-    speed: (x) => (x >= 100 ? Math.round(x).toLocaleString("en-US") : x.toPrecision(3)) + " tok/s",
+    bytes: (x) => Math.round(x).toLocaleString("en-US"),
+    count: (x) => Math.round(x).toLocaleString("en-US"),
+    speed: (x) => (x >= 100 ? Math.round(x).toLocaleString("en-US") : String(+x.toPrecision(3))),
   };
 
   /* Custom properties hold light-dark(); a probe element resolves them to a plain colour. */
@@ -118,6 +122,42 @@ const kv = (() => {
     };
   };
 
+  /* The table behind a chart: made when it is opened, and again when the chart's choice changes.
+     A cell of it is text, or {text, href}. */
+  const tables = new Map();
+  const table = (chart, content) => tables.set(chart, content);
+  const cell = (kind, what) => {
+    const one = document.createElement(kind);
+    const { text, href } = what !== null && typeof what === "object" ? what : { text: what };
+    if (href) {
+      const link = document.createElement("a");
+      link.href = href;
+      link.textContent = text;
+      one.append(link);
+    } else one.textContent = text;
+    return one;
+  };
+  const fill = (fold) => {
+    if (!fold.open || !tables.has(fold.dataset.table)) return;
+    const { head, rows } = tables.get(fold.dataset.table)();
+    const made = document.createElement("table");
+    const line = (place, cells, kind) => {
+      const row = place.insertRow();
+      cells.forEach((what, at) => {
+        const one = cell(kind === "th" || at === 0 ? "th" : "td", what);
+        if (one.tagName === "TH") one.scope = kind === "th" ? "col" : "row";
+        row.append(one);
+      });
+    };
+    line(made.createTHead(), head, "th");
+    const body = made.createTBody();
+    rows.forEach((cells) => line(body, cells, "td"));
+    fold.querySelector(".scroll").replaceChildren(made);
+  };
+  const fillAll = () => document.querySelectorAll("details[data-table]").forEach(fill);
+
+  const anchor = (pair) => pair.replace("/", "-");
+
   const press = (group, act) => {
     const element = document.getElementById(group);
     if (!element) return;
@@ -129,6 +169,7 @@ const kv = (() => {
           other.setAttribute("aria-pressed", String(other === button));
       act(button.dataset.key, button.dataset.group);
       draw();
+      fillAll();
     });
   };
 
@@ -153,23 +194,41 @@ const kv = (() => {
       }
       setTimeout(() => { button.textContent = "Copy"; }, 1500);
     });
-    /* On paper: the light theme, at the width of a page, nothing folded away. */
+    /* A link to a pair or a gate opens what it is folded in. */
+    const unfold = () => {
+      const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+      if (!target) return;
+      for (let fold = target.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+      target.scrollIntoView({ block: "center", behavior: "instant" });
+    };
+    addEventListener("hashchange", unfold);
+    unfold();
+    document.querySelectorAll("details[data-table]").forEach((fold) => fold.addEventListener("toggle", () => fill(fold)));
+    /* On paper: the light theme, at the width of a page; what is folded stays folded. */
     let before = "";
     addEventListener("beforeprint", () => {
       before = root.dataset.theme;
       root.dataset.theme = "light";
-      for (const fold of document.querySelectorAll("details:not([open])")) { fold.dataset.folded = ""; fold.open = true; }
-      charts.forEach(({ chart }) => chart.resize({ width: Math.min(chart.getDom().clientWidth, 680) }));
+      charts.forEach(({ chart }) => chart.resize({ width: Math.min(chart.getDom().clientWidth, 680), height: 290 }));
       draw();
     });
     addEventListener("afterprint", () => {
       root.dataset.theme = before;
-      for (const fold of document.querySelectorAll("details[data-folded]")) { delete fold.dataset.folded; fold.open = false; }
-      charts.forEach(({ chart }) => chart.resize({ width: "auto" }));
+      charts.forEach(({ chart }) => chart.resize({ width: "auto", height: "auto" }));
       draw();
     });
+    /* The page of a run that goes on loads itself again, until it is told not to. */
+    const follow = document.getElementById("follow");
+    if (follow) {
+      follow.addEventListener("click", () => {
+        const on = follow.getAttribute("aria-pressed") !== "true";
+        follow.setAttribute("aria-pressed", String(on));
+        follow.textContent = on ? "Follows the run" : "Stands still";
+      });
+      setInterval(() => { if (follow.getAttribute("aria-pressed") === "true") location.reload(); }, 5000);
+    }
     root.dataset.ready = "yes";
   };
 
-  return { view, show, escape, colour, dark, add, axis, tooltip, tools, legend, look, press, draw, start, kinds, values };
+  return { view, show, escape, colour, dark, add, axis, tooltip, tools, legend, look, press, draw, start, kinds, values, table, fillAll, anchor };
 })();

@@ -28,6 +28,16 @@
       }),
     };
   }));
+  view.series.forEach((one, number) => kv.table(`series-${number}`, () => {
+    const trends = one.trends[metric.key] || [];
+    return {
+      head: [metric.label, ...one.started.map((when) => when.slice(0, 16).replace("T", " "))],
+      rows: trends.map((trend) => [trend.pair, ...one.started.map((_, run) => {
+        const at = trend.runs.indexOf(run);
+        return at < 0 ? "–" : show[metric.unit](trend.values[at]);
+      })]),
+    };
+  }));
   kv.press("metric", (key) => { metric = view.metrics.find((one) => one.key === key); });
   kv.start();
 })();

@@ -43,8 +43,8 @@
   /* In a narrow cell fewer digits, and KL in thousandths written as a power of ten. */
   const short = (value, width) => {
     if (width > 62) return show[metric.unit](value);
-    if (metric.unit === "nats") return value > 0 && value < 0.001 ? value.toExponential(0) : show.nats(value, 2);
-    return show[metric.unit](value).replace(/ B$/, "").replace(/(\.\d)\d+%$/, "$1%").replace(/(\.\d\d)\d$/, "$1");
+    if (metric.unit === "nats") return value > 0 && value < 0.001 ? value.toExponential(0) : String(+value.toPrecision(2));
+    return show[metric.unit](value).replace(/(\.\d)\d+%$/, "$1%").replace(/(\.\d\d)\d$/, "$1");
   };
 
   kv.add("heat", () => {
@@ -94,10 +94,18 @@
       }],
     };
   }, (point) => {
-    const fold = document.getElementById(`cell-${rows.findIndex((row) => row.pair === point.data.row.pair)}`);
-    fold.open = true;
-    location.hash = fold.id;
+    location.hash = kv.anchor(point.data.row.pair);
   });
+  kv.table("heat", () => ({
+    head: ["K \\ V", ...kv.values],
+    rows: kv.kinds.map((k) => [k, ...kv.values.map((v) => {
+      const row = rows.find((one) => one.k === k && one.v === v);
+      if (!row) return "";
+      const value = row[metric.key];
+      const words = value === null ? row.verdict : show[metric.unit](value) + marks[row.tone];
+      return { text: words, href: `#${kv.anchor(row.pair)}` };
+    })]),
+  }));
 
   const scale = (present) => {
     const element = document.getElementById("scale");
@@ -170,6 +178,13 @@
       aria: { enabled: true, label: { description: `Of ${points.length} pairs these are the Pareto front: ${front.map((row) => `${row.pair} ${show[unit](row[quality])}`).join(", ")}` } },
     };
   });
+  kv.table("tradeoff", () => ({
+    head: ["pair", "bytes per token", "KL, nats", "top-1, %", "decode, × f16", "on the front"],
+    rows: rows.filter((row) => row.memory !== null && row.kl !== null).map((row) => [
+      { text: row.pair, href: `#${kv.anchor(row.pair)}` }, show.bytes(row.memory), show.nats(row.kl), show.share(row.top1),
+      row.tg_ratio === null ? "–" : show.ratio(row.tg_ratio), row.front ? "yes" : "",
+    ]),
+  }));
   kv.press("tradeoff-choice", (key) => { quality = key; });
 
   /* ---- which pairs the curves show ---- */
@@ -181,7 +196,7 @@
     if (kind === "bad") return row.tone !== "good";
     return kind === "k" ? row.k === name : row.v === name;
   };
-  if (choice) choice.addEventListener("change", kv.draw);
+  if (choice) choice.addEventListener("change", () => { kv.draw(); kv.fillAll(); });
   const lines = (having, points) => rows.filter((row) => having(row) && chosen(row)).map((row) => ({
     type: "line", name: row.pair, data: points(row), ...kv.look(row),
   }));
@@ -194,7 +209,7 @@
   } : {});
 
   /* ---- tok/s over depth ---- */
-  let path = "tg", relative = "speed";
+  let path = "tg", relative = "ratio";
   const depths = [...new Set(rows.flatMap((row) => row.speeds.map((one) => one.depth)))].sort((a, b) => a - b);
   const deepName = (depth) => (depth >= 1024 && depth % 1024 === 0 ? `${depth / 1024}K` : String(depth));
   kv.add("speeds", () => {
@@ -206,11 +221,23 @@
       grid: { left: 58, right: 20, top: 34, bottom: 74 },
       xAxis: axis("tokens in the cache", { type: "category", data: depths.map(deepName), nameGap: 26, boundaryGap: false }),
       yAxis: axis(relative === "ratio" ? "times f16/f16" : "tok/s", { type: "log", logBase: 2, nameGap: 44, axisLabel: { formatter: (x) => String(+x.toPrecision(2)) } }),
-      tooltip: kv.tooltip((point) => `<div class="tip"><b>${escape(point.seriesName)}</b> at ${escape(point.name)}: ${escape(unit(point.value))}</div>`),
+      tooltip: kv.tooltip((point) => `<div class="tip"><b>${escape(point.seriesName)}</b> at ${escape(point.name)}: ${escape(unit(point.value))}${relative === "ratio" ? " of f16" : " tok/s"}</div>`),
       series: lines((row) => row.speeds.length, (row) => depths.map((depth) => {
         const one = row.speeds.find((speed) => speed.depth === depth);
         return one && one[key] ? one[key] : null;
       })),
+    };
+  });
+  kv.table("speeds", () => {
+    const key = relative === "ratio" ? `${path}_ratio` : path;
+    const unit = relative === "ratio" ? "× f16" : "tok/s";
+    const text = relative === "ratio" ? show.ratio : show.speed;
+    return {
+      head: [`${path === "tg" ? "decode" : "prefill"}, ${unit}`, ...depths.map((depth) => `${depth.toLocaleString("en-US")} tokens`)],
+      rows: rows.filter((row) => row.speeds.length).map((row) => [
+        { text: row.pair, href: `#${kv.anchor(row.pair)}` },
+        ...depths.map((depth) => { const one = row.speeds.find((speed) => speed.depth === depth); return one && one[key] ? text(one[key]) : "–"; }),
+      ]),
     };
   });
   kv.press("speed-choice", (key, group) => { if (group === "path") path = key; else relative = key; });
@@ -230,6 +257,16 @@
       yAxis: axis("mean KL, nats", { type: "log", nameGap: 46, axisLabel: { formatter: (x) => String(+x.toPrecision(1)) } }),
       tooltip: kv.tooltip((point) => `<div class="tip"><b>${escape(point.seriesName)}</b> around token ${point.value[0]}: ${escape(show.nats(point.value[1]))} nats</div>`),
       series,
+    };
+  });
+
+  kv.table("positions", () => {
+    const having = rows.filter((row) => row.positions.some((x) => x > 0) && chosen(row));
+    const count = Math.max(...having.map((row) => row.positions.length));
+    const middle = (at) => Math.round(view.first + (at + 0.5) * (view.scored / count));
+    return {
+      head: ["around token", ...having.map((row) => `${row.pair}, nats`)],
+      rows: Array.from({ length: count }, (_, at) => [middle(at), ...having.map((row) => show.nats(row.positions[at]))]),
     };
   });
 
@@ -254,10 +291,27 @@
     };
   });
 
+  kv.table("distribution", () => {
+    const [low, , width] = view.edges;
+    const having = rows.filter((row) => row.positions.some((x) => x > 0) && chosen(row));
+    const used = (at) => having.some((row) => row.histogram[at] > 0);
+    const bins = Array.from({ length: Math.max(...having.map((row) => row.histogram.length)) }, (_, at) => at).filter(used);
+    return {
+      head: ["KL around, nats", ...having.map((row) => `${row.pair}, % of tokens`)],
+      rows: bins.map((at) => [show.nats(10 ** (low + (at + 0.5) * width)), ...having.map((row) => {
+        const total = row.histogram.reduce((a, b) => a + b, 0);
+        return (100 * (row.histogram[at] || 0) / total).toFixed(2);
+      })]),
+    };
+  });
+
   const save = document.getElementById("save");
-  save.addEventListener("click", () => {
+  save.addEventListener("click", async () => {
+    const packed = Uint8Array.from(atob(document.getElementById("result").textContent), (sign) => sign.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const text = await new Response(stream).text();
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([document.getElementById("result").textContent], { type: "application/json" }));
+    link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
     link.download = "kvquant-result.json";
     link.click();
     URL.revokeObjectURL(link.href);
