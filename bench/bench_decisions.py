@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_kvquant.report.result import Result
+from pytest_kvquant.results.result import Result
 
 CHUNKS = 32
 QUALITY_ONLY = (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_kvquant.report.result import Result
+from pytest_kvquant.results.result import Result
 
 
 @pytest.mark.timeout(1200)

@@ -11,7 +11,7 @@ from support.browser import browser, find_browser
 from support.matrix import enlarge
 
 from pytest_kvquant.report.html import render
-from pytest_kvquant.report.result import Result
+from pytest_kvquant.results.result import Result
 
 
 @pytest.fixture

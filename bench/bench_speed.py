@@ -23,21 +23,21 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from pytest_kvquant.baseline_speed import StoredSpeed
-from pytest_kvquant.engine.client import Engine, Worker
-from pytest_kvquant.engine.environment import scrub
-from pytest_kvquant.engine.worker import HOOK
-from pytest_kvquant.floors import resolve_floors
+from pytest_kvquant.config.floors import resolve_floors
+from pytest_kvquant.data import EMBEDDED_MODEL
+from pytest_kvquant.engine.child.main import HOOK
+from pytest_kvquant.engine.parent.worker import Engine, Worker
+from pytest_kvquant.inputs.model import read_model
+from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.matrix import REFERENCE, Pair
-from pytest_kvquant.model import read_model
 from pytest_kvquant.numerics.rounds import RoundRules
-from pytest_kvquant.report.result import Library
-from pytest_kvquant.report.speed import title
-from pytest_kvquant.session import EMBEDDED_MODEL
-from pytest_kvquant.speed.climb import measure
-from pytest_kvquant.speed.lanes import Account, Bed, lanes, sides
-from pytest_kvquant.speed.plan import Plan
-from pytest_kvquant.speed_run import EMBEDDED, RULES
+from pytest_kvquant.results.library import Library
+from pytest_kvquant.results.speed import title
+from pytest_kvquant.session.speed import EMBEDDED, RULES
+from pytest_kvquant.speed.depth_sweep import measure
+from pytest_kvquant.speed.plan import SpeedPlan
+from pytest_kvquant.speed.stored import StoredSpeed
+from pytest_kvquant.speed.streams import Account, Bed, lanes, sides
 
 PAIRS = (REFERENCE, Pair("q8_0", "q8_0"))
 DEPTHS = (0, 2048, 4096)
@@ -60,7 +60,7 @@ SAMPLE = 0.1
 
 DELAY = """
 import time
-from pytest_kvquant.engine import timing
+from pytest_kvquant.engine.child import timing
 
 _decode = timing.Lane._decode
 _make = timing.Bench.__init__
@@ -114,9 +114,9 @@ def make_bed(
     )
 
 
-def brief(rules: RoundRules = RULES["pr"]) -> Plan:
+def brief(rules: RoundRules = RULES["pr"]) -> SpeedPlan:
     """The embedded model's tests, in longer samples."""
-    return Plan(
+    return SpeedPlan(
         depths=(0,), prompt=EMBEDDED.prompt, generate=EMBEDDED.generate, seconds=SAMPLE,
         rules=rules, confirm=True,
     )  # fmt: skip

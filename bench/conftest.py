@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_kvquant.report.result import Result, read
+from pytest_kvquant.results.file import read
+from pytest_kvquant.results.result import Result
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 Run = Callable[..., Result]

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_kvquant.baseline_verdicts import CellBaseline
     from pytest_kvquant.matrix import Pair
-    from pytest_kvquant.memory_verdicts import CellMemory
-    from pytest_kvquant.session import Session
-    from pytest_kvquant.speed_verdicts import CellSpeed
-    from pytest_kvquant.spread import Spread
-    from pytest_kvquant.verdicts import CellQuality
+    from pytest_kvquant.outcomes.baseline import CellBaseline
+    from pytest_kvquant.outcomes.memory import CellMemory
+    from pytest_kvquant.outcomes.quality import CellQuality
+    from pytest_kvquant.outcomes.speed import CellSpeed
+    from pytest_kvquant.session.distribution import Distribution
+    from pytest_kvquant.session.run import Session
 
 SESSION: pytest.StashKey[Session] = pytest.StashKey()
-SPREAD: pytest.StashKey[Spread] = pytest.StashKey()
+DISTRIBUTION: pytest.StashKey[Distribution] = pytest.StashKey()
 """In the process that controls those of pytest-xdist, which have a session each."""
 
 
@@ -41,7 +41,7 @@ def kv_cell(request: pytest.FixtureRequest) -> Pair:
 @pytest.fixture
 def kv_quality(kv_matrix: Session, kv_cell: Pair, request: pytest.FixtureRequest) -> CellQuality:
     """The quality of this cell: figures, gates, and ``check(gate)``. Measures it if need be."""
-    from pytest_kvquant.verdicts import CellQuality
+    from pytest_kvquant.outcomes.quality import CellQuality
 
     return CellQuality(kv_matrix, kv_cell, request.node)
 
@@ -61,7 +61,7 @@ def kv_speed(kv_matrix: Session, kv_cell: Pair, request: pytest.FixtureRequest) 
     ``benchmark``: it gives pytest-benchmark the clock that replays the samples."""
     if not kv_matrix.speed.on:
         pytest.skip("nothing was measured: --kv-speed off")
-    from pytest_kvquant.speed_verdicts import CellSpeed, Replay
+    from pytest_kvquant.outcomes.speed import CellSpeed, Replay
 
     clock = Replay()
     request.node.add_marker(pytest.mark.benchmark(timer=clock))
@@ -73,7 +73,7 @@ def kv_speed(kv_matrix: Session, kv_cell: Pair, request: pytest.FixtureRequest) 
 @pytest.fixture
 def kv_memory(kv_matrix: Session, kv_cell: Pair, request: pytest.FixtureRequest) -> CellMemory:
     """The memory of this cell: ``check_footprint()`` and ``check_ceiling()``."""
-    from pytest_kvquant.memory_verdicts import CellMemory
+    from pytest_kvquant.outcomes.memory import CellMemory
 
     return CellMemory(kv_matrix, kv_cell, request.node)
 
@@ -82,7 +82,7 @@ def kv_memory(kv_matrix: Session, kv_cell: Pair, request: pytest.FixtureRequest)
 def kv_baseline(kv_matrix: Session, kv_cell: Pair, request: pytest.FixtureRequest) -> CellBaseline:
     """The baseline of this cell, and ``check()``: it compares, or accepts with
     ``--snapshot-update``."""
-    from pytest_kvquant.baseline_verdicts import CellBaseline
+    from pytest_kvquant.outcomes.baseline import CellBaseline
 
     return CellBaseline.of(kv_matrix, kv_cell, request)
 

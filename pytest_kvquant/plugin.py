@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_kvquant.config.options import FLAG, OPTIONS
 from pytest_kvquant.fixtures import (
+    DISTRIBUTION,
     SESSION,
-    SPREAD,
     WithoutBenchmark,
     kv_baseline,
     kv_cell,
@@ -22,7 +23,6 @@ from pytest_kvquant.fixtures import (
     kv_quality,
     kv_speed,
 )
-from pytest_kvquant.options import FLAG, OPTIONS
 
 __all__ = ["kv_baseline", "kv_cell", "kv_depth", "kv_matrix", "kv_memory", "kv_quality", "kv_speed"]
 
@@ -71,18 +71,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """With ``-n``: what cannot work ends the run before a process is started."""
     config = session.config
     if config.getoption("kv_matrix") and config.getoption("numprocesses", None):
-        from pytest_kvquant.run import prepare_spread
+        from pytest_kvquant.session.start import prepare_distribution
+        from pytest_kvquant.xdist import XdistHooks
 
-        config.stash[SPREAD] = spread = prepare_spread(config)
-        config.pluginmanager.register(spread, "kvquant-spread")
+        config.stash[DISTRIBUTION] = run = prepare_distribution(config)
+        config.pluginmanager.register(XdistHooks(run), "kvquant-xdist")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
     """Prepare the run before the first test is collected; what cannot work ends it here."""
     config = session.config
-    if config.getoption("kv_matrix") and SPREAD not in config.stash:
-        from pytest_kvquant.run import prepare
+    if config.getoption("kv_matrix") and DISTRIBUTION not in config.stash:
+        from pytest_kvquant.session.start import prepare
 
         config.stash[SESSION] = prepare(config)
 
@@ -91,7 +92,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for a cell once for every cell."""
     run = metafunc.config.stash.get(SESSION, None)
     if run is not None and "kv_cell" in metafunc.fixturenames:
-        from pytest_kvquant.marks import select
+        from pytest_kvquant.markers import select
 
         pairs = select(metafunc.definition, run.pairs)
         metafunc.parametrize("kv_cell", pairs, ids=str, indirect=True)
@@ -130,8 +131,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     """Write what was asked for, also after an interruption."""
     stash = session.config.stash
-    if (run := stash.get(SPREAD, stash.get(SESSION, None))) is not None:
-        from pytest_kvquant.run import finish
+    if (run := stash.get(DISTRIBUTION, stash.get(SESSION, None))) is not None:
+        from pytest_kvquant.session.start import finish
 
         finish(session, run)
     return (yield)
@@ -140,7 +141,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Draw the matrix."""
     config = terminalreporter.config
-    run = config.stash.get(SPREAD, config.stash.get(SESSION, None))
+    run = config.stash.get(DISTRIBUTION, config.stash.get(SESSION, None))
     if run is not None and not config.getoption("collectonly"):
         from pytest_kvquant.report.terminal import draw
 

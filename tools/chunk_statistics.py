@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import skew
 
-from pytest_kvquant.evidence_file import Kept, read_folder
+from pytest_kvquant.quality.evidence_file import Kept, read_folder
 
 F64 = npt.NDArray[np.float64]
 

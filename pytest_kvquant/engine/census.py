@@ -32,7 +32,7 @@ MOST_LAYERS = 4096
 MOST_SECTIONS = 4
 
 
-class Layer(NamedTuple):
+class CensusLayer(NamedTuple):
     """K and V of one layer of a cache; layers come in the order of the model's.
 
     Row bytes are per cell. ``*_at`` is the offset of the first row in the state.
@@ -64,7 +64,7 @@ class Cache(NamedTuple):
     """Smallest and largest position; -1 in an empty cache."""
     v_transposed: bool
     """V lies element by element, each with all its cells (no flash attention)."""
-    layers: tuple[Layer, ...]
+    layers: tuple[CensusLayer, ...]
 
     @property
     def bytes_per_token(self) -> int:
@@ -95,7 +95,7 @@ class Census(NamedTuple):
 def from_data(data: Mapping[str, Any]) -> Census:
     """A census that came as plain data."""
     caches = tuple(
-        Cache(**{**cache, "layers": tuple(Layer(**layer) for layer in cache["layers"])})
+        Cache(**{**cache, "layers": tuple(CensusLayer(**layer) for layer in cache["layers"])})
         for cache in data["caches"]
     )
     return Census(**{**data, "caches": caches})
@@ -187,12 +187,12 @@ def positions(state: U8, cache: Cache) -> I32:
     return cells.ravel()
 
 
-def key_rows(state: U8, cache: Cache, layer: Layer) -> U8:
+def key_rows(state: U8, cache: Cache, layer: CensusLayer) -> U8:
     """K as stored; shape ``(cells, k_row)`` in bytes."""
     return state[layer.k_at : layer.k_at + cache.cells * layer.k_row].reshape(cache.cells, -1)
 
 
-def value_rows(state: U8, cache: Cache, layer: Layer, *, element: int = 2) -> U8:
+def value_rows(state: U8, cache: Cache, layer: CensusLayer, *, element: int = 2) -> U8:
     """V as stored, one row per cell whatever the layout; shape ``(cells, v_row)`` in bytes.
 
     Args:
@@ -289,7 +289,7 @@ class _Reader:
         layers = []
         for _ in range(count):
             (name, row, first), at = self._rows(at, cache.cells)
-            layers.append(Layer(name, None, row, 0, first, 0))
+            layers.append(CensusLayer(name, None, row, 0, first, 0))
         for number in range(count if with_values else 0):
             read_values = self._columns if transposed else self._rows
             (name, row, first), at = read_values(at, cache.cells)

@@ -1,1 +1,1 @@
-"""One result model; terminal and JSON are views of it."""
+"""Views of a result: terminal, page, summary, tables. They read records and nothing above."""

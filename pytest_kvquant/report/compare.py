@@ -11,11 +11,13 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from pytest_kvquant import format
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.numerics.drift import Drift, drift
-from pytest_kvquant.report import format, markdown, view
-from pytest_kvquant.report.result import Cell, Result
+from pytest_kvquant.report import markdown, view
 from pytest_kvquant.report.view import Row
+from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.results.result import Result
 
 WORSE_DRIFTS = ("worse", "inactive")
 

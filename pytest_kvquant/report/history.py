@@ -10,10 +10,12 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from pytest_kvquant import format
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.numerics.trend import change_points
-from pytest_kvquant.report import format, view
-from pytest_kvquant.report.result import Result, read
+from pytest_kvquant.report import view
+from pytest_kvquant.results.file import read
+from pytest_kvquant.results.result import Result
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -38,7 +40,7 @@ class Trend(msgspec.Struct, frozen=True, kw_only=True):
     """Where among the values a new level begins; information, not a verdict."""
 
 
-class Series(msgspec.Struct, frozen=True, kw_only=True):
+class PairHistory(msgspec.Struct, frozen=True, kw_only=True):
     """Runs that can be compared: the same model on the same text, cut alike, on one processor."""
 
     title: str
@@ -67,7 +69,7 @@ def load(folder: Path) -> tuple[list[Result], list[str]]:
     return sorted(results, key=lambda result: result.environment.started), skipped
 
 
-def series(results: Sequence[Result]) -> tuple[Series, ...]:
+def series(results: Sequence[Result]) -> tuple[PairHistory, ...]:
     """The runs sorted into series, in the order in which each began."""
     grouped: dict[str, list[Result]] = {}
     for result in results:
@@ -89,7 +91,7 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(BARS[round((x - low) / span * (len(BARS) - 1))] for x in values)
 
 
-def as_text(found: Iterable[Series], metric: str, *, width: int = 110) -> str:
+def as_text(found: Iterable[PairHistory], metric: str, *, width: int = 110) -> str:
     """A table per series; ``|`` in a trend is where a new level begins."""
     out = io.StringIO()
     console = Console(file=out, width=width, highlight=False, no_color=True)
@@ -104,7 +106,7 @@ def as_text(found: Iterable[Series], metric: str, *, width: int = 110) -> str:
     return out.getvalue()
 
 
-def render(found: Sequence[Series]) -> str:
+def render(found: Sequence[PairHistory]) -> str:
     """The page of a history.
 
     Raises:
@@ -130,7 +132,7 @@ def _title(result: Result) -> str:
     )
 
 
-def _series(title: str, runs: Sequence[Result]) -> Series:
+def _series(title: str, runs: Sequence[Result]) -> PairHistory:
     tables = [{row.pair: row for row in view.rows(run)} for run in runs]
     pairs = list(dict.fromkeys(pair for table in tables for pair in table))
     trends = {}
@@ -144,7 +146,7 @@ def _series(title: str, runs: Sequence[Result]) -> Series:
             for pair, points in zip(pairs, having, strict=True)
             if any(value is not None for _, value in points)
         )
-    return Series(
+    return PairHistory(
         title=title,
         started=tuple(run.environment.started for run in runs),
         builds=tuple(run.environment.library.build for run in runs),
@@ -162,7 +164,7 @@ def _trend(pair: str, points: Sequence[tuple[int, float]]) -> Trend:
     )
 
 
-def _line(one: Series, trend: Trend, metric: str) -> list[str]:
+def _line(one: PairHistory, trend: Trend, metric: str) -> list[str]:
     show, values = METRICS[metric], trend.values
     bars = sparkline(values)
     marked = "".join(f"{'|' if at in trend.changes else ''}{bar}" for at, bar in enumerate(bars))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.numerics.gates import Rules
-from pytest_kvquant.report.result import Shape
+from pytest_kvquant.numerics.rules import Rules
+from pytest_kvquant.results.conditions import SettingsRecord
 
 TITLE = "How sure"
 
 
-def how_sure(shape: Shape, figures: int) -> tuple[str, ...]:
+def how_sure(shape: SettingsRecord, figures: int) -> tuple[str, ...]:
     """Paragraphs of plain text, in order.
 
     Args:
@@ -20,13 +20,13 @@ def how_sure(shape: Shape, figures: int) -> tuple[str, ...]:
             _many(figures, rules), _limits())  # fmt: skip
 
 
-def rules_of(shape: Shape) -> Rules:
+def rules_of(shape: SettingsRecord) -> Rules:
     """The rules that the gates of a run followed."""
     census = shape.early and shape.profile == "nightly"
     return Rules(cap=shape.cap, early=shape.early, census=census)
 
 
-def _unit(shape: Shape) -> str:
+def _unit(shape: SettingsRecord) -> str:
     return (
         f"What is counted. A chunk is {shape.ctx:,} tokens read from an empty cache, of which the "
         f"last {shape.scored:,} are scored. f16 and the cell read the same chunks, so their "
@@ -63,7 +63,7 @@ def _pass(rules: Rules) -> str:
     )
 
 
-def _undecided(shape: Shape, rules: Rules) -> str:
+def _undecided(shape: SettingsRecord, rules: Rules) -> str:
     if rules.census:
         return (
             f"When it stays open. After {rules.cap} chunks the plain mean decides: a statement "

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pytest_kvquant import __version__
+from pytest_kvquant import __version__, format
 from pytest_kvquant.errors import RunRefused
 from pytest_kvquant.numerics.metrics import LOG10_KL_EDGES
-from pytest_kvquant.report import format, view
+from pytest_kvquant.report import view
 from pytest_kvquant.report.advice import RULE as ADVICE_RULE
-from pytest_kvquant.report.baseline import notes
+from pytest_kvquant.report.baseline_notes import notes
 from pytest_kvquant.report.howsure import how_sure
 from pytest_kvquant.report.links import anchor
-from pytest_kvquant.report.result import ReferenceRecord, Result
 from pytest_kvquant.report.terminal import conditions_line
+from pytest_kvquant.results.conditions import ReferenceRecord
+from pytest_kvquant.results.result import Result
 
 if TYPE_CHECKING:
     import jinja2

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_kvquant.report.speed import SpeedCell, SpeedTest
+from pytest_kvquant.results.speed import SpeedCell, SpeedTest
 
 MEASURED = (
     "build_commit", "cpu_info", "gpu_info", "backends", "model_filename", "model_type",

@@ -10,11 +10,12 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from pytest_kvquant.report import format, view
-from pytest_kvquant.report.baseline import notes
-from pytest_kvquant.report.result import Result
+from pytest_kvquant import format
+from pytest_kvquant.report import view
+from pytest_kvquant.report.baseline_notes import notes
 from pytest_kvquant.report.terminal import conditions_line
 from pytest_kvquant.report.view import Failure, Row
+from pytest_kvquant.results.result import Result
 
 LIMIT = 60_000
 """Bytes of a summary."""

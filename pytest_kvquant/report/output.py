@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import tempfile
-import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
+from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.errors import RunRefused
-from pytest_kvquant.report.result import Result, encode
-from pytest_kvquant.settings import Settings
+from pytest_kvquant.machine.files import replace
+from pytest_kvquant.results.file import encode
+from pytest_kvquant.results.result import Result
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """GitHub's file of a step's summary; every step appends to its own."""
@@ -30,10 +28,6 @@ def check(settings: Settings) -> None:
         if path is not None and (reason := _obstacle(path)):
             raise RunRefused(f"--kv-{flag} {path}: {reason}.")
     _refuse_collisions(settings)
-    if settings.evidence is not None:
-        from pytest_kvquant.evidence_file import require_ours
-
-        require_ours(settings.evidence)
     if settings.report is not None:
         from pytest_kvquant.report.html import require_extra
 
@@ -84,26 +78,6 @@ def _obstacle(path: Path) -> str | None:
             return None
     except OSError as error:
         return f"the folder cannot be written ({error.strerror})"
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part.
-
-    A symbolic link stays one: what it points to is replaced. What is no regular file is left alone,
-    for a device would be replaced by a file; nothing stays where the disk is full.
-    """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        raise FileExistsError(errno.EEXIST, "it is not a regular file", str(path))
-    aside = path.with_name(f".{uuid.uuid4().hex}.writing")
-    try:
-        with aside.open("xb") as file:
-            file.write(data)
-        with suppress(OSError):
-            shutil.copymode(path, aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _wanted(

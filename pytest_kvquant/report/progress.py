@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_kvquant import format
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.report import format
 
 if TYPE_CHECKING:
     from _pytest.capture import CaptureManager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.numerics.gates import Gate
 from pytest_kvquant.numerics.metrics import Quality
+from pytest_kvquant.results.gate import Gate
 
 BESIDE: dict[str, tuple[str, ...]] = {
     "kl_mean": ("kl_median", "kl_p999", "kl_max"),

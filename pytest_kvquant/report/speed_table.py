@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from pytest_kvquant.report import format
-from pytest_kvquant.report.speed import SpeedCell, SpeedTest, title
+from pytest_kvquant import format
+from pytest_kvquant.results.speed import SpeedCell, SpeedTest, title
 
 STYLES = {"pass": "", "inconclusive": "yellow"}
 """Colour by verdict; everything else is red. The word stands there too, unless it passed."""

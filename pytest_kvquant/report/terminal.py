@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pytest_kvquant import format
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.report import format
-from pytest_kvquant.report.baseline import notes as baseline_notes
-from pytest_kvquant.report.result import Cell, Result
+from pytest_kvquant.report.baseline_notes import notes as baseline_notes
 from pytest_kvquant.report.speed_table import speed_notes, speed_table
+from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.results.result import Result
 
 if TYPE_CHECKING:
     import pytest

@@ -9,15 +9,16 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from pytest_kvquant import format
+from pytest_kvquant.checks.gate_text import failure_text
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.numerics.diagnosis import LayerFigures
-from pytest_kvquant.numerics.gates import failure_text
-from pytest_kvquant.report import format
-from pytest_kvquant.report.baseline import DRIFTED
-from pytest_kvquant.report.ceiling import Ceiling
 from pytest_kvquant.report.repeat import command as repeat_command
-from pytest_kvquant.report.result import Cell, Result
-from pytest_kvquant.report.speed import SpeedCell
+from pytest_kvquant.results.baseline import DRIFTED
+from pytest_kvquant.results.ceiling import Ceiling
+from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.results.diagnosis import LayerFigures
+from pytest_kvquant.results.result import Result
+from pytest_kvquant.results.speed import SpeedCell
 
 Tone = Literal["good", "open", "bad"]
 """How a verdict reads: fine, undecided, broken."""
@@ -168,7 +169,7 @@ def worst_verdict(cell: Cell | None, speed: SpeedCell | None, ceiling: Ceiling |
     """The gravest thing that was found of a pair; one of the three is there.
 
     Returns:
-        :data:`pytest_kvquant.report.result.Verdict`, ``cliff`` or ``drifted``.
+        :data:`pytest_kvquant.results.cell.Verdict`, ``cliff`` or ``drifted``.
     """
     verdicts: list[str] = [part.verdict for part in (cell, speed, ceiling) if part is not None]
     if cell is not None and cell.baseline is not None and cell.baseline.verdict in LOST:

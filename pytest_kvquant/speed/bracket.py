@@ -7,13 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from pytest_kvquant import format
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics import rounds
-from pytest_kvquant.report import format
-from pytest_kvquant.report.speed import title
-from pytest_kvquant.speed.lanes import Account, Bed, Side, lanes, sides
-from pytest_kvquant.speed.plan import Plan
-from pytest_kvquant.speed.series import Finding, Series, ended_by, judge
+from pytest_kvquant.results.speed import title
+from pytest_kvquant.speed.plan import SpeedPlan
+from pytest_kvquant.speed.series import RoundSeries, SpeedFinding, ended_by, judge
+from pytest_kvquant.speed.streams import Account, Bed, TimedSide, lanes, sides
 
 Tests = Mapping[int, Sequence[str]]
 """Kinds of test by depth."""
@@ -31,8 +31,8 @@ Samples = dict[tuple[str, int], _Alone]
 
 
 def take_bracketed(
-    tests: Tests, pair: Pair, plan: Plan, bed: Bed, account: Account
-) -> list[Series]:
+    tests: Tests, pair: Pair, plan: SpeedPlan, bed: Bed, account: Account
+) -> list[RoundSeries]:
     """f16, the cell, f16: a process each, as many samples as a deciding series needs at least.
 
     Returns:
@@ -46,18 +46,18 @@ def take_bracketed(
     for kind, depth in cell:
         visited.setdefault(depth, []).append(kind)
     second = _climb(reference, visited, plan, size, bed, account)
-    found: list[Series] = []
+    found: list[RoundSeries] = []
     for (kind, depth), b in cell.items():
         a1, a2 = first[kind, depth], second[kind, depth]
         taken = [
             (a1.ns[at], b.ns[2 * at], b.ns[2 * at + 1], a2.ns[at]) for at in range(len(b.ns) // 2)
         ]
         repeats = b.repeats, a1.repeats
-        found.append(Series(kind, plan.count(kind), depth, taken, repeats, b.seconds))
+        found.append(RoundSeries(kind, plan.count(kind), depth, taken, repeats, b.seconds))
     return found
 
 
-def judge_bracketed(series: Series, pair: Pair, plan: Plan, bed: Bed) -> Finding:
+def judge_bracketed(series: RoundSeries, pair: Pair, plan: SpeedPlan, bed: Bed) -> SpeedFinding:
     """As :func:`judge`; but what drifted between the two times of f16 shows nothing."""
     finding = judge(series, pair, plan, bed)
     if finding.rule == "cliff" or series.steady:
@@ -69,30 +69,30 @@ def judge_bracketed(series: Series, pair: Pair, plan: Plan, bed: Bed) -> Finding
 
 
 def take_alone(
-    tests: Tests, reason: str, pair: Pair, plan: Plan, bed: Bed, account: Account
-) -> list[tuple[Series, Finding]]:
+    tests: Tests, reason: str, pair: Pair, plan: SpeedPlan, bed: Bed, account: Account
+) -> list[tuple[RoundSeries, SpeedFinding]]:
     """The cell's own speed where f16 does not fit: known, but nothing to hold it against.
 
     Args:
         reason: why f16 does not fit.
     """
     own, _ = sides(pair, bed)
-    found: list[tuple[Series, Finding]] = []
+    found: list[tuple[RoundSeries, SpeedFinding]] = []
     for (kind, depth), b in _climb(own, tests, plan, plan.rules.least, bed, account).items():
         count = plan.count(kind)
-        series = Series(
+        series = RoundSeries(
             kind, count, depth, [], (b.repeats, 0), b.seconds, alone_ns=tuple(b.ns)
         )  # fmt: skip
         speed = format.speed(1e9 * count / statistics.median(b.ns))
         text = f"{series.name} runs at {speed} tok/s, without a ratio: {reason}"
-        found.append((series, Finding("alone", "inconclusive", text)))
+        found.append((series, SpeedFinding("alone", "inconclusive", text)))
     return found
 
 
 def _climb(
-    side: Side,
+    side: TimedSide,
     tests: Tests,
-    plan: Plan,
+    plan: SpeedPlan,
     size: int,
     bed: Bed,
     account: Account,

@@ -9,7 +9,7 @@ from pytest_kvquant.numerics.rounds import RoundRules
 KINDS = ("pp", "tg")
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class SpeedPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What is timed, and when it is enough."""
 
     depths: tuple[int, ...]

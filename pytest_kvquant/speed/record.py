@@ -8,17 +8,17 @@ import statistics
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics import rounds
 from pytest_kvquant.numerics.rounds import Decision, RoundRules, Steadiness
-from pytest_kvquant.report.speed import SpeedTest
-from pytest_kvquant.speed.lanes import Account, Bed
-from pytest_kvquant.speed.series import Finding, Series
+from pytest_kvquant.results.speed import SpeedTest
+from pytest_kvquant.speed.series import RoundSeries, SpeedFinding
+from pytest_kvquant.speed.streams import Account, Bed
 
 ALL_ROUNDS = RoundRules(least=1, most=1, threshold=1e300)
 """Decides nothing: the evidence of all rounds."""
 
 
 def record(
-    series: Series,
-    finding: Finding,
+    series: RoundSeries,
+    finding: SpeedFinding,
     confirmed: bool | None,
     pair: Pair,
     bed: Bed,

@@ -6,14 +6,14 @@ import time
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from pytest_kvquant.floors import Floors
+from pytest_kvquant import format
+from pytest_kvquant.config.floors import Floors
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics import rounds
 from pytest_kvquant.numerics.rounds import RoundRules
-from pytest_kvquant.report import format
-from pytest_kvquant.report.speed import SpeedVerdict, title
-from pytest_kvquant.speed.lanes import Bed, Lanes, sides
-from pytest_kvquant.speed.plan import Plan
+from pytest_kvquant.results.speed import SpeedVerdict, title
+from pytest_kvquant.speed.plan import SpeedPlan
+from pytest_kvquant.speed.streams import Bed, Lanes, sides
 
 ABBA = (1, 0, 0, 1)
 """Lane 0 is the cell, lane 1 is f16/f16."""
@@ -22,7 +22,7 @@ Round = tuple[int, int, int, int]
 """Nanoseconds of A, B, B, A."""
 
 
-class Finding(NamedTuple):
+class SpeedFinding(NamedTuple):
     """One thing that a series shows, good or bad."""
 
     rule: Literal["cliff", "fall", "ratio", "stored", "alone"]
@@ -30,7 +30,7 @@ class Finding(NamedTuple):
     text: str
 
 
-class Series(NamedTuple):
+class RoundSeries(NamedTuple):
     """The rounds of one test in one process."""
 
     kind: str
@@ -82,9 +82,9 @@ def take(
     depth: int,
     before: float | None,
     pair: Pair,
-    plan: Plan,
+    plan: SpeedPlan,
     bed: Bed,
-) -> Series:
+) -> RoundSeries:
     """Rounds of one test at the depth that the lanes are at, until they decide."""
     begun = time.perf_counter()
     count, floors = plan.count(kind), bed.floors(pair, depth)
@@ -94,10 +94,10 @@ def take(
         a1, b1, b2, a2 = worker.samples(kind, count, ABBA)
         taken.append((a1, b1, b2, a2))
     seconds = time.perf_counter() - begun
-    return Series(kind, count, depth, taken, (of_cell, of_reference), seconds, before)
+    return RoundSeries(kind, count, depth, taken, (of_cell, of_reference), seconds, before)
 
 
-def judge(series: Series, pair: Pair, plan: Plan, bed: Bed) -> Finding:
+def judge(series: RoundSeries, pair: Pair, plan: SpeedPlan, bed: Bed) -> SpeedFinding:
     """The gravest thing that a series shows."""
     floors = bed.floors(pair, series.depth)
     log_ratios = series.log_ratios
@@ -106,7 +106,7 @@ def judge(series: Series, pair: Pair, plan: Plan, bed: Bed) -> Finding:
     text = f"{series.name} runs at {format.factor(ratio)} of the speed of {against}"
     if rounds.is_cliff(log_ratios):
         count = rounds.CLIFF_ROUNDS
-        return Finding(
+        return SpeedFinding(
             "cliff",
             "cliff",
             f"{text}, under half of it in {count} rounds of {count}: off the fast path",
@@ -114,7 +114,7 @@ def judge(series: Series, pair: Pair, plan: Plan, bed: Bed) -> Finding:
     if series.before is not None:
         limit = series.before * (1 - floors.fall)
         if rounds.decide(log_ratios, limit, plan.rules).verdict == "fail":
-            return Finding(
+            return SpeedFinding(
                 "fall",
                 "cliff",
                 f"{text}, after {format.factor(series.before)} at the depth before: a fall by more "
@@ -129,10 +129,10 @@ def judge(series: Series, pair: Pair, plan: Plan, bed: Bed) -> Finding:
         absolute = _absolute(series, pair, bed, floors)
         if absolute and (absolute.verdict == "fail" or decision.verdict == "pass"):
             return absolute
-    return Finding("ratio", decision.verdict, text)
+    return SpeedFinding("ratio", decision.verdict, text)
 
 
-def ended_by(kind: str, pair: Pair, depth: int, plan: Plan, bed: Bed) -> set[str]:
+def ended_by(kind: str, pair: Pair, depth: int, plan: SpeedPlan, bed: Bed) -> set[str]:
     """Kinds of test that go no deeper because ``kind`` fell off a cliff at ``depth``.
 
     A climb is prefill: where that is off the fast path, deeper depths cost as many times more.
@@ -157,7 +157,7 @@ def _enough(
     )
 
 
-def _absolute(series: Series, pair: Pair, bed: Bed, floors: Floors) -> Finding | None:
+def _absolute(series: RoundSeries, pair: Pair, bed: Bed, floors: Floors) -> SpeedFinding | None:
     """What the stored speed of this hardware says against a series, if anything."""
     stored = bed.stored.find(pair, series.kind, series.tokens, series.depth)
     if stored is None:
@@ -179,4 +179,4 @@ def _absolute(series: Series, pair: Pair, bed: Bed, floors: Floors) -> Finding |
             f" (machine): f16/f16 reaches {max(reference):.1f} of its stored "
             f"{stored.reference:.1f} tok/s, so it is the machine that is slow or unsteady"
         )
-    return Finding("stored", verdict, text)
+    return SpeedFinding("stored", verdict, text)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.baseline_verdicts import CellBaseline
-from pytest_kvquant.verdicts import CellQuality
+from pytest_kvquant.outcomes.baseline import CellBaseline
+from pytest_kvquant.outcomes.quality import CellQuality
 
 
 def test_baseline(kv_quality: CellQuality, kv_baseline: CellBaseline) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.memory_verdicts import CellMemory
+from pytest_kvquant.outcomes.memory import CellMemory
 
 
 def test_kv_footprint(kv_memory: CellMemory) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.verdicts import CellQuality
+from pytest_kvquant.outcomes.quality import CellQuality
 
 
 def test_kl_divergence(kv_quality: CellQuality) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_kvquant.speed_verdicts import CellSpeed
+from pytest_kvquant.outcomes.speed import CellSpeed
 
 
 def test_prefill_speed(kv_speed: CellSpeed, kv_depth: int, benchmark: Any) -> None:

@@ -13,12 +13,12 @@ import pytest
 from support import run
 from support.tinygguf import Tiny, write
 
-from pytest_kvquant import geometry
-from pytest_kvquant.engine.client import Shape, Worker
+from pytest_kvquant.config.settings import FloorOverride
+from pytest_kvquant.engine.parent.worker import BatchShape, Worker
+from pytest_kvquant.inputs import geometry
 from pytest_kvquant.matrix import REFERENCE, Pair
-from pytest_kvquant.report.ceiling import Ceiling
-from pytest_kvquant.settings import FloorOverride
-from pytest_kvquant.speed.room import find_ways
+from pytest_kvquant.results.ceiling import Ceiling
+from pytest_kvquant.speed.methods import find_ways
 
 PAIR = Pair("q8_0", "q8_0")
 
@@ -113,7 +113,7 @@ def test_the_library_allocates_what_geometry_says_of_windows(
     with Worker(bed.engine) as worker:
         worker.library(bed.engine.directory)
         worker.model(bed.model.path, gpu_layers=bed.gpu_layers)
-        worker.open(PAIR, Shape(ctx=ctx, scored=1, sequences=1, batch=2048, ubatch=ubatch,
+        worker.open(PAIR, BatchShape(ctx=ctx, scored=1, sequences=1, batch=2048, ubatch=ubatch,
                                 threads=1))  # fmt: skip
         sizes = re.findall(r"KV buffer size = +([\d.]+) MiB", worker.log_text())
     assert len(sizes) == 2

@@ -10,14 +10,14 @@ import pytest
 from support import run
 from support.tinygguf import Tiny, write
 
+from pytest_kvquant.config.settings import FloorOverride
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.memory_verdicts import CellMemory
-from pytest_kvquant.merge import merge
+from pytest_kvquant.outcomes.memory import CellMemory
 from pytest_kvquant.report import view
 from pytest_kvquant.report.html import render
 from pytest_kvquant.report.markdown import summary
-from pytest_kvquant.session import Session
-from pytest_kvquant.settings import FloorOverride
+from pytest_kvquant.session.merge import merge
+from pytest_kvquant.session.run import Session
 
 PAIR = Pair("q8_0", "q8_0")
 SMALL = Tiny(n_layer=1, n_embd=32, n_head=1, n_head_kv=1, head_dim=32, n_ff=32, n_vocab=300)

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from support.tinygguf import Tiny, write
 
-from pytest_kvquant import geometry
 from pytest_kvquant.engine import census
+from pytest_kvquant.inputs import geometry
+from pytest_kvquant.inputs.model import Model, read_model
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.model import Model, read_model
+from pytest_kvquant.quality.effective_types import Explanation, explain
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,11 +23,12 @@ CHILD = """
 import json, sys
 import numpy as np
 sys.path.insert(0, sys.argv[1])
-from pytest_kvquant.engine import abi, census, context
-from pytest_kvquant.engine.library import Library, loaded_files
+from pytest_kvquant.engine.child import abi, context
+from pytest_kvquant.engine import census
+from pytest_kvquant.engine.child.library import LoadedLibrary, loaded_files
 
 job = json.loads(sys.argv[2])
-library = Library(None)
+library = LoadedLibrary(None)
 model = context.Model(library, job["model"], gpu_layers=0)
 window = library.llama.llama_model_n_swa(model.pointer) > 0
 context.FLASH_ATTENTION_ENABLED = job["flash"]
@@ -95,9 +97,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def explained(model: Model, pair: Pair, found: dict[str, Any]) -> geometry.Explanation:
+def explained(model: Model, pair: Pair, found: dict[str, Any]) -> Explanation:
     expected = geometry.expect(model, pair, found["types"])
-    return geometry.explain(census.from_data(found["census"]), expected, found["types"])
+    return explain(census.from_data(found["census"]), expected, found["types"])
 
 
 @pytest.mark.parametrize(

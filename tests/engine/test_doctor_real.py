@@ -6,8 +6,8 @@ from pathlib import Path
 
 from support.tinygguf import Tiny, write
 
-from pytest_kvquant import memory
-from pytest_kvquant.doctor import examine
+from pytest_kvquant.cli.doctor import examine
+from pytest_kvquant.machine import memory
 
 
 def test_the_prediction_counts_a_window_once(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import pytest
 from support import run
 from support.tinygguf import Tiny, write
 
+from pytest_kvquant.config.settings import Expect, FloorOverride
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.memory_verdicts import CellMemory
-from pytest_kvquant.merge import merge
+from pytest_kvquant.outcomes.memory import CellMemory
 from pytest_kvquant.report import view
 from pytest_kvquant.report.markdown import summary
-from pytest_kvquant.session import Session
-from pytest_kvquant.settings import Expect, FloorOverride
+from pytest_kvquant.session.merge import merge
+from pytest_kvquant.session.run import Session
 
 ROW = {"f16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q4_0": 18 / 32}
 """Bytes per element."""
@@ -120,7 +120,7 @@ def test_a_substitution_that_nobody_declared_has_no_footprint(tmp_path: Path) ->
 
 
 MIXED_LAYERS = """
-from pytest_kvquant.engine import timing
+from pytest_kvquant.engine.child import timing
 
 plant()
 _read = census.read

@@ -12,7 +12,7 @@ import pytest
 from support.run import cells_of, measure
 from support.tinygguf import Tiny, write
 
-from pytest_kvquant.evidence_file import read_folder
+from pytest_kvquant.quality.evidence_file import read_folder
 
 PAIR = "q8_0/f16"
 VOCABULARY = 248_320

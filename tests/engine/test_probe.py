@@ -13,15 +13,15 @@ import pytest
 from support.run import run
 from support.tinygguf import Tiny, write
 
-from pytest_kvquant.diagnosing import Prober
-from pytest_kvquant.engine.client import Engine, Shape, Worker
-from pytest_kvquant.engine.environment import scrub
-from pytest_kvquant.engine.worker import HOOK
+from pytest_kvquant.engine.child.main import HOOK
+from pytest_kvquant.engine.parent.worker import BatchShape, Engine, Worker
+from pytest_kvquant.inputs.model import read_model
+from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.model import read_model
-from pytest_kvquant.numerics.diagnosis import Diagnosis
-from pytest_kvquant.numerics.gates import Rules
-from pytest_kvquant.quality import Task
+from pytest_kvquant.numerics.rules import Rules
+from pytest_kvquant.quality.task import Task
+from pytest_kvquant.results.diagnosis import Diagnosis
+from pytest_kvquant.session.diagnosing import Prober
 
 PLANTS = Path(__file__).parents[1] / "support" / "cache_faults.py"
 
@@ -69,7 +69,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bench]:
                 model=str(path),
                 gpu_layers=0,
                 vocabulary=300,
-                shape=Shape(ctx=256, scored=8, sequences=1, batch=256, ubatch=256, threads=1),
+                shape=BatchShape(ctx=256, scored=8, sequences=1, batch=256, ubatch=256, threads=1),
                 chunks=tokens,
                 rules=Rules(cap=1),
             )

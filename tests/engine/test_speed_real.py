@@ -12,13 +12,13 @@ from rich.console import Console
 from support import run
 from support.tinygguf import Tiny, write
 
-from pytest_kvquant.engine.worker import HOOK
+from pytest_kvquant.config.settings import Expect, FloorOverride
+from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.matrix import REFERENCE, Pair
-from pytest_kvquant.report.result import encode
-from pytest_kvquant.report.speed import SpeedCell
 from pytest_kvquant.report.speed_table import speed_notes, speed_table
-from pytest_kvquant.session import Session
-from pytest_kvquant.settings import Expect, FloorOverride
+from pytest_kvquant.results.file import encode
+from pytest_kvquant.results.speed import SpeedCell
+from pytest_kvquant.session.run import Session
 
 SPEEDS = Path(__file__).parents[1] / "support" / "speeds.py"
 PAIR = Pair("q8_0", "q8_0")

@@ -16,7 +16,7 @@ from support.run import cells_of, measure, start
 
 from pytest_kvquant.errors import CorpusError, LibraryError, ModelError
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.report.result import Cell
+from pytest_kvquant.results.cell import Cell
 
 SHORT = {"ctx": 64, "chunks": 4, "batch": 64, "ubatch": 64, "decode": 0, "trajectory": 0,
          "probe": "off"}  # fmt: skip
@@ -41,7 +41,7 @@ FAULTS = {
 
 HOOK = """
 import ctypes, os, signal, sys, time
-from pytest_kvquant.engine.context import Context, DecodeFailed
+from pytest_kvquant.engine.child.context import Context, DecodeFailed
 
 faults = {faults!r}
 _open, _decode = Context.__init__, Context.decode
@@ -202,7 +202,7 @@ import os, signal, sys
 sys.path[:0] = sys.argv[1:3]
 from pathlib import Path
 from support.run import start
-from pytest_kvquant.engine.client import Worker
+from pytest_kvquant.engine.parent.worker import Worker
 session = start(Path(sys.argv[3]), ctx=64, chunks=1)
 worker = Worker(session.engine)
 worker.library(None)

@@ -20,7 +20,7 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 
 from pytest_kvquant.engine import census
-from pytest_kvquant.engine.context import Context
+from pytest_kvquant.engine.child.context import Context
 
 FAULT = json.loads(os.environ["KVQUANT_FAULT"])
 NAME: str = FAULT["name"]

@@ -13,17 +13,20 @@ import numpy as np
 
 from faults import weights
 from faults.catalogue import Fault
-from pytest_kvquant import cell, quality
-from pytest_kvquant.budgets import Budgets
-from pytest_kvquant.engine.client import Engine, Worker
-from pytest_kvquant.engine.worker import HOOK
+from pytest_kvquant.config.budgets import Budgets
+from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.engine.child.main import HOOK
+from pytest_kvquant.engine.parent.worker import Engine, Worker
+from pytest_kvquant.inputs.reference_store import ReferenceStore
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.evidence import Evidence
-from pytest_kvquant.numerics.gates import Rules
 from pytest_kvquant.numerics.kernels import TokenFigures
-from pytest_kvquant.reference import ReferenceStore
-from pytest_kvquant.session import Session
-from pytest_kvquant.settings import Settings
+from pytest_kvquant.numerics.rules import Rules
+from pytest_kvquant.quality import prefill as quality
+from pytest_kvquant.quality.source import ReferenceSource
+from pytest_kvquant.quality.task import Task
+from pytest_kvquant.session import cell
+from pytest_kvquant.session.run import Session
 
 HERE = Path(__file__).parent
 
@@ -99,9 +102,7 @@ class Laboratory:
             hooked = task
         return self._evidence(hooked, pair, source)
 
-    def _evidence(
-        self, task: quality.Task, pair: Pair, source: quality.ReferenceSource
-    ) -> Evidence:
+    def _evidence(self, task: Task, pair: Pair, source: ReferenceSource) -> Evidence:
         rules = Rules(cap=len(task.chunks), early=False)
         with Worker(task.engine) as worker:
             task.open_cell(worker, pair)
@@ -111,7 +112,7 @@ class Laboratory:
                 source,
                 self.session.budgets(pair),
                 tie_band=self._tie_band,
-                figures_in_run=self.figures_in_run,
+                settled=lambda _: False,
                 on_chunk=lambda _: None,
             )
 
@@ -144,8 +145,8 @@ class Laboratory:
         environment = engine.environment._replace(variables=variables)
         return msgspec.structs.replace(engine, environment=environment)
 
-    def _own_reference(self, task: quality.Task) -> quality.ReferenceSource:
+    def _own_reference(self, task: Task) -> ReferenceSource:
         store = ReferenceStore(self.folder / "faulty", 1 << 34)
         shape = task.shape
         reference = store.open({"fault": "one"}, rows=shape.scored, vocabulary=task.vocabulary)
-        return quality.ReferenceSource(task, reference, lambda _: None)
+        return ReferenceSource(task, reference, lambda _: None)

@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest  # type: ignore[import-untyped, unused-ignore]
 
-from pytest_kvquant import quality
-from pytest_kvquant.budgets import BatchedBudgets
+from pytest_kvquant.checks.batched import judge_figures
+from pytest_kvquant.checks.family import holm_exit, settled
+from pytest_kvquant.config.budgets import BatchedBudgets
 from pytest_kvquant.numerics.evidence import ChunkFigures, Evidence
-from pytest_kvquant.numerics.gates import Gate, Rules, holm_exit, settled
-from pytest_kvquant.replay import drawn
+from pytest_kvquant.numerics.rules import Rules
+from pytest_kvquant.results.gate import Gate
+from pytest_kvquant.session.replay import drawn
 
 PR = Rules(cap=32)
 I64 = npt.NDArray[np.int64]
@@ -96,7 +98,7 @@ def caught_at(cell: Cell, outcome: Outcome, figures_in_run: int) -> int | None:
 
 def _judge(cell: Cell, seen: ChunkFigures, chunks: int, rules: Rules) -> tuple[Gate, ...]:
     so_far = ChunkFigures._make(column[:chunks] for column in seen)
-    return quality.judge_figures(so_far, cell.scored, cell.budgets, rules)
+    return judge_figures(so_far, cell.scored, cell.budgets, rules)
 
 
 class Runs(NamedTuple):

@@ -12,10 +12,10 @@ from faults import catalogue
 from faults.catalogue import Fault
 from faults.record import Laboratory, Quiet
 from faults.replays import Cell, caught_at, draw, replay_fault, replay_matrix
+from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.report import result as records
-from pytest_kvquant.session import Session
-from pytest_kvquant.settings import Settings
+from pytest_kvquant.results.cell import Cell as CellRecord
+from pytest_kvquant.session.run import Session
 
 CHUNKS = 8
 
@@ -109,7 +109,7 @@ def test_a_fault_of_the_decode_path_alone_is_not_seen_by_prefill(
     assert cell.verdict == "fail"
 
 
-def run_whole(lab: Laboratory, fault: Fault, store: Path) -> records.Cell:
+def run_whole(lab: Laboratory, fault: Fault, store: Path) -> CellRecord:
     """The cell as a run measures it, with everything beside the gates of the prefill path."""
     settings = Settings(
         chunks=4, pairs=(fault.pair,), store=store, environment=lab.hook(fault, fault.doses[0])

@@ -9,8 +9,8 @@ import pytest
 from support.outer import SMALL, pytest_in
 from support.tinygguf import Tiny, write
 
-import pytest_kvquant.run as heavy
-from pytest_kvquant.session import EMBEDDED_CORPUS, EMBEDDED_MODEL
+import pytest_kvquant.session.start as heavy
+from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
 
 assert heavy, "imported before pytester takes note of what is: NumPy cannot be imported twice"
 

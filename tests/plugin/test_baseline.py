@@ -11,8 +11,8 @@ import pytest
 from support.outer import CI_VARIABLES, Outcome, pytest_in
 from support.run import PREAMBLE
 
-from pytest_kvquant import baselines
-from pytest_kvquant.engine.worker import HOOK
+from pytest_kvquant.baselines import quality as baselines
+from pytest_kvquant.engine.child.main import HOOK
 
 RUN = (
     "-p", "no:cacheprovider", "--kv-matrix", "-k", "test_baseline", "-rs",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_kvquant.options import OPTIONS
+from pytest_kvquant.config.options import OPTIONS
 
 CI = Path(__file__).resolve().parents[2] / "docs" / "ci"
 WORKFLOWS = sorted(CI.glob("*.yml"))
@@ -43,7 +43,7 @@ def test_every_option_named_there_exists(path: Path) -> None:
 
 
 def test_the_merge_step_is_a_command_of_kvquant() -> None:
-    from pytest_kvquant.cli import _parser
+    from pytest_kvquant.cli.main import _parser
 
     (line,) = re.findall(r"run: kvquant (merge .*)", (CI / "nightly.yml").read_text())
     parsed = _parser().parse_args(shlex.split(line))

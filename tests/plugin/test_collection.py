@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.outer import SMALL, pytest_in
 
-from pytest_kvquant.report.result import read
+from pytest_kvquant.results.file import read
 
 USERS_TEST = """
 def test_mine(): pass
@@ -97,7 +97,8 @@ def test_without_the_option_nothing_happens(project: Path) -> None:
     (project / "conftest.py").write_text(
         "import sys\n"
         "def pytest_unconfigure(config):\n"
-        "    heavy = {'numba', 'scipy', 'llama_cpp', 'msgspec', 'gguf', 'pytest_kvquant.session'}\n"
+        "    heavy = {'numba', 'scipy', 'llama_cpp', 'msgspec', 'gguf'}\n"
+        "    heavy |= {'pytest_kvquant.session.run'}\n"
         "    print('HEAVY', sorted(heavy & set(sys.modules)))\n"
     )
     (project / "tests" / "test_users.py").write_text(

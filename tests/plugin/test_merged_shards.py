@@ -7,9 +7,9 @@ from typing import Any
 
 from support.run import start
 
-from pytest_kvquant.cell import GATES_PER_CELL
-from pytest_kvquant.merge import merge
-from pytest_kvquant.report.result import Result
+from pytest_kvquant.results.result import Result
+from pytest_kvquant.session.cell import GATES_PER_CELL
+from pytest_kvquant.session.merge import merge
 
 BRIEF: dict[str, Any] = {"ctx": 64, "chunks": 3, "decode": 0, "trajectory": 0, "probe": "off"}
 

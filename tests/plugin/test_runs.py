@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from support.outer import SMALL, Outcome, figures, pytest_in
 
-from pytest_kvquant.engine.worker import HOOK
+from pytest_kvquant.engine.child.main import HOOK
 
 PAIR = "q4_0/q8_0"
 
@@ -174,7 +174,7 @@ def broken(folder: Path, first: Outcome) -> Outcome:
         "skip = ['bf16/*']\ntypes = ['bf16', 'f16']\n[budgets.'q4_0/*']\nkl_mean = 1e-9\n"
     )
     (folder / "hook.py").write_text(
-        "import os\nfrom pytest_kvquant.engine.context import Context\n"
+        "import os\nfrom pytest_kvquant.engine.child.context import Context\n"
         "before = Context.__init__\n"
         "def opened(self, model, *, type_k, **shape):\n"
         "    if type_k == 'q5_1':\n        os.abort()\n"
@@ -231,7 +231,7 @@ def test_an_interrupted_run_keeps_what_it_has(folder: Path, result: dict[str, An
     """Ctrl-C in the second cell: the first one is in the table and in the file."""
     (folder / "slow.py").write_text(
         "import time\nfrom pathlib import Path\n"
-        "from pytest_kvquant.engine.context import Context\n"
+        "from pytest_kvquant.engine.child.context import Context\n"
         "before = Context.__init__\n"
         "def opened(self, model, *, type_k, **shape):\n"
         "    if type_k == 'q4_0':\n"

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from support.tinygguf import Tiny, write
 
-from pytest_kvquant.engine.worker import HOOK
-from pytest_kvquant.merge import merge
+from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.report import view
-from pytest_kvquant.report.result import Unmeasured, read
+from pytest_kvquant.results.file import read
+from pytest_kvquant.results.result import Unmeasured
+from pytest_kvquant.session.merge import merge
 
 SPEEDS = Path(__file__).parents[1] / "support" / "speeds.py"
 SMALL = Tiny(n_layer=1, n_embd=32, n_head=1, n_head_kv=1, head_dim=32, n_ff=32, n_vocab=300)

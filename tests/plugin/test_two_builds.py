@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from support.run import cells_of, run, start
 
-from pytest_kvquant.builds import reference_engine
-from pytest_kvquant.engine.environment import scrub
-from pytest_kvquant.engine.worker import HOOK
+from pytest_kvquant.config.settings import BudgetOverride, FloorOverride, Settings
+from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.errors import LibraryError, SettingsError
+from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.matrix import REFERENCE
-from pytest_kvquant.report.result import Cell
-from pytest_kvquant.settings import BudgetOverride, FloorOverride, Settings
+from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.session.builds import reference_engine
 
 CLEAN = "q4_0/q8_0"
 BRIEF = {"ctx": 64, "chunks": 3, "decode": 24, "trajectory": 0, "probe": "off"}

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import pytest
 from support.matrix import TYPES, enlarge
 
-from pytest_kvquant.report.result import Result, read
+from pytest_kvquant.results.file import read
+from pytest_kvquant.results.result import Result
 
 
 class Run(NamedTuple):

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_kvquant.report import history
 from pytest_kvquant.report.html import render
-from pytest_kvquant.report.result import Result
+from pytest_kvquant.results.result import Result
 
 browsers = pytest.importorskip("support.browser", reason="websockets is not installed")
 from support.axe import find_axe, violations  # noqa: E402

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_kvquant.cli import main
-from pytest_kvquant.report.result import Result, encode, read
+from pytest_kvquant.cli.main import main
+from pytest_kvquant.results.file import encode, read
+from pytest_kvquant.results.result import Result
 
 replace = msgspec.structs.replace
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from pytest_kvquant.report.html import ECHARTS, render, unpacked
-from pytest_kvquant.report.result import Result, decode
+from pytest_kvquant.results.file import decode
+from pytest_kvquant.results.result import Result
 
 from .conftest import Run
 

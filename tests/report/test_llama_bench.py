@@ -13,10 +13,11 @@ import pytest
 from support import run
 from support.tinygguf import Tiny, write
 
-from pytest_kvquant.cli import main
+from pytest_kvquant.cli.main import main
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.report.llama_bench import entry
-from pytest_kvquant.report.result import Result, encode
+from pytest_kvquant.results.file import encode
+from pytest_kvquant.results.result import Result
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "llama_bench" / "fork-9079.json"
 PAIR = Pair("q8_0", "q4_0")

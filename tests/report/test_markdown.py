@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import msgspec
 
-from pytest_kvquant.report.baseline import BaselineRecord, BaselinesRecord
 from pytest_kvquant.report.markdown import (
     LIMIT,
     MOST_ANNOTATIONS,
@@ -15,7 +14,8 @@ from pytest_kvquant.report.markdown import (
     summary,
     workflow_commands,
 )
-from pytest_kvquant.report.result import Result
+from pytest_kvquant.results.baseline import BaselineRecord, BaselinesRecord
+from pytest_kvquant.results.result import Result
 
 from .conftest import Run
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_kvquant.report import format, history
+from pytest_kvquant import format
+from pytest_kvquant.report import history
 from pytest_kvquant.report.html import render
-from pytest_kvquant.report.result import Result
+from pytest_kvquant.results.result import Result
 
 browsers = pytest.importorskip("support.browser", reason="websockets is not installed")
 PROGRAM = browsers.find_browser()

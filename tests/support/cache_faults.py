@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from pytest_kvquant.engine import census
-from pytest_kvquant.engine.codec import Codec, rotate
-from pytest_kvquant.engine.context import Context
+from pytest_kvquant.engine.child.codec import Codec, rotate
+from pytest_kvquant.engine.child.context import Context
 
 FAULT: dict[str, Any] = json.loads(os.environ["KVQUANT_CACHE_FAULT"])
 Rows = np.ndarray[Any, np.dtype[np.uint8]]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from pytest_kvquant.report.result import Cell, Result
-from pytest_kvquant.report.speed import SpeedCell, SpeedTest
+from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.results.result import Result
+from pytest_kvquant.results.speed import SpeedCell, SpeedTest
 
 TYPES = ("f16", "q8_0", "q5_1", "q4_0", "turbo4", "turbo3", "turbo2")
 DEPTHS = (0, 8192, 32768, 65536, 131072)

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pytest_kvquant.engine.worker import HOOK
+from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.report.result import Cell, Result
-from pytest_kvquant.session import Session
-from pytest_kvquant.settings import Settings
+from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.results.result import Result
+from pytest_kvquant.session.run import Session
 
 QUICK = {"ctx": 128, "chunks": 4, "probe": "off"}
 """Enough to see a gross fault on the embedded model; the probe's own tests have it on."""
@@ -64,7 +65,7 @@ def cells_of(result: Result) -> dict[str, Cell]:
 PREAMBLE = """\
 import numpy as np
 from pytest_kvquant.engine import census
-from pytest_kvquant.engine.context import Context
+from pytest_kvquant.engine.child.context import Context
 
 _open, _decode = Context.__init__, Context.decode
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pytest_kvquant.engine import timing
+from pytest_kvquant.engine.child import timing
 
 SPEEDS = json.loads(os.environ.get("KVQUANT_SPEEDS", "{}"))
 REAL_DECODE = timing.Lane._decode

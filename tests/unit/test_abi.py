@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_kvquant.engine import abi
+from pytest_kvquant.engine.child import abi
 
 TABLE = abi._table()
 LAYOUTS = {tuple(layout["releases"]): layout for layout in TABLE["layouts"]}

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_kvquant.advice import advise
 from pytest_kvquant.numerics.metrics import Quality
-from pytest_kvquant.report.advice import Advice
-from pytest_kvquant.report.baseline import BaselineRecord
-from pytest_kvquant.report.ceiling import Ceiling
-from pytest_kvquant.report.result import Cell, CensusRecord, QualitySection
-from pytest_kvquant.report.speed import SpeedCell, SpeedTest
+from pytest_kvquant.report.advice import advise
+from pytest_kvquant.results.advice import Advice
+from pytest_kvquant.results.baseline import BaselineRecord
+from pytest_kvquant.results.ceiling import Ceiling
+from pytest_kvquant.results.cell import Cell, CensusRecord, QualitySection
+from pytest_kvquant.results.speed import SpeedCell, SpeedTest
 
 POSITIVE = st.floats(0.01, 10)
 FIGURES = st.tuples(POSITIVE, POSITIVE, POSITIVE, POSITIVE)

@@ -12,11 +12,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from pytest_kvquant import baselines
-from pytest_kvquant.baselines import Baseline, BaselineError, Chunk, Conditions, Summary
-from pytest_kvquant.report.result import CacheType, Device, Library
+from pytest_kvquant.baselines import quality as baselines
+from pytest_kvquant.baselines.quality import (
+    Baseline,
+    BaselineConditions,
+    BaselineError,
+    Chunk,
+    Summary,
+)
+from pytest_kvquant.results.library import CacheType, Device, Library
 
-CONDITIONS = Conditions(
+CONDITIONS = BaselineConditions(
     model="mini",
     model_fingerprint="aa",
     corpus="text",
@@ -47,7 +53,7 @@ def make(
     logits: str = "00",
     floor: float = 1e-6,
     noise: float = 0.0,
-    conditions: Conditions = CONDITIONS,
+    conditions: BaselineConditions = CONDITIONS,
 ) -> Baseline:
     """A baseline whose KL differs by a factor from that of the default one, chunk by chunk."""
     random = np.random.default_rng(7)
@@ -202,7 +208,7 @@ WRITER = """
 import itertools, sys
 from pathlib import Path
 from syrupy.data import Snapshot, SnapshotCollection
-from pytest_kvquant.baseline_verdicts import BaselineExtension
+from pytest_kvquant.outcomes.baseline import BaselineExtension
 place, *texts = map(Path, sys.argv[1:])
 texts = [text.read_text() for text in texts]
 print("ready", flush=True)

@@ -8,10 +8,16 @@ import tomllib
 import msgspec
 import pytest
 
-from pytest_kvquant.budgets import DEFAULTS, IDENTICAL, Budgets, resolve_budgets, unused_patterns
+from pytest_kvquant.config.budgets import (
+    DEFAULTS,
+    IDENTICAL,
+    Budgets,
+    resolve_budgets,
+    unused_patterns,
+)
+from pytest_kvquant.config.settings import BudgetOverride
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.matrix import REFERENCE, Pair
-from pytest_kvquant.settings import BudgetOverride
 
 COMMON = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl",
           "turbo4", "turbo3", "turbo2", "tbq3", "iso3")  # fmt: skip

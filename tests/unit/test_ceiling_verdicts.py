@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pytest_kvquant.report.ceiling import Attempt, Ceiling
+from pytest_kvquant.results.ceiling import Attempt, Ceiling
 
 PER_TOKEN = 1000
 

@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 
-from pytest_kvquant import checks
-from pytest_kvquant.geometry import Explanation
+from pytest_kvquant.checks.active import check_active
+from pytest_kvquant.checks.footprint import check_footprint
+from pytest_kvquant.checks.measurable import check_measurable
+from pytest_kvquant.checks.placement import check_placement, placement
+from pytest_kvquant.checks.shapes import check_shapes
+from pytest_kvquant.checks.types import check_types
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.report.result import CacheSize, CensusRecord, Layer, Placement
+from pytest_kvquant.quality.effective_types import Explanation
+from pytest_kvquant.results.cell import CacheSize, CensusRecord, LayerRecord, Placement
 
 CPU = """\
 llama_kv_cache:        CPU KV buffer size =     2.00 MiB
@@ -38,15 +43,15 @@ llama_context: graph splits = 5 (with bs=512), 3 (with bs=1)
 )
 def test_splits_are_read_from_newer_lines_too(line: str, splits: int) -> None:
     """As llama.cpp of bindings 0.3.36 printed them on CUDA."""
-    assert checks.placement(f"sched_reserve: {line}").graph_splits == splits
+    assert placement(f"sched_reserve: {line}").graph_splits == splits
 
 
 def test_placement_is_read_from_the_log() -> None:
-    assert checks.placement(CPU) == Placement(
+    assert placement(CPU) == Placement(
         kv_buffers={"CPU": 2.0}, graph_splits=None, caches=(CacheSize(cells=512, layers=4),)
     )
-    assert checks.placement(METAL) == Placement(kv_buffers={"Metal": 96.0}, graph_splits=2)
-    found = checks.placement(SPLIT)
+    assert placement(METAL) == Placement(kv_buffers={"Metal": 96.0}, graph_splits=2)
+    found = placement(SPLIT)
     assert found == Placement(kv_buffers={"CUDA0": 64.0, "CUDA1": 32.0}, graph_splits=5)
 
 
@@ -63,7 +68,7 @@ def test_placement_is_read_from_the_log() -> None:
 def test_a_gpu_that_was_asked_for_must_hold_the_cache(
     log: str, gpus: list[str], gpu_layers: int, verdict: str
 ) -> None:
-    check = checks.check_placement(checks.placement(log), gpus, gpu_layers)
+    check = check_placement(placement(log), gpus, gpu_layers)
     assert check.verdict == verdict
     if verdict == "fail":
         assert "Metal" in check.text
@@ -72,20 +77,20 @@ def test_a_gpu_that_was_asked_for_must_hold_the_cache(
 def test_the_library_s_own_line_on_a_substitution_is_quoted() -> None:
     log = "noise\nllama_kv_cache: auto-asymmetric: upgrading K from turbo3 to q8_0\nmore noise\n"
     explanation = Explanation("substituted", "K is q8_0 instead of turbo3 on all layers")
-    check = checks.check_types(explanation, "q8_0/turbo3", None, log)
+    check = check_types(explanation, "q8_0/turbo3", None, log)
     assert check.verdict == "fail"
     assert "upgrading K from turbo3 to q8_0" in check.text
-    silent = checks.check_types(explanation, "q8_0/turbo3", None, "noise")
+    silent = check_types(explanation, "q8_0/turbo3", None, "noise")
     assert "silent" in silent.text
 
 
 def test_shapes_are_held_against_f16_and_the_budget() -> None:
     kl = {"several sequences": 2e-4, "parted": 3e-4, "restored": 0.0}
     control = {"several sequences": 0.0, "parted": 4e-4, "restored": 0.0}
-    shapes, restore = checks.check_shapes(kl, control, budget=0.002)
+    shapes, restore = check_shapes(kl, control, budget=0.002)
     assert shapes.verdict == "pass"
     assert restore.verdict == "pass"
-    shapes, _ = checks.check_shapes({**kl, "several sequences": 3e-4}, control, budget=0.002)
+    shapes, _ = check_shapes({**kl, "several sequences": 3e-4}, control, budget=0.002)
     assert shapes.verdict == "fail"
     assert "several sequences" in shapes.text
     assert "parted" not in shapes.text
@@ -93,27 +98,27 @@ def test_shapes_are_held_against_f16_and_the_budget() -> None:
 
 def test_nan_between_shapes_fails() -> None:
     kl = {"parted": math.nan, "restored": math.nan}
-    shapes, restore = checks.check_shapes(kl, {"parted": 1.0, "restored": 1.0}, budget=1.0)
+    shapes, restore = check_shapes(kl, {"parted": 1.0, "restored": 1.0}, budget=1.0)
     assert shapes.verdict == "fail"
     assert restore.verdict == "fail"
 
 
 def test_a_budget_is_ten_times_the_floor_at_least() -> None:
-    assert checks.check_measurable(0.01, 1e-3).verdict == "pass"
-    assert checks.check_measurable(0.0099, 1e-3).verdict == "fail"
-    assert checks.check_measurable(0.0, 1e-3).verdict == "pass"
+    assert check_measurable(0.01, 1e-3).verdict == "pass"
+    assert check_measurable(0.0099, 1e-3).verdict == "fail"
+    assert check_measurable(0.0, 1e-3).verdict == "pass"
 
 
 def test_only_quantized_cells_can_be_inactive() -> None:
     pair = Pair("q8_0", "q8_0")
-    assert checks.check_active(pair, True, 0.0, 0.0).verdict == "fail"
-    assert checks.check_active(pair, True, 1e-9, 0.0).verdict == "pass"
-    assert checks.check_active(Pair("f16", "f16"), False, 0.0, 0.0).verdict == "pass"
+    assert check_active(pair, True, 0.0, 0.0).verdict == "fail"
+    assert check_active(pair, True, 1e-9, 0.0).verdict == "pass"
+    assert check_active(Pair("f16", "f16"), False, 0.0, 0.0).verdict == "pass"
 
 
 def a_census(held: float | None, **fields: Any) -> CensusRecord:
     """Two layers of f16, 1,024 bytes a token each by the header."""
-    layer = Layer(k="f16", v="f16", k_row=512, v_row=512)
+    layer = LayerRecord(k="f16", v="f16", k_row=512, v_row=512)
     return CensusRecord(
         **{
             "layers": (layer, layer), "bytes_per_token": held, "expected_bytes_per_token": 2048,
@@ -136,22 +141,22 @@ def a_census(held: float | None, **fields: Any) -> CensusRecord:
 def test_a_footprint_is_held_against_its_floor(
     held: float | None, floor: float | None, verdict: str
 ) -> None:
-    check = checks.check_footprint(a_census(held), None, floor)
+    check = check_footprint(a_census(held), None, floor)
     assert check.verdict == verdict
     assert (check.figure is None) is (verdict == "inconclusive")
 
 
 def test_a_state_that_is_not_understood_proves_nothing_about_memory() -> None:
     grown = a_census(2072.0, understood=False, layers=(), kind="unreadable")
-    assert checks.check_footprint(grown, None, None).verdict == "inconclusive"
+    assert check_footprint(grown, None, None).verdict == "inconclusive"
 
 
 @pytest.mark.parametrize(
     ("placed", "text"),
     [
         (None, "the library does not say what it allocates"),
-        (checks.placement(""), "the library does not say what it allocates"),
-        (checks.placement(METAL), "the library allocates 96 MiB"),
+        (placement(""), "the library does not say what it allocates"),
+        (placement(METAL), "the library allocates 96 MiB"),
         (
             Placement(
                 kv_buffers={"CPU": 1.5}, graph_splits=None,
@@ -171,11 +176,11 @@ def test_a_state_that_is_not_understood_proves_nothing_about_memory() -> None:
 def test_what_is_allocated_stands_beside_what_the_rows_take(
     placed: Placement | None, text: str
 ) -> None:
-    check = checks.check_footprint(a_census(2048.0), placed, None)
+    check = check_footprint(a_census(2048.0), placed, None)
     assert check.verdict == "pass"
     assert check.text.endswith(text)
 
 
 def test_cells_of_all_streams_are_counted() -> None:
     line = "llama_kv_cache: size =    6.50 MiB (   256 cells,   4 layers, 16/16 seqs), K (q8_0)"
-    assert checks.placement(line).caches == (CacheSize(cells=4096, layers=4),)
+    assert placement(line).caches == (CacheSize(cells=4096, layers=4),)

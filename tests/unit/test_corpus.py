@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_kvquant.corpus import cut_chunks, read_corpus
 from pytest_kvquant.errors import CorpusError
+from pytest_kvquant.inputs.corpus import cut_chunks, read_corpus
 
 TOKENS = np.arange(1000, dtype=np.int32)
 

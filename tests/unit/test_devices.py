@@ -7,16 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_kvquant.devices import Place, in_use, parse, restrict, share_out
+from pytest_kvquant.engine.parent.devices import in_use, restrict
 from pytest_kvquant.errors import SettingsError
-from pytest_kvquant.report.result import Device, Library
+from pytest_kvquant.machine.devices import DeviceChoice, parse, share_out
+from pytest_kvquant.results.library import Device, Library
 
 
 def test_cores_are_told_from_a_name() -> None:
-    assert parse("CUDA0") == Place("CUDA0")
-    assert parse("RPC[host:50052]") == Place("RPC[host:50052]")
-    assert parse("CPU:2") == Place("CPU", frozenset({2}))
-    assert parse("CPU:2-4") == Place("CPU", frozenset({2, 3, 4}))
+    assert parse("CUDA0") == DeviceChoice("CUDA0")
+    assert parse("RPC[host:50052]") == DeviceChoice("RPC[host:50052]")
+    assert parse("CPU:2") == DeviceChoice("CPU", frozenset({2}))
+    assert parse("CPU:2-4") == DeviceChoice("CPU", frozenset({2, 3, 4}))
 
 
 @pytest.mark.parametrize("word", ["CPU:", "CPU:1-0", "CPU:a", "CPU:-1", "CPU:0-", "CPU:0-1-2"])

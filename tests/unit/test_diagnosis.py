@@ -7,18 +7,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_kvquant.numerics.diagnosis import (
+from pytest_kvquant.checks.diagnosis import LOGITS, diagnose
+from pytest_kvquant.results.diagnosis import (
     ALLOWED,
-    LOGITS,
     STRAY,
     Diagnosis,
     LayerFigures,
-    Logits,
-    Pattern,
-    diagnose,
+    PathKL,
+    PatternRecord,
 )
 
-HEALTHY = Logits(prefill=0.002, decode=0.002, expected=0.001)
+HEALTHY = PathKL(prefill=0.002, decode=0.002, expected=0.001)
 
 
 def one(path: str, layer: int, side: str, **changes: Any) -> LayerFigures:
@@ -42,17 +41,17 @@ def table(changes: dict[tuple[str, int, str], dict[str, Any]] | None = None) -> 
     ]
 
 
-def pattern(**changes: Any) -> Pattern:
+def pattern(**changes: Any) -> PatternRecord:
     plain: dict[str, Any] = {
         "units": tuple(range(8)), "heads": (0, 1), "blocks": (0, 1, 2, 3), "first": 0,
         "last": 199, "share": 1.0, "holds": "other", "value": None,
     }  # fmt: skip
-    return Pattern(**{**plain, **changes})
+    return PatternRecord(**{**plain, **changes})
 
 
 def read(
     changes: dict[tuple[str, int, str], dict[str, Any]] | None = None,
-    logits: Logits | None = HEALTHY,
+    logits: PathKL | None = HEALTHY,
 ) -> Diagnosis:
     return diagnose(table(changes), logits, failed=True)
 
@@ -121,7 +120,7 @@ def test_a_figure_that_is_no_number_is_wrong(value: float) -> None:
         ),
     ],
 )
-def test_sentences(found: Pattern, sentence: str) -> None:
+def test_sentences(found: PatternRecord, sentence: str) -> None:
     changes = {("prefill", 0, "K"): {"nmse": 1.0, "pattern": found}}
     assert read(changes).sentence == sentence
 
@@ -156,7 +155,7 @@ def test_one_side_that_strays_alone_was_stored_wrongly() -> None:
 
 
 def test_right_rows_and_wrong_logits_blame_the_last_attention() -> None:
-    wrong = Logits(prefill=0.002, decode=2 * LOGITS * 0.001, expected=0.001)
+    wrong = PathKL(prefill=0.002, decode=2 * LOGITS * 0.001, expected=0.001)
     named = read(logits=wrong).suspects[0]
     assert (named.kernel, named.path, named.layers) == ("attention", "decode", (2,))
 

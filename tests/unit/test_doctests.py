@@ -26,4 +26,4 @@ def test_examples(module: str) -> None:
 
 
 def test_the_formats_have_examples() -> None:
-    assert "pytest_kvquant.report.format" in WITH_EXAMPLES
+    assert "pytest_kvquant.format" in WITH_EXAMPLES

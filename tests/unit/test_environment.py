@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_kvquant.engine.environment import BRIEF, PATIENCE, scrub
+from pytest_kvquant.machine.environment import BRIEF, PATIENCE, scrub
 
 SHELL = {"PATH": "/bin", "LLAMA_ARG_CACHE_TYPE_K": "q4_0", "GGML_X": "1", "TURBO_SPARSE_V": "1"}
 

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_kvquant.expectations import held_as, substitute, with_gone_cliffs
+from pytest_kvquant.config.expectations import held_as, substitute
+from pytest_kvquant.config.settings import MIXED, Expect
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.report.speed import SpeedCell, SpeedTest
-from pytest_kvquant.settings import MIXED, Expect
+from pytest_kvquant.results.speed import SpeedCell, SpeedTest
+from pytest_kvquant.speed.declared import with_gone_cliffs
 
 PAIR = Pair("turbo3", "turbo3")
 

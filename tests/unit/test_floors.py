@@ -8,13 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_kvquant.baseline_speed import Conditions, StoredSpeed, read_stored
+from pytest_kvquant.baselines.speed import SpeedConditions, read_stored
+from pytest_kvquant.config.floors import resolve_floors
+from pytest_kvquant.config.settings import FloorOverride, Settings
 from pytest_kvquant.errors import SettingsError
-from pytest_kvquant.floors import resolve_floors
-from pytest_kvquant.hardware import Hardware
+from pytest_kvquant.machine.hardware import Hardware
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.settings import FloorOverride, Settings
-from pytest_kvquant.speed_run import make_plan
+from pytest_kvquant.session.speed import make_plan
+from pytest_kvquant.speed.stored import StoredSpeed
 
 PAIR = Pair("q8_0", "turbo4")
 HERE = Hardware(
@@ -74,7 +75,7 @@ def test_a_plan_that_cannot_be_meant_is_refused(settings: Settings, message: str
         make_plan(settings, 4096)
 
 
-CONDITIONS = Conditions(n_threads=4, n_batch=2048, n_ubatch=512, n_gpu_layers=-1)
+CONDITIONS = SpeedConditions(n_threads=4, n_batch=2048, n_ubatch=512, n_gpu_layers=-1)
 
 
 def stored_result(path: Path, hardware: Hardware, **fields: object) -> Path:

@@ -13,18 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest  # type: ignore[import-untyped, unused-ignore]
 
-from pytest_kvquant.numerics.gates import (
-    Gate,
-    Rules,
-    failure_text,
-    holm_exit,
-    judge_kl_mean,
-    judge_kl_tail,
-    judge_ln_ppl,
-    judge_top1_flips,
-    settled,
-)
+from pytest_kvquant.checks.family import holm_exit, settled
+from pytest_kvquant.checks.gate_text import failure_text
+from pytest_kvquant.checks.gates import judge_kl_mean, judge_kl_tail, judge_ln_ppl, judge_top1_flips
+from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.numerics.stats import FloatArray
+from pytest_kvquant.results.gate import Gate
 
 RULES = Rules()
 M_TOK = 256

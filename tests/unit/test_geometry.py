@@ -8,10 +8,11 @@ import msgspec
 import pytest
 from support.states import TYPES, Side, attention
 
-from pytest_kvquant import geometry
 from pytest_kvquant.engine import census
+from pytest_kvquant.inputs import geometry
+from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.model import Model
+from pytest_kvquant.quality.effective_types import explain
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fork"
 FORK = json.loads((GOLDEN / "types.json").read_text())
@@ -72,7 +73,7 @@ def test_a_model_without_kv_cache_needs_nothing() -> None:
 def test_agreement() -> None:
     expected = geometry.expect(model(2, 2), Pair("q8_0", "q4_0"), TYPES)
     found = counted(*[(Side("q8_0", 128), Side("q4_0", 128))] * 2)
-    assert geometry.explain(found, expected, TYPES) == (
+    assert explain(found, expected, TYPES) == (
         "agree",
         "416 bytes per token, as the model's geometry says",
     )
@@ -83,13 +84,13 @@ def test_substitution_names_the_layers() -> None:
     right = (Side("q8_0", 64), Side("q4_0", 64))
     wrong = (Side("q8_0", 64), Side("q8_0", 64))
     expected = geometry.expect(model(0, 1, 1, 0, 1, 1), Pair("q8_0", "q4_0"), TYPES)
-    found = geometry.explain(counted(wrong, wrong, right, wrong), expected, TYPES)
+    found = explain(counted(wrong, wrong, right, wrong), expected, TYPES)
     assert found == ("substituted", "V is q8_0 instead of q4_0 on layers 1-2, 5")
 
 
 def test_swapped_sides_are_two_substitutions() -> None:
     expected = geometry.expect(model(1), Pair("q8_0", "q4_0"), TYPES)
-    found = geometry.explain(counted((Side("q4_0", 64), Side("q8_0", 64))), expected, TYPES)
+    found = explain(counted((Side("q4_0", 64), Side("q8_0", 64))), expected, TYPES)
     assert (
         found.text == "K is q4_0 instead of q8_0 on layer 0; V is q8_0 instead of q4_0 on layer 0"
     )
@@ -99,11 +100,9 @@ def test_window_layers_are_numbered_within_their_cache_unless_the_model_tells() 
     right, wrong = (Side("f16", 64), Side("f16", 64)), (Side("f16", 64), Side("q8_0", 64))
     pair, found = Pair("f16", "f16"), counted(right, right, wrong, window=1)
     blind = geometry.expect(windowed(model(1, 1, 1), 64, None), pair, TYPES)
-    assert geometry.explain(found, blind, TYPES).text == (
-        "V is q8_0 instead of f16 on window layer 0"
-    )
+    assert explain(found, blind, TYPES).text == ("V is q8_0 instead of f16 on window layer 0")
     told = geometry.expect(windowed(model(1, 1, 1), 64, (False, True, False)), pair, TYPES)
-    assert geometry.explain(found, told, TYPES).text == "V is q8_0 instead of f16 on layer 1"
+    assert explain(found, told, TYPES).text == "V is q8_0 instead of f16 on layer 1"
 
 
 def windowed(of: Model, window: int, layers: tuple[bool, ...] | None) -> Model:
@@ -148,7 +147,7 @@ class TestNeed:
 def test_padded_heads_of_the_fork() -> None:
     found = census.read((GOLDEN / "padded.state").read_bytes(), FORK)
     expected = geometry.expect(model(2, 2, dim=80), Pair("turbo3", "turbo3"), FORK)
-    assert geometry.explain(found, expected, FORK) == (
+    assert explain(found, expected, FORK) == (
         "padded",
         "each K head is padded from 80 to 128 elements on layers 0-1; "
         "each V head is padded from 80 to 128 elements on layers 0-1",
@@ -158,7 +157,7 @@ def test_padded_heads_of_the_fork() -> None:
 def test_upgraded_k_of_the_fork() -> None:
     found = census.read((GOLDEN / "auto-asymmetric.state").read_bytes(), FORK)
     expected = geometry.expect(model(1, 1, dim=128), Pair("turbo3", "turbo3"), FORK)
-    assert geometry.explain(found, expected, FORK) == (
+    assert explain(found, expected, FORK) == (
         "substituted",
         "K is q8_0 instead of turbo3 on layers 0-1",
     )
@@ -167,20 +166,18 @@ def test_upgraded_k_of_the_fork() -> None:
 def test_boundary_layers_of_the_fork() -> None:
     found = census.read((GOLDEN / "boundary-v.state").read_bytes(), FORK)
     expected = geometry.expect(model(*[2] * 10, dim=128), Pair("turbo2", "turbo2"), FORK)
-    assert geometry.explain(found, expected, FORK).text == (
-        "V is q8_0 instead of turbo2 on layers 0-1, 8-9"
-    )
+    assert explain(found, expected, FORK).text == ("V is q8_0 instead of turbo2 on layers 0-1, 8-9")
 
 
 def test_sizes_without_explanation_differ() -> None:
     expected = geometry.expect(model(1, 1), Pair("f16", "f16"), TYPES)
     odd = counted(*[(Side("f16", 64), Side("f16", 67))] * 2)
-    assert geometry.explain(odd, expected, TYPES) == (
+    assert explain(odd, expected, TYPES) == (
         "differs",
         "a V row has 134 bytes of f16, which 1 head of 64 elements cannot fill on layers 0-1",
     )
     few = counted((Side("f16", 64), Side("f16", 64)))
-    assert geometry.explain(few, expected, TYPES) == (
+    assert explain(few, expected, TYPES) == (
         "differs",
         "the cache has 1 layer, the model's header describes 2 with KV heads",
     )
@@ -188,5 +185,5 @@ def test_sizes_without_explanation_differ() -> None:
 
 def test_an_unreadable_census_stays_so() -> None:
     expected = geometry.expect(model(1), Pair("f16", "f16"), TYPES)
-    found = geometry.explain(census.unreadable("of a test"), expected, TYPES)
+    found = explain(census.unreadable("of a test"), expected, TYPES)
     assert found == ("unreadable", "not readable: of a test")

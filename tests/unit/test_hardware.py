@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_kvquant import hardware
-from pytest_kvquant.hardware import Hardware, MachineState
+from pytest_kvquant.machine import hardware
+from pytest_kvquant.machine.hardware import Hardware, MachineState
 
 NOTES = """Note: No thermal warning level has been recorded
 Note: No performance warning level has been recorded

@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from pytest_kvquant.numerics.gates import Rules
+from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.report.howsure import how_sure, rules_of
-from pytest_kvquant.report.result import Shape
-from pytest_kvquant.session import PROFILES
+from pytest_kvquant.results.conditions import SettingsRecord
+from pytest_kvquant.session.run import PROFILES
 
 
-def shape(**changed: Any) -> Shape:
+def shape(**changed: Any) -> SettingsRecord:
     given: dict[str, Any] = {
         "ctx": 512, "scored": 255, "sequences": 4, "batch": 2048, "ubatch": 512, "threads": 2,
         "gpu_layers": -1, "order": "shuffled", "seed": 7, "profile": "pr", "cap": 32,
         "early": True, "strict": False,
     }  # fmt: skip
-    return Shape(**given | changed)
+    return SettingsRecord(**given | changed)
 
 
 def text(**changed: Any) -> str:

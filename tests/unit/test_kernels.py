@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pytest_kvquant.engine import probe
+from pytest_kvquant.engine.child import probe
 from pytest_kvquant.numerics.kernels import TokenFigures, compare_rows, pairwise_kl
 
 F32 = npt.NDArray[np.float32]

@@ -89,33 +89,103 @@ def test_no_file_imports_in_a_circle() -> None:
     tuple(graphlib.TopologicalSorter(graph).static_order())
 
 
-UP = {
-    "numerics": ("",),
-    "engine": ("session", "quality", "reference", "run", "plugin", "fixtures", "report", "suite",
-               "verdicts", "settings", "corpus"),
-    "report": ("session", "run", "plugin", "fixtures", "suite", "verdicts"),
+def floor_of(module: str) -> str:
+    """The folder of a module; of ``engine`` the side; a module at the top by its own name."""
+    parts = module.split(".")[1:]
+    if len(parts) > 1 and parts[0] == "engine" and parts[1] in ("parent", "child"):
+        return f"engine.{parts[1]}"
+    return parts[0] if parts else ""
+
+
+FLOORS = (
+    "__main__", "plugin", "xdist", "fixtures", "markers", "suite", "outcomes", "cli", "session", "zoo",
+    "report", "baselines", "checks", "quality", "speed", "engine.parent", "engine.child", "engine",
+    "results", "config", "inputs", "machine", "numerics", "format", "matrix", "errors", "data",
+)  # fmt: skip
+"""From the top down."""
+
+ALLOWED = {
+    "__main__": "cli",
+    "plugin": "config fixtures markers report session xdist",
+    "xdist": "matrix session",
+    "fixtures": "outcomes",
+    "markers": "errors matrix outcomes",
+    "suite": "outcomes",
+    "outcomes": "baselines checks config errors format machine matrix numerics report results speed",
+    "cli": "config data engine.parent errors inputs machine matrix numerics quality report results "
+    "session",
+    "session": "baselines checks config data engine engine.parent errors inputs machine matrix "
+    "numerics quality report results speed",
+    "report": "checks config errors format machine matrix numerics results",
+    "baselines": "errors format machine matrix numerics results speed",
+    "checks": "config matrix numerics quality results",
+    "quality": "config engine engine.parent errors inputs machine matrix numerics results",
+    "speed": "config engine.parent errors format inputs machine matrix numerics results",
+    "engine.parent": "engine errors machine matrix results",
+    "engine.child": "engine",
+    "results": "errors format inputs machine numerics",
+    "config": "data errors matrix",
+    "inputs": "errors matrix",
+    "machine": "errors",
+    "matrix": "errors",
 }  # fmt: skip
-"""What a folder may not import."""
+"""Every arrow between folders there is: a new one is a decision, and stands here."""
 
 
-@pytest.mark.parametrize("folder", UP)
-def test_folders_import_downwards(folder: str) -> None:
-    for module in below(folder):
+def arrows() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for module in SOURCES:
         for name in ours(module, late=True) - {OURS}:
-            if name.startswith(f"{OURS}.{folder}"):
-                continue
-            part = name.removeprefix(f"{OURS}.").partition(".")[0]
-            assert part not in UP[folder], f"{module} imports {name}"
-            assert folder != "numerics", f"{module} imports {name}"
+            if floor_of(name) != floor_of(module):
+                found.setdefault(floor_of(module), set()).add(floor_of(name))
+    return found
 
 
-@pytest.mark.parametrize(
-    "module", ["matrix", "settings", "options", "errors", "corpus", "model", "reference", "budgets"]
-)
-def test_the_ground_floor_knows_no_engine_and_no_pytest(module: str) -> None:
-    for name in closure(f"{OURS}.{module}"):
-        assert not name.startswith((f"{OURS}.engine", f"{OURS}.report", f"{OURS}.session"))
-        assert "pytest" not in foreign(name, late=True)
+def test_the_arrows_between_folders_are_the_allowed_ones() -> None:
+    assert arrows() == {folder: set(names.split()) for folder, names in ALLOWED.items()}
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_folders_import_downwards(folder: str) -> None:
+    below = FLOORS[FLOORS.index(folder) + 1 :]
+    assert set(ALLOWED[folder].split()) <= set(below)
+
+
+def test_a_class_name_means_one_thing() -> None:
+    found: dict[str, list[str]] = {}
+    for module, path in SOURCES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(module)
+    assert not {name: modules for name, modules in found.items() if len(modules) > 1}
+
+
+TOO_LONG_YET = {
+    f"{OURS}.{name}"
+    for name in ("baselines.quality", "checks.diagnosis", "checks.gates", "config.settings",
+                 "engine.census", "engine.child.abi", "engine.child.library",
+                 "engine.child.probe", "engine.child.timing", "engine.parent.worker",
+                 "inputs.reference_store", "numerics.quantizer_rules", "numerics.stats",
+                 "report.view", "session.cell", "session.run")
+}  # fmt: skip
+
+
+def test_files_are_short() -> None:
+    """A file that is longer holds more than one idea."""
+    long = {
+        module: lines
+        for module, path in SOURCES.items()
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 300
+    }
+    assert long.keys() <= TOO_LONG_YET, long
+
+
+@pytest.mark.parametrize("floor", ["config", "inputs", "machine", "numerics"])
+def test_the_ground_floors_know_no_engine_and_no_pytest(floor: str) -> None:
+    for module in below(floor):
+        for name in closure(module):
+            assert not name.startswith((f"{OURS}.engine", f"{OURS}.report", f"{OURS}.session"))
+            assert "pytest" not in foreign(name, late=True)
 
 
 @pytest.mark.parametrize("folder", ["numerics", "engine"])
@@ -124,14 +194,15 @@ def test_arithmetic_and_engine_know_no_pytest(folder: str) -> None:
 
 
 def test_the_session_knows_no_hooks() -> None:
-    up = {f"{OURS}.{name}" for name in ("plugin", "run", "fixtures", "verdicts", "suite")}
-    assert not closure(f"{OURS}.session") & up
+    up = (f"{OURS}.plugin", f"{OURS}.fixtures", f"{OURS}.xdist", f"{OURS}.outcomes")
+    assert not [name for name in closure(f"{OURS}.session.run") if name.startswith(up)]
 
 
 def test_the_worker_needs_nothing_but_numpy() -> None:
     """It runs under any interpreter that has the right llama-cpp-python."""
-    for module in closure(f"{OURS}.engine.worker") - {OURS}:
+    for module in closure(f"{OURS}.engine.child.main") - {OURS}:
         assert module.startswith(f"{OURS}.engine"), f"the worker imports {module}"
+        assert not module.startswith(f"{OURS}.engine.parent"), f"the worker imports {module}"
         assert foreign(module, late=True) <= {"numpy"}, module
 
 
@@ -142,7 +213,7 @@ def test_only_the_library_module_imports_llama_cpp() -> None:
         if "llama_cpp" in foreign(module, late=True)
         or 'import_module("llama_cpp' in path.read_text(encoding="utf-8")
     }
-    assert loaders == {f"{OURS}.engine.library"}
+    assert loaders == {f"{OURS}.engine.child.library"}
 
 
 def test_what_pytest_imports_on_every_run_is_light() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pytest_kvquant import memory
+from pytest_kvquant.machine import memory
 
 UNIFIED, OLDER = "sys/fs/cgroup", "sys/fs/cgroup/memory"
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tinygguf import Tiny, write
 
+from pytest_kvquant.data import EMBEDDED_MODEL
 from pytest_kvquant.errors import ModelError
-from pytest_kvquant.model import read_model
-from pytest_kvquant.session import EMBEDDED_MODEL
+from pytest_kvquant.inputs.model import read_model
 
 SMALL = Tiny(n_vocab=300, n_embd=32, n_layer=2, n_head=4, n_head_kv=2, head_dim=32, n_ff=32)
 

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytest_kvquant import evidence_file
+from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.errors import RunRefused
+from pytest_kvquant.machine import files
+from pytest_kvquant.quality import evidence_file
 from pytest_kvquant.report import output
-from pytest_kvquant.settings import Settings
 
 
 def test_a_file_is_replaced_with_its_permissions(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     path.write_text("old")
     path.chmod(0o640)
-    output.replace(path, b"new")
+    files.replace(path, b"new")
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"new", 0o640)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -27,7 +28,7 @@ def test_a_file_is_replaced_with_its_permissions(tmp_path: Path) -> None:
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "target").write_text("old")
     (tmp_path / "link").symlink_to("target")
-    output.replace(tmp_path / "link", b"new")
+    files.replace(tmp_path / "link", b"new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").read_bytes() == b"new"
 
@@ -35,14 +36,14 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 def test_a_file_with_the_former_temporary_name_stays(tmp_path: Path) -> None:
     mine = tmp_path / f".r.json.{os.getpid()}"
     mine.write_text("mine")
-    output.replace(tmp_path / "r.json", b"new")
+    files.replace(tmp_path / "r.json", b"new")
     assert mine.read_text() == "mine"
 
 
 def test_what_is_no_regular_file_stays(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="not a regular file"):
-        output.replace(tmp_path / "pipe", b"new")
+        files.replace(tmp_path / "pipe", b"new")
     assert (tmp_path / "pipe").is_fifo()
 
 
@@ -54,7 +55,7 @@ def test_nothing_stays_of_a_write_that_fails(
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="No space"):
-        output.replace(tmp_path / "r.json", b"new")
+        files.replace(tmp_path / "r.json", b"new")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -82,5 +83,5 @@ def test_evidence_is_not_written_over_a_file_that_is_none(tmp_path: Path) -> Non
     np.savez(path, mine=np.zeros(3))
     before = path.read_bytes()
     with pytest.raises(evidence_file.EvidenceError, match="is not written over"):
-        output.check(Settings(evidence=tmp_path))
+        evidence_file.require_ours(tmp_path)
     assert path.read_bytes() == before

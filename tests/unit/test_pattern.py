@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytest_kvquant.engine.pattern import ALLOWED, Grid, Pattern, explained, find
+from pytest_kvquant.engine.child.pattern import ALLOWED, Grid, RowPattern, explained, find
 
 GRID = Grid(width=64, unit=32)
 ROUNDING = 7e-3
@@ -25,7 +25,9 @@ def none(_rows: Any) -> Iterator[Any]:
     yield from ()
 
 
-def look(stored: Any, expected: Any, *, clean: bool = True, others: Any = none) -> Pattern | None:
+def look(
+    stored: Any, expected: Any, *, clean: bool = True, others: Any = none
+) -> RowPattern | None:
     return find(stored, expected, POSITIONS, GRID, ROUNDING, clean=clean, others=others)
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pytest_kvquant.evidence_file import Kept, read
 from pytest_kvquant.numerics.metrics import Quality, quality
+from pytest_kvquant.quality.evidence_file import Kept, read
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "perplexity"
 CELLS = ["q8_0-q8_0", "q8_0-turbo4"]

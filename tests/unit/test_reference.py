@@ -17,7 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_kvquant.reference import MARK, SUBFOLDER, Reference, ReferenceStore, StoreError
+from pytest_kvquant.inputs.reference_store import (
+    MARK,
+    SUBFOLDER,
+    Reference,
+    ReferenceStore,
+    StoreError,
+)
 
 ROWS, VOCABULARY = 3, 50
 CHUNK = ROWS * VOCABULARY * 4
@@ -359,7 +365,7 @@ class TestDisk:
             os.dup2(os.open("/dev/full", os.O_WRONLY), handle)
             return real(handle, mode)
 
-        monkeypatch.setattr("pytest_kvquant.reference.os.fdopen", onto_full)
+        monkeypatch.setattr("pytest_kvquant.inputs.reference_store.os.fdopen", onto_full)
         self.fails_in_the_middle(tmp_path)
 
     def fails_in_the_middle(self, root: Path) -> None:
@@ -432,7 +438,7 @@ class TestTwoRuns:
         )
         helper = tmp_path / "unit_store.py"
         helper.write_text(
-            "import os, signal\nfrom pytest_kvquant.reference import ReferenceStore\n"
+            "import os, signal\nfrom pytest_kvquant.inputs.reference_store import ReferenceStore\n"
             "def hold(root):\n"
             f"    reference = ReferenceStore(root, {LIMIT}).open({{'model': 'm'}}, rows={ROWS},"
             f" vocabulary={VOCABULARY})\n"

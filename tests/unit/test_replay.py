@@ -8,30 +8,31 @@ import msgspec
 import numpy as np
 import pytest
 
-from pytest_kvquant import quality
-from pytest_kvquant.budgets import BatchedBudgets
-from pytest_kvquant.cli import main
-from pytest_kvquant.engine.client import Shape
-from pytest_kvquant.evidence_file import (
-    Conditions,
+from pytest_kvquant.checks.batched import judge_figures
+from pytest_kvquant.checks.family import settled
+from pytest_kvquant.cli.main import main
+from pytest_kvquant.config.budgets import BatchedBudgets
+from pytest_kvquant.engine.parent.worker import BatchShape
+from pytest_kvquant.numerics.evidence import ChunkFigures, Evidence
+from pytest_kvquant.numerics.kernels import TokenFigures
+from pytest_kvquant.numerics.rules import Rules
+from pytest_kvquant.quality.evidence_file import (
+    EvidenceConditions,
     EvidenceError,
     Kept,
     read,
     read_folder,
     write,
 )
-from pytest_kvquant.numerics.evidence import ChunkFigures, Evidence
-from pytest_kvquant.numerics.gates import Rules, settled
-from pytest_kvquant.numerics.kernels import TokenFigures
-from pytest_kvquant.replay import drawn, replay, replay_cells
+from pytest_kvquant.session.replay import drawn, replay, replay_cells
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "perplexity"
 SCORED = 64
 BUDGETS = BatchedBudgets(kl_mean=0.02, kl_tail=0.05, kl_tail_over=0.1, ln_ppl=0.02, top1_flips=0.2)
 
 
-def conditions(pair: str, **changed: object) -> Conditions:
-    given = Conditions(
+def conditions(pair: str, **changed: object) -> EvidenceConditions:
+    given = EvidenceConditions(
         pair=pair,
         model="m",
         model_fingerprint="0",
@@ -42,7 +43,7 @@ def conditions(pair: str, **changed: object) -> Conditions:
         chunk_numbers=(0,),
         order="shuffled",
         seed=0,
-        shape=Shape(ctx=130, scored=SCORED, sequences=1, batch=130, ubatch=130, threads=1),
+        shape=BatchShape(ctx=130, scored=SCORED, sequences=1, batch=130, ubatch=130, threads=1),
         library="l",
         library_hash="0",
         device="CPU",
@@ -112,7 +113,7 @@ def test_a_replay_repeats_the_verdicts(tmp_path: Path) -> None:
     assert [cell.conditions.pair for cell in again] == ["a/b", "a/c", "a/d"]
     for cell, kl in zip(again, [0.004, 0.05, 0.0199], strict=True):
         so_far = ChunkFigures._make(x[: cell.chunks] for x in evidence(32, kl).per_chunk())
-        expected = quality.judge_figures(so_far, SCORED, BUDGETS, Rules())
+        expected = judge_figures(so_far, SCORED, BUDGETS, Rules())
         assert [gate.verdict for gate in cell.gates] == [gate.verdict for gate in expected]
         assert [gate.figure for gate in cell.gates] == pytest.approx(
             [gate.figure for gate in expected], rel=1e-5, abs=1e-7
@@ -157,7 +158,7 @@ def test_drawn_is_the_first_chunk_at_which_all_gates_are_settled() -> None:
 
         def settled_at(chunks: int, seen: ChunkFigures = seen) -> bool:
             so_far = ChunkFigures._make(column[:chunks] for column in seen)
-            judged = quality.judge_figures(so_far, SCORED, BUDGETS, Rules())
+            judged = judge_figures(so_far, SCORED, BUDGETS, Rules())
             return all(settled(gate, 60) for gate in judged)
 
         first = next((n for n in range(1, 33) if settled_at(n)), 32)

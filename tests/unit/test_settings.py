@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pytest_kvquant.config.options import FLAG, INT, INTS, LIST, NUMBER, OPTIONS, Option
+from pytest_kvquant.config.settings import TABLES, Settings, find_root, resolve
 from pytest_kvquant.errors import SettingsError
-from pytest_kvquant.options import FLAG, INT, INTS, LIST, NUMBER, OPTIONS, Option
-from pytest_kvquant.settings import TABLES, Settings, find_root, resolve
 
 WORDS = {
     "model": "m.gguf", "corpus": "c.txt", "lib": "build", "types": "f16,q8_0",

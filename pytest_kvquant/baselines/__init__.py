@@ -1,0 +1,1 @@
+"""What was accepted earlier: figures, speeds, and the drift from them."""

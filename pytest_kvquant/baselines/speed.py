@@ -1,0 +1,121 @@
+"""Speeds stored by an earlier run on the same hardware: the only source of absolute floors."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.machine.hardware import Hardware
+from pytest_kvquant.speed.stored import Stored, StoredSpeed
+
+
+class SpeedConditions(NamedTuple):
+    """What has to be equal, beside the hardware, for tok/s to be comparable."""
+
+    n_threads: int
+    n_batch: int
+    n_ubatch: int
+    n_gpu_layers: int
+
+    def of(self, tokens: int) -> SpeedConditions:
+        """As a test of so many tokens meets them: a batch is never larger than it."""
+        return self._replace(n_batch=min(self.n_batch, tokens), n_ubatch=min(self.n_ubatch, tokens))
+
+
+class _Test(msgspec.Struct):
+    n_prompt: int
+    n_gen: int
+    n_depth: int
+    n_threads: int
+    n_batch: int
+    n_ubatch: int
+    n_gpu_layers: int
+    verdict: str
+    declared: bool
+    samples_ts: list[float]
+    reference_ns: list[int]
+
+    @property
+    def conditions(self) -> SpeedConditions:
+        return SpeedConditions(self.n_threads, self.n_batch, self.n_ubatch, self.n_gpu_layers)
+
+    def alike(self, conditions: SpeedConditions) -> bool:
+        tokens = self.n_prompt or 1
+        return self.conditions.of(tokens) == conditions.of(tokens)
+
+    @property
+    def good(self) -> bool:
+        """Whether this may be held up as the speed of the hardware."""
+        return bool(self.reference_ns) and (self.verdict == "pass" or self.declared)
+
+
+class _Cell(msgspec.Struct):
+    pair: str
+    tests: list[_Test]
+
+
+class _Model(msgspec.Struct):
+    fingerprint: str
+
+
+class _Result(msgspec.Struct):
+    """The part of a result that matters here."""
+
+    model: _Model
+    speed: list[_Cell] = []
+    hardware: Hardware | None = None
+
+
+def read_stored(
+    path: Path, *, hardware: Hardware, model: str, conditions: SpeedConditions
+) -> tuple[StoredSpeed, str]:
+    """Read the result (``--kv-json``) of an earlier run.
+
+    Args:
+        model: fingerprint of the model of this run.
+
+    Returns:
+        The speeds that passed then, and why there are none (empty if there are).
+
+    Raises:
+        SettingsError: it cannot be read, or is not a result.
+    """
+    try:
+        result = msgspec.json.decode(path.read_bytes(), type=_Result)
+    except (OSError, msgspec.DecodeError) as error:
+        raise SettingsError(
+            f"--kv-speed-baseline {path} is not a result written by --kv-json: {error}."
+        ) from None
+    if result.hardware is None or result.hardware.fingerprint != hardware.fingerprint:
+        theirs = result.hardware.name if result.hardware else "hardware that it does not name"
+        return StoredSpeed(), (
+            f"{path.name} was measured on {theirs}, this is {hardware.name}: no absolute floors"
+        )
+    if result.model.fingerprint != model:
+        return StoredSpeed(), f"{path.name} was measured with another model: no absolute floors"
+    timed = [(cell.pair, test) for cell in result.speed for test in cell.tests]
+    alike = [(pair, test) for pair, test in timed if test.alike(conditions)]
+    if timed and not alike:
+        theirs, ours = _words(timed[0][1].conditions), _words(conditions)
+        return StoredSpeed(), (
+            f"{path.name} was measured with {theirs}, this is {ours}: no absolute floors"
+        )
+    tests = {}
+    for pair, test in alike:
+        if test.good:
+            kind, count = ("pp", test.n_prompt) if test.n_prompt else ("tg", test.n_gen)
+            tests[pair, kind, count, test.n_depth] = Stored(
+                statistics.median(test.samples_ts),
+                statistics.median(1e9 * count / ns for ns in test.reference_ns),
+            )
+    return StoredSpeed(tests), "" if tests else f"{path.name} holds no speeds that passed"
+
+
+def _words(conditions: SpeedConditions) -> str:
+    return ", ".join(
+        f"{name.removeprefix('n_')} {value}" for name, value in conditions._asdict().items()
+    )

@@ -1,0 +1,28 @@
+"""What the first layer stores, against the reference quantizer."""
+
+from __future__ import annotations
+
+from pytest_kvquant.checks.facts import _check
+from pytest_kvquant.results.cell import Check
+from pytest_kvquant.results.diagnosis import ALLOWED, Diagnosis
+
+
+def check_contents(diagnosis: Diagnosis | None) -> Check:
+    """The first layer holds what the type's reference quantizer makes of f16's rows.
+
+    The bound is a multiple of what the rounding of the source to f16 explains for this type.
+
+    Args:
+        diagnosis: ``None`` for f16/f16 itself.
+    """
+    if diagnosis is None:
+        return _check("contents", "pass", "these are the rows that others are compared with")
+    first = [one for one in diagnosis.figures if one.clean and one.rotation is not None]
+    figure = max((one.nmse / one.explained for one in first), default=None)
+    verdict = "pass" if figure is not None else "inconclusive"
+    if diagnosis.verdict == "suspect":
+        verdict = "fail"
+    text = diagnosis.sentence
+    if verdict == "inconclusive" and diagnosis.against:
+        text = diagnosis.against[0]
+    return Check(name="contents", verdict=verdict, text=text, figure=figure, limit=ALLOWED)

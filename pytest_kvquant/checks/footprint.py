@@ -1,0 +1,59 @@
+"""Bytes per token against the floor on the compression."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from pytest_kvquant.checks.facts import _check
+from pytest_kvquant.results.cell import CensusRecord, Check, Placement
+
+ROUNDING = 1e-9
+"""Of two quotients of whole numbers."""
+
+MIB = 1 << 20
+
+PRINTED = 0.01
+"""MiB: the library prints sizes with two decimals."""
+
+
+def check_footprint(census: CensusRecord, placed: Placement | None, floor: float | None) -> Check:
+    """A token takes at most the bytes that the floor on the compression allows.
+
+    Args:
+        floor: bytes per token of f16/f16 over those of the pair, at least; ``None``: what the
+            model's geometry says, to the byte.
+    """
+    held, compression = census.bytes_per_token, census.measured_compression
+    if not held or compression is None or not census.understood:
+        return _check(
+            "footprint", "inconclusive", f"what a token should take is not known: {census.text}"
+        )
+    least = census.compression if floor is None else floor
+    return _check(
+        "footprint",
+        "pass" if compression >= least * (1 - ROUNDING) else "fail",
+        f"a token takes {held:,.0f} bytes, {compression:.3f} times less than f16; the floor is "
+        f"{least:.3f} times; {_allocation(census, placed)}",
+        figure=compression,
+        limit=least,
+    )
+
+
+def _allocation(census: CensusRecord, placed: Placement | None) -> str:
+    """What the library allocates, beside what the rows of so many cells take."""
+    if placed is None or not placed.allocated:
+        return "the library does not say what it allocates"
+    said = f"the library allocates {placed.allocated:g} MiB"
+    if not placed.caches or sum(one.layers for one in placed.caches) != len(census.layers):
+        return said
+    layers = iter(census.layers)
+    rows = 0.0
+    for cache in placed.caches:
+        of_token = sum(layer.k_row + layer.v_row for layer in islice(layers, cache.layers))
+        rows += cache.cells * of_token / MIB
+    cells = " + ".join(f"{cache.cells:,}" for cache in placed.caches)
+    more = placed.allocated - rows
+    if abs(more) <= PRINTED * (len(placed.kv_buffers) + len(placed.caches)):
+        return f"{said} for {cells} cells, as their rows take"
+    word = "more" if more > 0 else "less"
+    return f"{said} for {cells} cells, {abs(more):.2f} MiB {word} than their rows take"

@@ -1,0 +1,67 @@
+"""What a test says about a gate: figure, interval, budget, chunks, rule."""
+
+from __future__ import annotations
+
+from pytest_kvquant.results.gate import Gate, GateName, Unit, Verdict
+
+_TITLES: dict[GateName, str] = {
+    "kl_mean": "mean KL",
+    "kl_tail": "KL tail",
+    "ln_ppl_ratio": "ln PPL ratio",
+    "top1_flips": "decisive top-1 flips",
+    "decode_kl_mean": "mean KL by the decode path",
+}
+_ENDINGS: dict[Verdict, str] = {
+    "pass": "passes",
+    "fail": "fails",
+    "inconclusive": "is inconclusive",
+}
+
+
+def failure_text(gate: Gate, cell: str) -> str:
+    """What a test says about a gate of `cell` (`K/V`): figure, interval, budget, chunks, rule."""
+    within = "±" if gate.name == "ln_ppl_ratio" else ""
+    lines = [
+        f"{cell}: {_TITLES[gate.name]} {_ENDINGS[gate.verdict]}: {_show(gate.figure, gate.unit)}"
+        f" against a budget of {within}{_show(gate.budget, gate.unit)}",
+        f"  interval  {_show_interval(gate)}",
+        f"  chunks    {_show_chunks(gate)}",
+        f"  evidence  {_show_evidence(gate)}",
+        f"  rule      {gate.rule}",
+    ]
+    if gate.verdict == "inconclusive":
+        lines.append(f"  to pass   {_show_needed(gate)}")
+    return "\n".join(lines)
+
+
+def _show(figure: float, unit: Unit) -> str:
+    if unit == "share":
+        return f"{100 * figure:.3g} %"
+    return f"{figure:.4g} nats" if unit == "nats" else f"{figure:.4g} (ln)"
+
+
+def _show_interval(gate: Gate) -> str:
+    if gate.low is None or gate.high is None:
+        return "none, too few chunks"
+    ends = f"{_show(gate.low, gate.unit)} to {_show(gate.high, gate.unit)}"
+    return f"{ends} ({100 * (1 - 2 * gate.level):.4g} %)"
+
+
+def _show_chunks(gate: Gate) -> str:
+    if gate.decided_at is None:
+        return f"{gate.chunks} used, not decided"
+    by = " by the plain mean of all (census)" if gate.census else ""
+    return f"{gate.chunks} used, decided at {gate.decided_at}{by}"
+
+
+def _show_evidence(gate: Gate) -> str:
+    e_value = "" if gate.e_value is None else f"E = {gate.e_value:.3g}, "
+    return f"{e_value}p = {gate.p_value:.2g} (alpha {gate.alpha:g})"
+
+
+def _show_needed(gate: Gate) -> str:
+    if gate.chunks_needed is not None:
+        return f"about {gate.chunks_needed} chunks, if the figure stays as it is"
+    if abs(gate.figure) >= gate.budget:
+        return "no number of chunks, if the figure stays as it is: it is not under the budget"
+    return "unknown, from too few chunks or a figure too close to the budget"

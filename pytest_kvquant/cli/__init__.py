@@ -1,0 +1,1 @@
+"""The console script ``kvquant``: one file a command."""

@@ -1,0 +1,296 @@
+"""What a run would use, and what is wrong with it, in about a second and without measuring."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import platformdirs
+
+from pytest_kvquant import __version__
+from pytest_kvquant.config.settings import Settings, resolve
+from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
+from pytest_kvquant.engine.parent.devices import in_use
+from pytest_kvquant.engine.parent.worker import Engine, Worker
+from pytest_kvquant.errors import CellError, RunRefused, SettingsError
+from pytest_kvquant.inputs import geometry
+from pytest_kvquant.inputs.model import Model, read_model
+from pytest_kvquant.inputs.reference_store import ReferenceStore
+from pytest_kvquant.machine import memory
+from pytest_kvquant.machine.environment import TOGGLES, scrub
+from pytest_kvquant.matrix import Pair, plan_pairs
+from pytest_kvquant.results.library import Device, Library
+from pytest_kvquant.session.builds import measured_engine, reference_engine
+
+FREE_SHARE = 0.9
+"""Of a device's free memory, what a cache may take: compute buffers need the rest."""
+
+
+class Remark(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at."""
+
+    name: str
+    text: str
+    wrong: bool = False
+    """Whether a run would be refused, or would fail, because of it."""
+
+
+class PairRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What the geometry says of one pair."""
+
+    pair: str
+    bytes_per_token: int
+    compression: float
+    """Bytes per token of f16/f16 over those of the pair."""
+    largest_context: dict[str, int]
+    """Tokens that fit the free memory of each device, beside the model's weights."""
+    problem: str | None = None
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """All findings."""
+
+    findings: tuple[Remark, ...]
+    pairs: tuple[PairRow, ...]
+    types: tuple[str, ...]
+    """Cache types of the library, by name."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a run would start."""
+        return not any(finding.wrong for finding in self.findings)
+
+
+def examine(
+    typed: Mapping[str, str | None], *, config: Path | None, root: Path, shell: Mapping[str, str]
+) -> Report:
+    """Look at everything that a run depends on; nothing is raised, everything is told.
+
+    Args:
+        typed: options as typed, by field name.
+        config, root: as :func:`pytest_kvquant.config.settings.resolve` takes them.
+        shell: the variables of the shell.
+    """
+    seen = _Examination()
+    seen.tell("plugin", f"pytest-kvquant {__version__}, Python {platform.python_version()}")
+    try:
+        settings = resolve(typed, config=config, root=root)
+        planned = plan_pairs(settings.types, settings.pairs, settings.skip)
+    except RunRefused as error:
+        seen.tell("settings", str(error), wrong=True)
+        return seen.report()
+    model = _examine_model(seen, settings)
+    library = _examine_library(seen, settings, dict(shell), model)
+    _examine_environment(seen, settings, shell)
+    _examine_folders(seen, settings)
+    if library is not None:
+        seen.types = tuple(name for name, kind in library.types.items() if kind.cache)
+        _examine_pairs(seen, planned, model, library, settings.ubatch)
+    return seen.report()
+
+
+def as_json(report: Report) -> str:
+    """The report as indented JSON; ``healthy`` first."""
+    data = {"healthy": report.healthy, **msgspec.to_builtins(report)}
+    return msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
+
+
+def as_text(report: Report) -> str:
+    """The report for people: what is wrong stands out without colour."""
+    width = max(len(finding.name) for finding in report.findings)
+    lines = [
+        f"{'✗' if finding.wrong else '✓'} {finding.name:<{width}}  {finding.text}"
+        for finding in report.findings
+    ]
+    if report.pairs:
+        devices = list(report.pairs[0].largest_context)
+        header = ["K/V", "bytes/token", "× f16", *(f"tokens on {name}" for name in devices)]
+        rows = [header, *(_row(pair, devices) for pair in report.pairs)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+        lines.append("")
+        for row in rows:
+            first, *rest = (
+                word.ljust(width) if column == 0 else word.rjust(width)
+                for column, (word, width) in enumerate(zip(row, widths, strict=True))
+            )
+            lines.append("  ".join(["  " + first, *rest]).rstrip())
+        lines += [f"  {pair.pair}: {pair.problem}" for pair in report.pairs if pair.problem]
+    wrong = sum(finding.wrong for finding in report.findings)
+    lines += ["", "A run would start." if not wrong else f"A run would not start ({wrong} ✗)."]
+    return "\n".join(lines)
+
+
+def _row(pair: PairRow, devices: list[str]) -> list[str]:
+    contexts = [f"{pair.largest_context[name]:,}" for name in devices]
+    return [pair.pair, f"{pair.bytes_per_token:,}", f"{pair.compression:.2f}", *contexts]
+
+
+class _Examination:
+    def __init__(self) -> None:
+        self.findings: list[Remark] = []
+        self.pairs: list[PairRow] = []
+        self.types: tuple[str, ...] = ()
+
+    def tell(self, name: str, text: str, *, wrong: bool = False) -> None:
+        self.findings.append(Remark(name=name, text=text, wrong=wrong))
+
+    def report(self) -> Report:
+        return Report(findings=tuple(self.findings), pairs=tuple(self.pairs), types=self.types)
+
+
+def _examine_model(seen: _Examination, settings: Settings) -> Model | None:
+    try:
+        model = read_model(settings.model or EMBEDDED_MODEL)
+    except RunRefused as error:
+        seen.tell("model", str(error), wrong=True)
+        return None
+    own = "embedded" if settings.model is None else model.path
+    cached = sum(1 for heads in model.n_head_kv if heads)
+    seen.tell(
+        "model",
+        f"{model.name} ({own}): {model.architecture}, {model.n_layer} layers, {cached} with a KV "
+        f"cache, {model.n_head} query and {max(model.n_head_kv, default=0)} KV heads of "
+        f"{model.head_dim_k}, trained on {model.context_trained:,} tokens",
+    )
+    return model
+
+
+def _examine_library(
+    seen: _Examination, settings: Settings, shell: dict[str, str], model: Model | None
+) -> Library | None:
+    environment = scrub(shell, settings.environment)
+    try:
+        measured = measured_engine(settings, shell, environment)
+        reference = reference_engine(settings, environment)
+    except RunRefused as error:
+        seen.tell("library", str(error), wrong=True)
+        return None
+    if reference is not None:
+        seen.tell("reference", "the f16 reference comes from the build in the next lines")
+        _examine_build(seen, reference, settings, model)
+        seen.tell("measured", "the build that is measured:")
+    return _examine_build(seen, measured, settings, model)
+
+
+def _examine_build(
+    seen: _Examination, engine: Engine, settings: Settings, model: Model | None
+) -> Library | None:
+    try:
+        with Worker(engine) as worker:
+            identity: dict[str, Any] = worker.library(engine.directory, full=True)
+            library = msgspec.convert(identity, Library)
+            _tell_library(seen, library, engine)
+            library = in_use(library, settings.devices, settings.gpu_layers)
+            if model is not None:
+                worker.model(model.path, gpu_layers=settings.gpu_layers)
+    except SettingsError as error:
+        seen.tell("device", str(error), wrong=True)
+        return library
+    except CellError as error:
+        seen.tell("library", f"{error}{error.last_line}", wrong=True)
+        return None
+    return library
+
+
+def _tell_library(seen: _Examination, library: Library, engine: Engine) -> None:
+    seen.tell("library", f"{library.path}: llama.cpp {library.build}, hash {library.hash}")
+    seen.tell(
+        "bindings",
+        f"llama-cpp-python {library.bindings} under {engine.python}: struct layout and defaults "
+        "fit the library (ABI check)",
+    )
+    types = ", ".join(name for name, kind in library.types.items() if kind.cache)
+    seen.tell("types", types)
+    for device in library.devices:
+        seen.tell(
+            "device",
+            f"{device.name} ({device.description}), {_free(device) / 1e9:.1f} of "
+            f"{device.total / 1e9:.1f} GB free",
+        )
+
+
+def _examine_environment(seen: _Examination, settings: Settings, shell: Mapping[str, str]) -> None:
+    found = scrub(shell, settings.environment)
+    dropped = ", ".join(f"{name}={value}" for name, value in found.dropped.items())
+    added = ", ".join(f"{name}={value}" for name, value in settings.environment.items())
+    text = f"left out: {dropped}" if dropped else f"no {'*, '.join(TOGGLES)}* in the shell"
+    seen.tell("environment", text + (f"; set: {added}" if added else ""))
+
+
+def _examine_folders(seen: _Examination, settings: Settings) -> None:
+    corpus = settings.corpus or EMBEDDED_CORPUS
+    seen.tell("corpus", str(corpus), wrong=not corpus.is_file())
+    store = settings.store or Path(platformdirs.user_cache_dir("pytest-kvquant")) / "references"
+    try:
+        kept = ReferenceStore(store, int(settings.store_limit * 1e9))
+        used = kept.used()
+    except RunRefused as error:
+        seen.tell("store", str(error), wrong=True)
+        return
+    free = shutil.disk_usage(kept.root).free
+    seen.tell(
+        "store",
+        f"{kept.root}: {used / 1e9:.2f} of at most {settings.store_limit:g} GB, "
+        f"{free / 1e9:.1f} GB of disk free",
+    )
+
+
+def _examine_pairs(
+    seen: _Examination,
+    planned: list[Pair],
+    model: Model | None,
+    library: Library,
+    ubatch: int,
+) -> None:
+    unknown = dict.fromkeys(name for pair in planned for name in pair if name not in seen.types)
+    for name in unknown:
+        why = "cannot hold a KV cache" if name in library.types else "is not a type of this library"
+        seen.tell("types", f"'{name}' {why}", wrong=True)
+    if model is None:
+        return
+    types = msgspec.to_builtins(library.types)
+    for pair in planned:
+        if any(name in unknown for name in pair):
+            continue
+        expected = geometry.expect(model, pair, types)
+        seen.pairs.append(
+            PairRow(
+                pair=str(pair),
+                bytes_per_token=expected.bytes_per_token,
+                compression=expected.compression,
+                largest_context=_largest_contexts(
+                    geometry.need(model, pair, types, ubatch=ubatch), model, library
+                ),
+                problem=_block_problem(pair, model, types),
+            )
+        )
+
+
+def _largest_contexts(need: geometry.Need, model: Model, library: Library) -> dict[str, int]:
+    """Tokens per device; the CPU's weights are mapped from the file, a GPU's are copied."""
+    room = {}
+    for device in library.devices:
+        free = FREE_SHARE * _free(device)
+        room[device.name] = need.predicted_tokens(free - model.size)
+    return room
+
+
+def _free(device: Device) -> int:
+    """Bytes free; the library calls all of the CPU's memory free."""
+    return device.free if device.gpu else memory.available()
+
+
+def _block_problem(pair: Pair, model: Model, types: geometry.Types) -> str | None:
+    """Blocks that do not divide a head: some builds refuse such a pair, some pad it."""
+    for side, name, dim in (("K", pair.k, model.head_dim_k), ("V", pair.v, model.head_dim_v)):
+        block = int(types[name]["block"])
+        if dim % block:
+            return (
+                f"blocks of {block} ({side} {name}) do not divide heads of {dim}: this build "
+                "refuses the pair or pads every head"
+            )
+    return None

@@ -1,0 +1,108 @@
+"""The console script ``kvquant``; ``python -m pytest_kvquant`` is the same.
+
+Each command is a function that takes the parsed arguments and returns the exit code; what it needs
+is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_kvquant.cli.results import add as add_result_commands
+from pytest_kvquant.config.options import FLAG, OPTIONS
+from pytest_kvquant.errors import KVQuantError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code, or 2 with one line for what cannot work."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        code: int = parsed.run(parsed)
+    except KVQuantError as error:
+        print(f"kvquant {parsed.command}: {error}", file=sys.stderr)
+        return 2
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kvquant", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    doctor = commands.add_parser(
+        "doctor", help="say what a run would use, and what is wrong with it"
+    )
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    _add_run_options(doctor)
+    doctor.set_defaults(run=_doctor)
+    replay = commands.add_parser(
+        "replay",
+        help="judge what --kv-evidence kept, under other budgets or rules, without a model",
+    )
+    replay.add_argument("folder", type=Path, metavar="DIR", help="folder with the evidence")
+    replay.add_argument(
+        "--kv-config", metavar="PATH", help="budgets of this file over the defaults"
+    )
+    rules = replay.add_mutually_exclusive_group()
+    rules.add_argument("--kv-profile", metavar="NAME", help="rules of this profile")
+    rules.add_argument("--kv-chunks", metavar="N", help="judged once, after N chunks")
+    replay.set_defaults(run=_replay)
+    add_result_commands(commands)
+    return parser
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The plugin's own options, so that a command line can be taken over as it is."""
+    parser.add_argument("--kv-config", metavar="PATH", help="configuration file (kvquant.toml)")
+    for option in OPTIONS:
+        if option.kind == FLAG:
+            parser.add_argument(option.flag, dest=option.dest, action="store_const", const="on")
+        else:
+            parser.add_argument(
+                option.flag, dest=option.dest, metavar=option.metavar, help=option.help
+            )
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    import os
+
+    from pytest_kvquant.cli.doctor import as_json, as_text, examine
+    from pytest_kvquant.config.settings import find_root
+
+    typed = {option.field: getattr(parsed, option.dest) for option in OPTIONS}
+    config = Path(parsed.kv_config) if parsed.kv_config else None
+    report = examine(typed, config=config, root=find_root(Path.cwd()), shell=dict(os.environ))
+    print(as_json(report) if parsed.json else as_text(report))
+    return 0 if report.healthy else 1
+
+
+def _replay(parsed: argparse.Namespace) -> int:
+    from pytest_kvquant.config.budgets import BatchedBudgets, resolve_budgets
+    from pytest_kvquant.config.settings import find_root, resolve
+    from pytest_kvquant.matrix import Pair
+    from pytest_kvquant.numerics.rules import Rules
+    from pytest_kvquant.quality.evidence_file import EvidenceConditions
+    from pytest_kvquant.session.replay import as_text, fails, replay
+    from pytest_kvquant.session.run import PROFILES
+
+    typed = {"profile": parsed.kv_profile, "chunks": parsed.kv_chunks}
+    config = Path(parsed.kv_config) if parsed.kv_config else None
+    settings = resolve(typed, config=config, root=find_root(Path.cwd()))
+    rules = None
+    if parsed.kv_chunks:
+        assert settings.chunks is not None
+        rules = Rules(cap=settings.chunks, early=False)
+    elif parsed.kv_profile:
+        rules = PROFILES[settings.profile]
+
+    def budgets(conditions: EvidenceConditions) -> BatchedBudgets:
+        if config is None:
+            return conditions.budgets
+        pair = Pair.parse(conditions.pair)
+        found = resolve_budgets(pair, embedded=conditions.embedded, overrides=settings.budgets)
+        return found.batched
+
+    judged = replay(parsed.folder, rules=rules, budgets=budgets)
+    print(as_text(judged))
+    return 1 if fails(judged) else 0

@@ -1,0 +1,1 @@
+"""Settings, options, budgets, floors, expectations, patterns."""

@@ -1,0 +1,43 @@
+"""What ``[expect]`` declares of a pair, in one meaning for quality, memory and speed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pytest_kvquant.config.settings import MIXED, Expect
+from pytest_kvquant.matrix import Pair
+
+
+def substitutes(expect: Mapping[str, Expect]) -> dict[str, str]:
+    """Declared substitutions: a pattern of pairs, the pair held instead or :data:`MIXED`."""
+    return {
+        pattern: entry.substituted
+        for pattern, entry in expect.items()
+        if entry.substituted is not None
+    }
+
+
+def substitute(pair: Pair, declared: Mapping[str, str]) -> str | None:
+    """The pair that the cache of ``pair`` is declared to hold instead, or :data:`MIXED`.
+
+    Later patterns win. One that matches its own substitute, as ``*/turbo3`` does ``q8_0/turbo3``,
+    declares nothing of that one.
+
+    Args:
+        declared: as from :func:`substitutes`.
+    """
+    found = [other for pattern, other in declared.items() if pair.matches(pattern)]
+    return found[-1] if found and found[-1] != str(pair) else None
+
+
+def held_as(
+    layers: Iterable[tuple[str, str | None]], pair: Pair, declared: str | None
+) -> dict[Pair, None]:
+    """The different pairs that the layers of a cache hold, in their order.
+
+    Args:
+        layers: K and V type of each; where the architecture stores no V, it counts as the wanted.
+        declared: what :func:`substitute` said.
+    """
+    wanted = Pair.parse(declared) if declared not in (None, MIXED) else pair
+    return dict.fromkeys(Pair(k, wanted.v if v is None else v) for k, v in layers)

@@ -1,0 +1,68 @@
+"""Floors per pair and depth: the packaged defaults, overlaid by ``[floors."K/V @ dN"]``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from pytest_kvquant.config.packaged import read_table
+from pytest_kvquant.config.patterns import DepthPattern
+from pytest_kvquant.config.settings import FloorOverride
+from pytest_kvquant.data import DATA
+from pytest_kvquant.matrix import Pair
+
+DEFAULTS = DATA / "floors.toml"
+
+
+class Floors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The least that the speed figures of one pair may be, at one depth."""
+
+    pp: float
+    """Prefill speed over that of f16/f16."""
+    tg: float
+    """Decode speed over that of f16/f16."""
+    fall: float
+    """Most that the ratio may fall from one depth to the next; more is a cliff."""
+    stored: float
+    """Share of the stored speed of the same hardware."""
+    compression: float | None = None
+    """Bytes per token of f16/f16 over those of the pair; ``None``: what geometry says."""
+    context: int | None = None
+    """Tokens that have to fit."""
+
+    def ratio(self, kind: str) -> float:
+        """The floor of ``pp`` or ``tg``."""
+        return self.pp if kind == "pp" else self.tg
+
+
+def resolve_floors(
+    pair: Pair,
+    depth: int,
+    *,
+    embedded: bool,
+    overrides: Mapping[str, FloorOverride],
+    own_pair: bool = False,
+) -> Floors:
+    """Floors of a pair at a depth; later patterns overlay earlier ones.
+
+    Args:
+        own_pair: over the speed of the same pair on another build.
+
+    Raises:
+        SettingsError: a malformed pattern.
+    """
+    table = read_table(DEFAULTS)
+    values: dict[str, float] = {}
+    sections = ["embedded" if embedded else "other"]
+    if own_pair and not embedded:
+        sections.append("drift")
+    for section in sections:
+        for pattern, entry in table[section].items():
+            if DepthPattern.parse(pattern, "floors").matches(pair, depth):
+                values |= entry
+    for pattern, override in overrides.items():
+        if DepthPattern.parse(pattern, "floors").matches(pair, depth):
+            given = msgspec.to_builtins(override)
+            values |= {name: value for name, value in given.items() if value is not None}
+    return msgspec.convert(values, Floors)

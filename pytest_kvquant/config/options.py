@@ -1,0 +1,111 @@
+"""Every option of the plugin, declared once.
+
+The command line (``--kv-ctx``), the TOML key (``ctx``) and the README's table all come from
+:data:`OPTIONS`. Standard library only: pytest imports this module on every run of every project
+on the machine.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+TEXT, INT, NUMBER, LIST, INTS, FLAG = "text", "int", "number", "list", "ints", "flag"
+"""How a command-line word becomes a value: as it is, whole number, number, comma list of either,
+switch."""
+
+
+class Option(NamedTuple):
+    """One option: ``--kv-<name>`` on the command line, ``<name>`` in TOML (dashes kept)."""
+
+    name: str
+    kind: str
+    metavar: str
+    help: str
+    choices: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        """The command-line spelling."""
+        return f"--kv-{self.name}"
+
+    @property
+    def field(self) -> str:
+        """The name of the field of :class:`pytest_kvquant.config.settings.Settings`."""
+        return self.name.replace("-", "_")
+
+    @property
+    def dest(self) -> str:
+        """The attribute of pytest's option namespace."""
+        return f"kv_{self.field}"
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("model", TEXT, "PATH", "GGUF model to measure with (default: the embedded one)"),
+    Option("corpus", TEXT, "PATH", "UTF-8 text to evaluate on (default: the embedded one)"),
+    Option("lib", TEXT, "DIR", "directory of the llama.cpp build (libllama) to measure"),
+    Option("python", TEXT, "PATH", "interpreter whose llama-cpp-python fits --kv-lib"),
+    Option("reference-lib", TEXT, "DIR", "take the f16 reference from this build instead"),
+    Option("reference-python", TEXT, "PATH", "interpreter for it (default: --kv-python)"),
+    Option("compare-cells", FLAG, "", "compare each cell with the same pair of --kv-reference-lib"),
+    Option("types", LIST, "T1,T2,…", "cache types by ggml name; all ordered pairs are cells"),
+    Option("pairs", LIST, "K/V,…", "these cells instead: K type/V type"),
+    Option("skip", LIST, "K/V,…", "leave these cells out; * matches any type"),
+    Option(
+        "devices",
+        LIST,
+        "D1,D2,…",
+        "devices to measure on (kvquant doctor lists them; CPU:0-3: cores), one per process of -n",
+    ),
+    Option("shard", TEXT, "I/N", "the I-th of N parts of the matrix; then: kvquant merge"),
+    Option("ctx", INT, "N", "tokens per chunk (default: 512)"),
+    Option(
+        "profile",
+        TEXT,
+        "NAME",
+        "quick (at most 8 chunks), pr (32, the default) or nightly (128, then decided by the mean)",
+        choices=("quick", "pr", "nightly"),
+    ),
+    Option("chunks", INT, "N", "exactly N chunks per cell, judged once: no early decisions"),
+    Option("strict", FLAG, "", "what is inconclusive, or was not measured, fails"),
+    Option("scored", INT, "N", "score only the last N tokens of a chunk (default: half of it)"),
+    Option(
+        "order",
+        TEXT,
+        "ORDER",
+        "order of chunks: sequential, or shuffled by the seed (default)",
+        choices=("sequential", "shuffled"),
+    ),
+    Option("seed", INT, "N", "seed of the shuffled order (default: 0)"),
+    Option("threads", INT, "N", "CPU threads of llama.cpp (default: physical cores)"),
+    Option("gpu-layers", INT, "N", "layers on the GPU (default: all)"),
+    Option("batch", INT, "N", "logical batch, n_batch (default: 2048)"),
+    Option("ubatch", INT, "N", "physical batch, n_ubatch (default: 512)"),
+    Option("decode", INT, "N", "tokens per cell scored one at a time (default: 128; 0: none)"),
+    Option("trajectory", INT, "N", "tokens of each greedy continuation (default: 16; 0: none)"),
+    Option("speed", TEXT, "ON", "time every pair against f16 (default: on)", choices=("on", "off")),
+    Option("depths", INTS, "N,…", "depths to time at (default: by profile; embedded model: 0)"),
+    Option("pp", INT, "N", "tokens of the prefill test (default: 512; embedded model: 32)"),
+    Option("tg", INT, "N", "tokens of the decode test (default: 128; embedded model: 16)"),
+    Option("rounds", INT, "N", "most rounds of a speed test (default: 24; quick: 9)"),
+    Option("sample", NUMBER, "SECONDS", "time of a speed sample (default: 0.5; embedded: 0.008)"),
+    Option("speed-baseline", TEXT, "PATH", "result of an earlier run, for absolute speed floors"),
+    Option(
+        "probe",
+        TEXT,
+        "WHEN",
+        "compare cache contents with the reference quantizer: always (default), fail or off",
+        choices=("off", "fail", "always"),
+    ),
+    Option("ceiling", FLAG, "", "search the largest context of every pair (default: in nightly)"),
+    Option("ceiling-max", INT, "N", "largest context to try (default: what it was trained for)"),
+    Option("memory-limit", NUMBER, "GB", "most memory for caches (default: what is free)"),
+    Option("timeout", NUMBER, "SECONDS", "longest silence of a worker (default: 600)"),
+    Option("store", TEXT, "DIR", "where f16 references are kept (default: the user's cache)"),
+    Option("store-limit", NUMBER, "GB", "most that the store may hold (default: 20)"),
+    Option("baselines", TEXT, "DIR", "where accepted figures are kept (default: baselines)"),
+    Option("json", TEXT, "PATH", "write the whole result here"),
+    Option("report", TEXT, "PATH", "write an HTML page here; needs the extra [report]"),
+    Option("summary", TEXT, "PATH", "write a markdown summary (default: $GITHUB_STEP_SUMMARY)"),
+    Option("evidence", TEXT, "DIR", "keep the per-token figures of each cell here, for a replay"),
+)
+"""In the order of the README. ``--kv-matrix`` and ``--kv-config`` stand apart: no TOML twin."""

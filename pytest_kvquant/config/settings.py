@@ -1,0 +1,323 @@
+"""Frozen, validated settings and the one resolver: command line > file > defaults."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from pytest_kvquant.config.options import FLAG, INT, INTS, LIST, NUMBER, OPTIONS, Option
+from pytest_kvquant.errors import SettingsError
+
+CONFIG_NAME = "kvquant.toml"
+TABLES = ("budgets", "drift", "floors", "environment", "expect")
+"""Keys of the configuration file that are tables, not twins of an option."""
+
+
+_SHARES = ("kl_tail", "top1_flips")
+"""Budgets that are shares of tokens."""
+
+_INT32 = ("ctx", "batch", "ubatch", "threads", "chunks", "gpu_layers")
+"""What llama.cpp takes as an int32."""
+
+
+class BudgetOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What ``[budgets."K/V"]`` may say; a figure left out keeps its default."""
+
+    kl_mean: float | None = None
+    """Most mean KL, nats per token."""
+    kl_tail: float | None = None
+    """Most share of tokens with a KL over ``kl_tail_over``."""
+    kl_tail_over: float | None = None
+    """Nats above which a token counts for the tail."""
+    ln_ppl: float | None = None
+    """Most |ln PPL ratio|; two-sided."""
+    top1_flips: float | None = None
+    """Most share of decisive flips of the argmax."""
+    decode_kl_mean: float | None = None
+    """Most mean KL by the decode path, nats per token."""
+    trajectory: float | None = None
+    """Least share of a greedy continuation that agrees with f16's."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise ValueError(f"budget {name} = {value} must be a number from 0 up")
+            if value is not None and name in _SHARES and value > 1:
+                raise ValueError(f"budget {name} = {value} is a share: it must not exceed 1")
+
+
+class FloorOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What ``[floors."K/V @ dN"]`` may say; a figure left out keeps its default."""
+
+    pp: float | None = None
+    """Least prefill speed over that of f16/f16."""
+    tg: float | None = None
+    """Least decode speed over that of f16/f16."""
+    fall: float | None = None
+    """Most that the ratio may fall from one depth to the next, as a share of it."""
+    stored: float | None = None
+    """Least share of the stored speed of the same hardware."""
+    compression: float | None = None
+    """Least bytes per token of f16/f16 over those of the pair."""
+    context: int | None = None
+    """Least context that has to work, tokens."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"floor {name} = {value} must be a number above 0")
+        if self.fall is not None and self.fall >= 1:
+            raise ValueError(f"floor fall = {self.fall} is a share: it must be below 1")
+
+
+MIXED = "mixed"
+"""Held by a cache whose layers differ."""
+
+
+class Expect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What ``[expect."K/V"]`` may say: known behaviour that must then really happen."""
+
+    substituted: str | None = None
+    """The pair, as ``K/V``, that the library makes of this one; ``mixed``: layers differ."""
+    cliff: Literal["pp", "tg", "both"] | None = None
+    """The paths on which this pair is known to be off the fast path."""
+
+    def __post_init__(self) -> None:
+        if self.substituted in (None, MIXED):
+            return
+        k, _, v = self.substituted.partition("/")
+        if not k or not v or "/" in v:
+            raise ValueError(
+                f"expect substituted = '{self.substituted}' must be a pair, as q8_0/turbo3, or "
+                f"'{MIXED}' where layers differ"
+            )
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything a run depends on. Field names are the options' names with underscores."""
+
+    model: Path | None = None
+    corpus: Path | None = None
+    lib: Path | None = None
+    python: Path | None = None
+    reference_lib: Path | None = None
+    reference_python: Path | None = None
+    compare_cells: bool = False
+    types: tuple[str, ...] = ()
+    pairs: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    shard: str | None = None
+    ctx: int = 512
+    chunks: int | None = None
+    scored: int | None = None
+    order: Literal["sequential", "shuffled"] = "shuffled"
+    seed: int = 0
+    threads: int | None = None
+    gpu_layers: int = -1
+    batch: int = 2048
+    ubatch: int = 512
+    timeout: float = 600.0
+    decode: int = 128
+    trajectory: int = 16
+    profile: Literal["quick", "pr", "nightly"] = "pr"
+    strict: bool = False
+    store: Path | None = None
+    store_limit: float = 20.0
+    baselines: Path | None = None
+    json: Path | None = None
+    report: Path | None = None
+    summary: Path | None = None
+    evidence: Path | None = None
+    probe: Literal["off", "fail", "always"] = "always"
+    speed: Literal["on", "off"] = "on"
+    depths: tuple[int, ...] | None = None
+    pp: int | None = None
+    tg: int | None = None
+    rounds: int | None = None
+    sample: float | None = None
+    speed_baseline: Path | None = None
+    ceiling: bool = False
+    ceiling_max: int | None = None
+    memory_limit: float | None = None
+    budgets: dict[str, BudgetOverride] = {}
+    drift: dict[str, BudgetOverride] = {}
+    """Budgets between two builds, ``[drift."K/V"]``."""
+    floors: dict[str, FloorOverride] = {}
+    environment: dict[str, str] = {}
+    expect: dict[str, Expect] = {}
+
+    def __post_init__(self) -> None:
+        for name in ("ctx", "batch", "ubatch", "timeout", "store_limit"):
+            _require(getattr(self, name) > 0, name, "must be above zero")
+        for name in ("timeout", "store_limit"):
+            _require(math.isfinite(getattr(self, name)), name, "must be a finite number")
+        for name in _INT32:
+            _require((getattr(self, name) or 0) < 1 << 31, name, "must be below 2^31")
+        _require(self.chunks is None or self.chunks > 0, "chunks", "must be above zero")
+        _require(self.ctx >= 8, "ctx", "must be at least 8 tokens")
+        for name in ("rounds", "sample", "ceiling_max", "memory_limit"):
+            value = getattr(self, name)
+            _require(value is None or 0 < value < math.inf, name, "must be above zero")
+        for name in ("pp", "tg"):
+            _require((getattr(self, name) or 0) >= 0, name, "must not be negative")
+        if self.depths is not None:
+            _require(bool(self.depths), "depths", "needs at least one depth")
+            _require(min(self.depths, default=0) >= 0, "depths", "must not be negative")
+        _require(self.threads is None or self.threads > 0, "threads", "must be above zero")
+        _require(self.gpu_layers >= -1, "gpu-layers", "must be -1 (all) or a number of layers")
+        _require(self.seed >= 0, "seed", "must not be negative")
+        _require(self.ubatch <= self.batch, "ubatch", f"must not exceed --kv-batch {self.batch}")
+        if self.scored is not None:
+            _require(
+                0 < self.scored < self.ctx,
+                "scored",
+                f"must lie between 1 and --kv-ctx − 1 = {self.ctx - 1}: "
+                "the last token of a chunk has no successor",
+            )
+
+    @property
+    def scored_tokens(self) -> int:
+        """Scored tokens per chunk: the second half, as ``llama-perplexity`` scores it."""
+        return self.scored if self.scored is not None else self.ctx - 1 - self.ctx // 2
+
+
+def find_root(start: Path) -> Path:
+    """The project's folder: ``start`` or the nearest above it with a configuration, else ``start``.
+
+    Not pytest's ``rootdir``: that is found before plugins are known, so that the path after
+    ``--kv-model`` counts as one of the tests, and the model's folder as the project's.
+    """
+    found = (
+        folder
+        for folder in (start, *start.parents)
+        if (folder / CONFIG_NAME).is_file() or (folder / "pyproject.toml").is_file()
+    )
+    return next(found, start)
+
+
+def resolve(command_line: Mapping[str, str | None], *, config: Path | None, root: Path) -> Settings:
+    """Settings of a run: defaults, overlaid by the file, overlaid by the command line.
+
+    Args:
+        command_line: option field name to the word typed, ``None`` where nothing was.
+        config: ``--kv-config``; without it ``kvquant.toml``, then ``[tool.kvquant]`` of
+            ``pyproject.toml``, is looked for in ``root``.
+        root: the project's folder.
+
+    Raises:
+        SettingsError: unknown key (the nearest valid one is named), wrong type, bad value.
+    """
+    path, values = _read_file(config, root)
+    if path is not None:
+        values = _from_file(values, path)
+    for option in OPTIONS:
+        word = command_line.get(option.field)
+        if word is not None:
+            values[option.field] = _parse_word(option, word)
+    try:
+        return msgspec.convert(values, Settings, dec_hook=_decode_path)
+    except msgspec.ValidationError as error:
+        where = f" (in {path})" if path is not None else ""
+        raise SettingsError(f"kvquant settings{where}: {error}.") from None
+
+
+def _require(condition: bool, name: str, rule: str) -> None:
+    if not condition:
+        raise ValueError(f"--kv-{name.replace('_', '-')} {rule}")
+
+
+def _decode_path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"a path is written as a string, not as {value!r}")
+
+
+def _read_file(config: Path | None, root: Path) -> tuple[Path | None, dict[str, Any]]:
+    if config is not None:
+        if not config.is_file():
+            raise SettingsError(f"--kv-config {config}: there is no such file.")
+        return config, _load_toml(config)
+    if (found := root / CONFIG_NAME).is_file():
+        return found, _load_toml(found)
+    if (found := root / "pyproject.toml").is_file():
+        tool = _load_toml(found).get("tool", {})
+        if isinstance(tool, dict) and "kvquant" in tool:
+            if not isinstance(tool["kvquant"], dict):
+                raise SettingsError(f"{found}: tool.kvquant must be a table.")
+            return found, tool["kvquant"]
+    return None, {}
+
+
+def _load_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}.") from None
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _from_file(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Keys as the file spells them (``gpu-layers``) to field names; paths relative to the file."""
+    by_key = {option.name: option for option in OPTIONS}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key in TABLES:
+            if key in ("budgets", "drift") and isinstance(value, dict):
+                _check_budgets(key, value, path)
+            values[key] = value
+        elif key in by_key:
+            values[by_key[key].field] = _anchor(by_key[key], value, path.parent)
+        else:
+            raise _unknown(key, [*by_key, *TABLES], path)
+    return values
+
+
+def _check_budgets(name: str, tables: Mapping[str, Any], path: Path) -> None:
+    known = BudgetOverride.__struct_fields__
+    for pattern, table in tables.items():
+        for key in table if isinstance(table, dict) else ():
+            if key not in known:
+                raise _unknown(key, known, path, f' in [{name}."{pattern}"]')
+
+
+def _unknown(key: str, known: Sequence[str], path: Path, where: str = "") -> SettingsError:
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+    return SettingsError(f"{path}: unknown key '{key}'{where}; did you mean '{nearest}'?")
+
+
+def _anchor(option: Option, value: object, folder: Path) -> object:
+    if option.metavar in {"PATH", "DIR"} and isinstance(value, str):
+        return str(folder / Path(value).expanduser())
+    return value
+
+
+_NUMERIC: Mapping[str, Callable[[str], object]] = {
+    INT: int,
+    INTS: lambda word: [int(item) for item in word.split(",") if item.strip()],
+    NUMBER: float,
+}
+
+
+def _parse_word(option: Option, word: str) -> object:
+    if option.kind in _NUMERIC:
+        try:
+            return _NUMERIC[option.kind](word)
+        except ValueError:
+            raise SettingsError(f"{option.flag} {word}: not a number.") from None
+    if option.kind == FLAG:
+        return True
+    if option.kind == LIST:
+        return [item for part in word.split(",") if (item := part.strip())]
+    if option.metavar in {"PATH", "DIR"}:
+        return str(Path(word).expanduser())
+    return word

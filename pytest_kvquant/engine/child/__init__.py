@@ -1,0 +1,1 @@
+"""The worker process: what runs under the interpreter that has the bindings."""

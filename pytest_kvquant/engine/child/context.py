@@ -1,0 +1,218 @@
+"""Child side: a model, a context with the cell's cache types, batches of tokens."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.engine.child.library import LoadedLibrary
+
+I32 = npt.NDArray[np.int32]
+F32 = npt.NDArray[np.float32]
+
+FLASH_ATTENTION_ENABLED = 1
+
+
+class Refused(Exception):
+    """llama.cpp returned no model or no context; why is in its log."""
+
+
+class DecodeFailed(Exception):
+    """``llama_decode`` returned an error code."""
+
+
+class LoadedModel:
+    """A loaded GGUF model and its vocabulary.
+
+    Args:
+        device: the ggml device to use alone; ``None``: those that llama.cpp chooses.
+
+    Raises:
+        Refused: llama.cpp does not load it.
+    """
+
+    def __init__(
+        self,
+        library: LoadedLibrary,
+        path: str,
+        *,
+        gpu_layers: int,
+        device: str | None = None,
+        keep_alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.library = library
+        self._keep_alive = keep_alive
+        self.llama = llama = library.llama
+        llama.llama_backend_init()
+        params = llama.llama_model_default_params()
+        if gpu_layers >= 0:
+            params.n_gpu_layers = gpu_layers
+        else:
+            params.n_gpu_layers = 1 << 20
+        if device is not None:
+            self._devices = library.device_list(device)
+            params.devices = ctypes.cast(self._devices, ctypes.c_void_p)
+        self._progress = llama.llama_progress_callback(self._on_progress)
+        params.progress_callback = self._progress
+        self.pointer = llama.llama_model_load_from_file(path.encode(), params)
+        if not self.pointer:
+            raise Refused(f"llama.cpp does not load {path}")
+        self.vocab = llama.llama_model_get_vocab(self.pointer)
+        self.vocabulary = int(llama.llama_vocab_n_tokens(self.vocab))
+        self.add_bos = bool(llama.llama_vocab_get_add_bos(self.vocab))
+        self.bos = int(llama.llama_vocab_bos(self.vocab))
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether its memory is a row per token in every layer: no recurrent state, no window."""
+        llama, pointer = self.llama, self.pointer
+        return not (
+            llama.llama_model_is_recurrent(pointer)
+            or llama.llama_model_is_hybrid(pointer)
+            or llama.llama_model_n_swa(pointer) > 0
+        )
+
+    def _on_progress(self, _share: float, _data: object) -> bool:
+        self._keep_alive()
+        return True
+
+    @property
+    def bos_or_zero(self) -> int:
+        """A token that every model has."""
+        return max(self.bos, 0)
+
+    def tokenize(self, text: bytes) -> I32:
+        """All tokens of a text, BOS first where the model wants one; shape ``(n,)``."""
+        room = len(text) + 8
+        tokens = np.empty(room, np.int32)
+        pointer = tokens.ctypes.data_as(ctypes.POINTER(self.llama.llama_token))
+        count = self.llama.llama_tokenize(
+            self.vocab, text, len(text), pointer, room, self.add_bos, False
+        )
+        if count < 0:
+            raise Refused(f"llama.cpp does not tokenize this text (code {count})")
+        return tokens[:count].copy()
+
+
+class Context:
+    """One llama.cpp context: the KV cache of one cell.
+
+    Args:
+        ctx: tokens per sequence.
+        sequences: how many sequences it holds at once.
+        type_k, type_v: ggml names.
+
+    Raises:
+        Refused: the library does not make a context of these types.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        *,
+        type_k: str,
+        type_v: str,
+        ctx: int,
+        sequences: int,
+        batch: int,
+        ubatch: int,
+        threads: int,
+        unified: bool = False,
+    ) -> None:
+        self.model = model
+        self.llama = llama = model.llama
+        params = llama.llama_context_default_params()
+        params.n_ctx = ctx * sequences
+        params.n_batch = batch
+        params.n_ubatch = ubatch
+        params.n_seq_max = sequences
+        params.n_threads = params.n_threads_batch = threads
+        params.flash_attn_type = FLASH_ATTENTION_ENABLED
+        params.type_k = model.library.types[type_k]["id"]
+        params.type_v = model.library.types[type_v]["id"]
+        params.kv_unified = unified
+        params.swa_full = False
+        params.no_perf = True
+        self.pointer = llama.llama_init_from_model(model.pointer, params)
+        if not self.pointer:
+            raise Refused(f"llama.cpp makes no context for K {type_k}, V {type_v}")
+        self.memory = llama.llama_get_memory(self.pointer)
+        self.batch = int(llama.llama_n_batch(self.pointer))
+        self.ubatch = int(llama.llama_n_ubatch(self.pointer))
+        self.decode_ns = 0
+        """Time spent inside ``llama_decode`` and its synchronization, in nanoseconds."""
+        self._arrays = _BatchArrays(llama, self.batch)
+
+    def clear(self) -> None:
+        """Forget every sequence."""
+        self.llama.llama_memory_clear(self.memory, True)
+
+    def decode(self, tokens: I32, positions: I32, sequences: I32, outputs: npt.NDArray[Any]) -> F32:
+        """Decode one batch and return the logits of the flagged tokens.
+
+        Args:
+            tokens, positions, sequences: shape ``(n,)``, n at most ``n_batch``.
+            outputs: shape ``(n,)``, truthy where logits are wanted.
+
+        Returns:
+            A view of the library's own buffer, shape ``(flagged, vocabulary)``, rows in the order
+            of the tokens, valid until the next call.
+
+        Raises:
+            DecodeFailed: with llama.cpp's code in words.
+        """
+        batch = self._arrays.fill(tokens, positions, sequences, outputs)
+        wanted = int(np.count_nonzero(outputs))
+        begun = time.perf_counter_ns()
+        code = self.llama.llama_decode(self.pointer, batch)
+        self.llama.llama_synchronize(self.pointer)
+        self.decode_ns += time.perf_counter_ns() - begun
+        if code != 0:
+            raise DecodeFailed(_DECODE_CODES.get(code, f"llama_decode failed with code {code}"))
+        if wanted == 0:
+            return np.empty((0, self.model.vocabulary), np.float32)
+        logits = self.llama.llama_get_logits(self.pointer)
+        return np.ctypeslib.as_array(logits, (wanted, self.model.vocabulary))
+
+    def close(self) -> None:
+        """Free the context."""
+        self.llama.llama_free(self.pointer)
+
+
+_DECODE_CODES = {
+    1: "llama_decode found no room in the KV cache for the batch (code 1)",
+    2: "llama_decode was aborted (code 2)",
+    -1: "llama_decode refused the batch as invalid (code -1)",
+    -2: "llama_decode could not allocate memory (code -2)",
+    -3: "llama_decode: the compute graph failed (code -3)",
+}
+
+
+class _BatchArrays:
+    """The arrays behind a ``llama_batch``, filled without a Python loop."""
+
+    def __init__(self, llama: Any, room: int) -> None:
+        self.token = np.empty(room, np.int32)
+        self.pos = np.empty(room, np.int32)
+        self.n_seq_id = np.ones(room, np.int32)
+        self.ids = np.empty(room, np.int32)
+        self.seq_id = self.ids.ctypes.data + 4 * np.arange(room, dtype=np.uintp)
+        self.logits = np.empty(room, np.int8)
+        self.struct = llama.llama_batch()
+        for name in ("token", "pos", "n_seq_id", "seq_id", "logits"):
+            kind = dict(llama.llama_batch._fields_)[name]
+            setattr(self.struct, name, ctypes.cast(getattr(self, name).ctypes.data, kind))
+
+    def fill(self, tokens: I32, positions: I32, sequences: I32, outputs: Any) -> Any:
+        count = len(tokens)
+        self.token[:count] = tokens
+        self.pos[:count] = positions
+        self.ids[:count] = sequences
+        self.logits[:count] = outputs
+        self.struct.n_tokens = count
+        return self.struct

@@ -1,0 +1,303 @@
+"""Child side: find libllama, load the bindings onto it, name its cache types.
+
+The low-level module ``llama_cpp.llama_cpp`` is loaded without the package around it: that would
+import a chat server's worth of modules and load the bundled ggml beside the one in use. Every
+ggml function is looked up through the handle of libllama itself, which searches the very ggml
+libraries that it was linked with: a ``libggml.so`` found by path could be another copy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+from pytest_kvquant.engine.child import abi
+
+CPU_DEVICE = 0
+GPU_DEVICES = (1, 2)
+"""``enum ggml_backend_dev_type``: a graphics processor, and one that shares the host's memory."""
+
+MOST_TYPES = 512
+"""Type ids looked at; forks have used ids up to 203."""
+
+
+class BadLibrary(Exception):
+    """The library or its bindings cannot be used; the message says why."""
+
+
+class TypeTraits(ctypes.Structure):
+    """``struct ggml_type_traits`` of ggml.h, equal in upstream and the forks tried."""
+
+    _fields_ = (
+        ("type_name", ctypes.c_void_p),
+        ("blck_size", ctypes.c_int64),
+        ("blck_size_interleave", ctypes.c_int64),
+        ("type_size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", ctypes.c_void_p),
+        ("from_float_ref", ctypes.c_void_p),
+    )
+
+
+class _DlInfo(ctypes.Structure):
+    _fields_ = (
+        ("dli_fname", ctypes.c_char_p),
+        ("dli_fbase", ctypes.c_void_p),
+        ("dli_sname", ctypes.c_char_p),
+        ("dli_saddr", ctypes.c_void_p),
+    )
+
+
+def find_library(directory: Path) -> Path:
+    """The libllama of a directory: plain or versioned name, ``.so`` or ``.dylib``.
+
+    Raises:
+        BadLibrary: there is none.
+    """
+    for name in ("libllama.so", "libllama.dylib"):
+        if (directory / name).exists():
+            return directory / name
+    versioned = sorted(
+        path
+        for path in (directory.iterdir() if directory.is_dir() else ())
+        if re.fullmatch(r"libllama(\.so[.\d]+|[.\d]+\.dylib)", path.name)
+    )
+    if not versioned:
+        raise BadLibrary(
+            f"There is no libllama in {directory}; --kv-lib takes the directory of a llama.cpp "
+            "build that holds libllama.so or libllama.dylib (build/bin, as a rule)."
+        )
+    return versioned[-1]
+
+
+class LoadedLibrary:
+    """The loaded libllama: the bindings over it, its ggml functions, its cache types."""
+
+    def __init__(self, directory: str | None) -> None:
+        package = _bindings_package()
+        self.bindings = _version(package)
+        self.path = find_library(Path(directory) if directory else package / "lib")
+        self.handle = _load(self.path)
+        self.llama = _import_bindings(package, self.path, self.handle)
+        self.types = self._read_types()
+
+    def function(self, name: str, result: Any, *arguments: Any) -> Any:
+        """A C function of libllama or of the ggml it is linked with.
+
+        Raises:
+            BadLibrary: the library does not have it.
+        """
+        try:
+            function = getattr(self.handle, name)
+        except AttributeError:
+            raise BadLibrary(f"{self.path} has no function {name}.") from None
+        function.restype, function.argtypes = result, arguments
+        return function
+
+    def identity(self) -> dict[str, Any]:
+        """What this build says of itself: path, commit, hash of the files in use, devices."""
+        files = loaded_files(self.path.resolve().parent)
+        digest = hashlib.sha256()
+        for file in files:
+            digest.update(file.read_bytes())
+        return {
+            "path": str(self.path),
+            "bindings": self.bindings,
+            "python": sys.version.split()[0],
+            "llama_version": self._text("llama_version"),
+            "ggml_version": self._text("ggml_version"),
+            "ggml_commit": self._text("ggml_commit"),
+            "system_info": self._text("llama_print_system_info"),
+            "files": [file.name for file in files],
+            "hash": digest.hexdigest()[:16],
+            "devices": self.devices(),
+            "backends": self.backends(),
+            "types": self.types,
+        }
+
+    def device_list(self, name: str) -> ctypes.Array[ctypes.c_void_p]:
+        """``llama_model_params.devices`` for one device; an empty list leaves only the CPU."""
+        pointer = ctypes.c_void_p
+        by_name = self.function("ggml_backend_dev_by_name", pointer, ctypes.c_char_p)
+        kind = self.function("ggml_backend_dev_type", ctypes.c_int, pointer)
+        device = by_name(name.encode())
+        if not device:
+            raise BadLibrary(f"{self.path} has no device {name}.")
+        found = [device] if kind(device) != CPU_DEVICE else []
+        return (pointer * (len(found) + 1))(*found, None)
+
+    def devices(self) -> list[dict[str, Any]]:
+        """Backend devices: name, description, free and total memory in bytes."""
+        pointer = ctypes.c_void_p
+        count = self.function("ggml_backend_dev_count", ctypes.c_size_t)
+        get = self.function("ggml_backend_dev_get", pointer, ctypes.c_size_t)
+        name = self.function("ggml_backend_dev_name", ctypes.c_char_p, pointer)
+        description = self.function("ggml_backend_dev_description", ctypes.c_char_p, pointer)
+        kind = self.function("ggml_backend_dev_type", ctypes.c_int, pointer)
+        memory = self.function(
+            "ggml_backend_dev_memory",
+            None,
+            pointer,
+            ctypes.POINTER(ctypes.c_size_t),
+            ctypes.POINTER(ctypes.c_size_t),
+        )
+        found = []
+        for index in range(count()):
+            device = get(index)
+            free, total = ctypes.c_size_t(), ctypes.c_size_t()
+            memory(device, ctypes.byref(free), ctypes.byref(total))
+            found.append(
+                {
+                    "name": name(device).decode(),
+                    "description": description(device).decode(),
+                    "gpu": kind(device) in GPU_DEVICES,
+                    "free": free.value,
+                    "total": total.value,
+                }
+            )
+        return found
+
+    def backends(self) -> list[str]:
+        """Names of the backends that this build has registered: ``CPU``, ``CUDA``, ``MTL``, …
+
+        RPC counts where a server is connected, as ``llama-bench`` has it.
+        """
+        pointer = ctypes.c_void_p
+        count = self.function("ggml_backend_reg_count", ctypes.c_size_t)
+        get = self.function("ggml_backend_reg_get", pointer, ctypes.c_size_t)
+        name = self.function("ggml_backend_reg_name", ctypes.c_char_p, pointer)
+        devices = self.function("ggml_backend_reg_dev_count", ctypes.c_size_t, pointer)
+        found = [(name(entry).decode(), devices(entry)) for entry in map(get, range(count()))]
+        return [name for name, held in found if held or not name.startswith("RPC")]
+
+    def _text(self, name: str) -> str | None:
+        try:
+            value = self.function(name, ctypes.c_char_p)()
+        except BadLibrary:
+            return None
+        return value.decode(errors="replace").strip() if value else None
+
+    def _read_types(self) -> dict[str, dict[str, Any]]:
+        """Types by name, with what is needed to know whether a cache can be of this type.
+
+        The C table has no length that can be asked for, and ids are sparse in some forks: an entry
+        counts if its name points into the library itself.
+        """
+        traits = self.function("ggml_get_type_traits", ctypes.POINTER(TypeTraits), ctypes.c_int)
+        needs_matrix = self.function("ggml_quantize_requires_imatrix", ctypes.c_bool, ctypes.c_int)
+        own = _object_of(ctypes.cast(traits, ctypes.c_void_p).value)
+        found: dict[str, dict[str, Any]] = {}
+        for number in range(MOST_TYPES):
+            address = ctypes.cast(traits(number), ctypes.c_void_p).value
+            if _object_of(address) != own:
+                break
+            entry = traits(number).contents
+            if not (0 <= entry.blck_size <= 4096 and 0 <= entry.type_size <= 1 << 16):
+                break
+            if not entry.type_name or not entry.type_size:
+                continue
+            if _object_of(entry.type_name) != own:
+                break
+            name = ctypes.string_at(entry.type_name).decode("ascii", errors="replace")
+            quantizable = (
+                entry.is_quantized and entry.to_float and entry.from_float_ref
+            ) and not needs_matrix(number)
+            found[name] = {
+                "id": number,
+                "block": entry.blck_size,
+                "bytes": entry.type_size,
+                "cache": bool(name in ("f32", "f16", "bf16") or quantizable),
+            }
+        return found
+
+
+def loaded_files(directory: Path) -> list[Path]:
+    """The llama and ggml libraries that this process has mapped, in a stable order.
+
+    Linux and macOS tell; elsewhere those that lie in ``directory``.
+    """
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        mapped = [
+            line.split(maxsplit=5)[5] for line in maps.read_text().splitlines() if "/" in line
+        ]
+    elif sys.platform == "darwin":
+        mapped = _dyld_images()
+    else:
+        mapped = [str(path.resolve()) for path in directory.iterdir()]
+    wanted = re.compile(r"lib(llama|ggml)[^/]*\.(so|dylib)")
+    return sorted({Path(path) for path in mapped if wanted.match(Path(path).name)})
+
+
+def _dyld_images() -> list[str]:
+    """Paths of all images of this process, as macOS's dyld tells them (``mach-o/dyld.h``)."""
+    dyld = ctypes.CDLL(None)
+    count = dyld._dyld_image_count
+    name_of = dyld._dyld_get_image_name
+    count.restype, name_of.restype, name_of.argtypes = (
+        ctypes.c_uint32,
+        ctypes.c_char_p,
+        (ctypes.c_uint32,),
+    )
+    return [name.decode() for index in range(count()) if (name := name_of(index))]
+
+
+def _bindings_package() -> Path:
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or not spec.submodule_search_locations:
+        raise BadLibrary(
+            f"llama-cpp-python is not installed for {sys.executable}; "
+            "install it with: pip install llama-cpp-python"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _version(package: Path) -> str:
+    """The release of the bindings, from their source: ``importlib.metadata`` loads for 30 ms."""
+    text = (package / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r"""^__version__ = ["'](.+)["']""", text, re.MULTILINE)
+    return found[1] if found else "unknown"
+
+
+def _load(library: Path) -> ctypes.CDLL:
+    try:
+        handle = ctypes.CDLL(str(library))
+    except OSError as error:
+        raise BadLibrary(abi.load_complaint(library, error)) from error
+    if complaint := abi.mixture(library, loaded_files(library.resolve().parent)):
+        raise BadLibrary(complaint)
+    return handle
+
+
+def _import_bindings(package: Path, library: Path, handle: ctypes.CDLL) -> Any:
+    version = _version(package)
+    shell = types.ModuleType("llama_cpp")
+    shell.__path__ = [str(package)]
+    sys.modules["llama_cpp"] = shell
+    extensions = importlib.import_module("llama_cpp._ctypes_extensions")
+    extensions.load_shared_library = lambda _name, _folder: handle  # type: ignore[attr-defined]
+    try:
+        bindings = importlib.import_module("llama_cpp.llama_cpp")
+    except (AttributeError, OSError) as error:
+        raise BadLibrary(abi.complaint(library, version, handle, None, error)) from error
+    if complaint := abi.complaint(library, version, handle, bindings):
+        raise BadLibrary(complaint)
+    return bindings
+
+
+def _object_of(address: int | None) -> int | None:
+    """Base address of the loaded library that ``address`` lies in (``dladdr``)."""
+    info = _DlInfo()
+    libc = ctypes.CDLL(None)
+    libc.dladdr.argtypes = (ctypes.c_void_p, ctypes.POINTER(_DlInfo))
+    if not address or not libc.dladdr(address, ctypes.byref(info)):
+        return None
+    base: int | None = info.dli_fbase
+    return base

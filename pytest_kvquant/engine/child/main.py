@@ -1,0 +1,197 @@
+"""The child process: one model, one cell, one fresh start.
+
+Run by the interpreter whose llama-cpp-python fits the library. It answers messages until the
+parent hangs up; it never outlives it. Everything the library prints goes to standard error, which
+the parent keeps in a file.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pytest_kvquant.engine import census
+from pytest_kvquant.engine.child import scoring
+from pytest_kvquant.engine.child.ceiling import CeilingMessages
+from pytest_kvquant.engine.child.context import Context, DecodeFailed, LoadedModel, Refused
+from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
+from pytest_kvquant.engine.child.probing import ProbeMessages
+from pytest_kvquant.engine.child.script import Player
+from pytest_kvquant.engine.child.timing import TimingMessages
+from pytest_kvquant.engine.protocol import Channel, Closed, Message, Ring
+
+HOOK = "KVQUANT_WORKER_HOOK"
+"""A Python file that is run with the worker's modules before the first message: the tests plant
+their faults through it. The parent records it like every other variable that it sets."""
+
+
+FLOW = ("free", "stop")
+"""Messages that steer a scoring under way; one that comes late means nothing any more."""
+
+
+class Child(TimingMessages, CeilingMessages, ProbeMessages):
+    """Answers one message after another; each ``on_<name>`` method is one message's meaning."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.library: LoadedLibrary
+        self.model: LoadedModel
+        self.context: Context | None = None
+        self.ring: Ring | None = None
+        self.free: list[int] = []
+        self.stopped = False
+
+    def serve(self) -> None:
+        """Answer messages until the parent hangs up."""
+        while True:
+            message = self.channel.receive()
+            if self._hear(message) in FLOW:
+                continue
+            handler: Callable[..., None] = getattr(self, f"on_{message.name}")
+            try:
+                handler(message)
+            except (BadLibrary, Refused, DecodeFailed) as error:
+                self.channel.send("refused", kind=type(error).__name__, message=str(error))
+
+    def on_library(self, message: Message) -> None:
+        """Load the library and the bindings; say what they are."""
+        self.library = LoadedLibrary(message.fields["directory"])
+        self.channel.send("library", **(self.library.identity() if message.fields["full"] else {}))
+
+    def on_model(self, message: Message) -> None:
+        """Load the model; say what its vocabulary is like."""
+        self.model = LoadedModel(
+            self.library,
+            message.fields["path"],
+            gpu_layers=message.fields["gpu_layers"],
+            device=message.fields["device"],
+            keep_alive=self._alive,
+        )
+        self.channel.send(
+            "model",
+            vocabulary=self.model.vocabulary,
+            add_bos=self.model.add_bos,
+            bos=self.model.bos,
+        )
+
+    def on_tokenize(self, message: Message) -> None:
+        """Tokens of the payload (UTF-8 text), as int32."""
+        self.channel.send("tokens", self.model.tokenize(message.payload).tobytes())
+
+    def on_open(self, message: Message) -> None:
+        """Make the context of the cell, in the place of an earlier one."""
+        if self.context is not None:
+            self.context.close()
+        self.context = Context(self.model, **message.fields)
+        self.channel.send("opened", batch=self.context.batch, ubatch=self.context.ubatch)
+
+    def on_census(self, _message: Message) -> None:
+        """Say what the cache holds, layer by layer, read from a short sequence."""
+        context, llama = self._open_context(), self.library.llama
+        context.clear()
+        sizes = []
+        for position in range(2):
+            one = np.ones(1, np.int32)
+            context.decode(self.model.bos_or_zero * one, position * one, 0 * one, 0 * one)
+            state = census.sequence_state(llama, context.pointer)
+            sizes.append(len(state))
+        windowed = llama.llama_model_n_swa(self.model.pointer) > 0
+        found = census.read(state, self.library.types, window=windowed)
+        if found.problem is not None:
+            grown = census.growth((1, 2), (sizes[0], sizes[1]))
+            found = found._replace(bytes_per_token=grown)
+        self.channel.send("census", **found.as_data())
+
+    def on_play(self, message: Message) -> None:
+        """Play a script of cache operations; see :mod:`pytest_kvquant.engine.child.script`."""
+        context = self._open_context()
+        before = context.decode_ns
+        player = Player(context, lambda *block: self._hand_over(scoring.Scored(*block)))
+        player.play(message.fields["steps"])
+        self.channel.send("played", chosen=player.chosen, decode_ns=context.decode_ns - before)
+
+    def on_ring(self, message: Message) -> None:
+        """Map the shared memory."""
+        self.ring = Ring(self.channel.receive_fd(), **message.fields)
+        self.free = list(range(self.ring.slots))
+
+    def on_score(self, message: Message) -> None:
+        """Prefill the chunks of the payload and hand their scored logits over.
+
+        Fields: ``ctx``, ``scored``, ``sequences`` (chunks per batch), ``first`` (number of the
+        first chunk).
+        """
+        fields = message.fields
+        chunks = np.frombuffer(message.payload, np.int32).reshape(-1, fields["ctx"])
+        if self.model.add_bos:
+            chunks = scoring.with_bos(chunks, self.model.bos)
+        self.stopped = False
+        context = self._open_context()
+        before = context.decode_ns
+        done = 0
+        while done < len(chunks) and not self._told_to_stop():
+            group = chunks[done : done + fields["sequences"]]
+            for block in scoring.score_group(
+                context, group, fields["first"] + done, fields["scored"]
+            ):
+                self._hand_over(block)
+            done += len(group)
+        self.channel.send("scored", chunks=done, decode_ns=context.decode_ns - before)
+
+    def _open_context(self) -> Context:
+        assert self.context is not None
+        return self.context
+
+    def _hand_over(self, block: scoring.Scored) -> None:
+        ring = self.ring
+        assert ring is not None
+        for start in range(0, len(block.logits), ring.rows):
+            rows = block.logits[start : start + ring.rows]
+            slot = self._free_slot()
+            np.copyto(ring.slot(slot)[: len(rows)], rows)
+            self.channel.send(
+                "rows", slot=slot, chunk=block.chunk, first=block.first + start, rows=len(rows)
+            )
+
+    def _free_slot(self) -> int:
+        while not self.free:
+            self._hear(self.channel.receive())
+        return self.free.pop()
+
+    def _told_to_stop(self) -> bool:
+        while not self.stopped and self.channel.pending():
+            self._hear(self.channel.receive())
+        return self.stopped
+
+    def _hear(self, message: Message) -> str:
+        if message.name == "free":
+            self.free.append(message.fields["slot"])
+        elif message.name == "stop":
+            self.stopped = True
+        return message.name
+
+    def _alive(self) -> None:
+        self.channel.send("alive")
+
+
+def main() -> None:
+    """Entry point: ``argv`` ends with the number of the inherited socket."""
+    channel = Channel(socket.socket(fileno=int(sys.argv[-1])))
+    try:
+        worker = Child(channel)
+        if hook := os.environ.get(HOOK):
+            runpy.run_path(hook, {"worker": worker})
+        worker.serve()
+    except Closed:
+        pass
+    except Exception as error:  # told to the parent in words; the traceback goes to the log
+        traceback.print_exc()
+        summary: dict[str, Any] = {"kind": type(error).__name__, "message": str(error)}
+        channel.send("failed", **summary)

@@ -1,0 +1,70 @@
+"""Child side: the worker's messages that ask the cache what it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pytest_kvquant.engine.child import emulate, probe
+from pytest_kvquant.engine.child.codec import Codecs
+from pytest_kvquant.engine.child.context import Context, LoadedModel
+from pytest_kvquant.engine.child.library import LoadedLibrary
+from pytest_kvquant.engine.protocol import Channel, Message
+
+
+class ProbeMessages:
+    """Mixed into the worker; a cell must be open."""
+
+    channel: Channel
+    library: LoadedLibrary
+    model: LoadedModel
+    context: Context | None
+
+    def on_probe_reference(self, message: Message) -> None:
+        """Run the payload's tokens through ``f16/f16`` and leave what it stores in a folder.
+
+        Fields: ``folder``; ``singles``, for each run how many of the tokens come one at a time.
+        """
+        assert self.context is not None
+        tokens = np.frombuffer(message.payload, np.int32)
+        for singles in message.fields["singles"]:
+            made = probe.run(self.context, tokens, singles)
+            made.save(Path(message.fields["folder"]), singles)
+        self.channel.send("probe_reference")
+
+    def on_probe(self, message: Message) -> None:
+        """Run the same through the cell and compare; fields as before, and ``widths`` of heads."""
+        assert self.context is not None
+        fields, tokens = message.fields, np.frombuffer(message.payload, np.int32)
+        runs: list[tuple[probe.Run, probe.Run, int]] = []
+        logits: dict[str, float] = {}
+        for singles in fields["singles"]:
+            prompt = len(tokens) - singles
+            reference = probe.Run.load(Path(fields["folder"]), singles)
+            made = probe.run(self.context, tokens, singles)
+            logits |= probe.kl_by_path(made.logits, reference.logits, prompt, singles)
+            runs.append((made._replace(logits=made.logits[:0]), reference, prompt))
+        problem, figures = None, []
+        try:
+            codecs, widths = Codecs(self.library), fields["widths"]
+            compared = probe.compare(runs, self.library.types, codecs, widths)
+            figures = [one._asdict() for one in compared]
+        except probe.Unreadable as error:
+            problem = str(error)
+        self.channel.send("probe", figures=figures, logits=logits, problem=problem)
+
+    def on_play_healthy(self, message: Message) -> None:
+        """Play a healthy cell on the open ``f16/f16`` one.
+
+        Fields: ``folder``; ``sides``, a row per layer and side: cache, place, side, then type,
+        rotation, elements of a head.
+        """
+        assert self.context is not None
+        tokens = np.frombuffer(message.payload, np.int32)
+        reference = probe.Run.load(Path(message.fields["folder"]), 0)
+        sides = {tuple(row[:3]): emulate.CacheSide(*row[3:]) for row in message.fields["sides"]}
+        codecs, types = Codecs(self.library), self.library.types
+        travels, kl = emulate.play(self.context, tokens, reference, codecs, types, sides)
+        travelled = [travel._asdict() for travel in travels]
+        self.channel.send("play_healthy", travels=travelled, kl=kl)

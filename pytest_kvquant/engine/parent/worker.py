@@ -1,0 +1,368 @@
+"""Parent side: start a worker, talk to it, watch it, and turn its death into a verdict."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.engine.census import Census, from_data
+from pytest_kvquant.engine.protocol import Channel, Closed, Message, Ring, Silent
+from pytest_kvquant.errors import (
+    CellCrashed,
+    CellError,
+    CellOutOfMemory,
+    CellTimeout,
+    CellUnsupported,
+)
+from pytest_kvquant.machine.environment import Environment
+from pytest_kvquant.matrix import Pair
+
+PACKAGE_ROOT = Path(__file__).parents[3]
+LOG_BYTES = 1 << 24
+LOG_LINES = 12
+"""Lines of the library's log that a verdict quotes."""
+
+_START = (
+    "import sys; sys.path[0] = sys.argv[1]; "  # in the place of the folder one is in
+    "import pytest_kvquant; sys.path.remove(sys.argv[1]); "
+    "from pytest_kvquant.engine.child.main import main; main()"
+)
+"""This package is taken from the parent's installation, and nothing else: another interpreter has
+its own NumPy and its own bindings, and the folder may be a whole site-packages."""
+_NO_MEMORY = re.compile(
+    r"failed to allocate|out of memory|unable to allocate|cannot allocate|insufficient memory",
+    re.IGNORECASE,
+)
+_CHATTER = re.compile(r"create_tensor:|llama_graph_n_input_tensors|CUDA graph", re.IGNORECASE)
+"""Debug lines of llama.cpp that would fill what a verdict quotes."""
+_COMPLAINT = re.compile(r"error|fail|not support|does not divide|requires|assert", re.IGNORECASE)
+
+
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
+    """How workers are started: which interpreter, which library, which environment."""
+
+    python: str = sys.executable
+    directory: str | None = None
+    """The build to measure; ``None`` is the one that llama-cpp-python brought."""
+    device: str | None = None
+    """The ggml device to use alone; ``None`` leaves the choice to llama.cpp."""
+    environment: Environment
+    timeout: float
+    """Seconds of silence after which a worker is taken for hung."""
+
+
+class BatchShape(msgspec.Struct, frozen=True, kw_only=True):
+    """How chunks are cut and batched. All of it can change the last bits of a figure."""
+
+    ctx: int
+    scored: int
+    sequences: int
+    batch: int
+    ubatch: int
+    threads: int
+
+
+class LogitsBlock(NamedTuple):
+    """A block of scored logits in shared memory; valid until the next one is asked for."""
+
+    chunk: int
+    first: int
+    logits: npt.NDArray[np.float32]
+
+
+class Worker:
+    """One child process. Use as a context manager: it is gone when the block is left.
+
+    Every method raises :class:`CellError` or a subclass of it when the worker dies, falls silent
+    or refuses; the message says which in words, ``.log`` carries the end of the library's log.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.timeout = engine.timeout
+        self._device = engine.device
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
+        self._ring: Ring | None = None
+        self.chosen: list[list[int]] = []
+        """Tokens that each greedy step of the last script chose."""
+        self.decode_seconds = 0.0
+        """Time that the worker spent inside ``llama_decode`` so far."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [engine.python, "-c", _START, str(PACKAGE_ROOT), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                pass_fds=[theirs.fileno()],
+                env=engine.environment.variables,
+                start_new_session=True,
+            )
+        self.channel = Channel(ours, patience=engine.timeout)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.channel.close()
+        self.process.kill()
+        self.process.wait()
+        self._log.close()
+        if self._ring is not None:
+            self._ring.close()
+
+    def library(self, directory: str | None, *, full: bool = False) -> dict[str, Any]:
+        """Load the library; with ``full`` its identity comes back."""
+        return self._ask("library", directory=directory, full=full).fields
+
+    def model(self, path: str, *, gpu_layers: int) -> dict[str, Any]:
+        """Load the model: ``vocabulary``, ``add_bos``, ``bos``."""
+        return self._ask("model", path=path, gpu_layers=gpu_layers, device=self._device).fields
+
+    def tokenize(self, text: bytes) -> npt.NDArray[np.int32]:
+        """Tokens of a UTF-8 text, shape ``(n,)``."""
+        return np.frombuffer(self._ask("tokenize", text, answer="tokens").payload, np.int32)
+
+    def open(self, pair: Pair, shape: BatchShape) -> dict[str, Any]:
+        """Make the context of a cell."""
+        self._pair = pair
+        return self._ask(
+            "open",
+            answer="opened",
+            type_k=pair.k,
+            type_v=pair.v,
+            ctx=shape.ctx,
+            sequences=shape.sequences,
+            batch=min(shape.batch, shape.ctx * shape.sequences),
+            ubatch=shape.ubatch,
+            threads=shape.threads,
+        ).fields
+
+    def reopen(self, shape: BatchShape) -> None:
+        """Make the context of the same cell again, in another shape."""
+        self.open(self._pair, shape)
+
+    def score(
+        self,
+        chunks: npt.NDArray[np.int32],
+        shape: BatchShape,
+        vocabulary: int,
+        *,
+        first: int = 0,
+        enough: Callable[[int], bool] = lambda _done: False,
+    ) -> Iterator[LogitsBlock]:
+        """Scored logits of ``chunks`` by the prefill path, while the worker decodes on.
+
+        Args:
+            chunks: tokens, shape ``(n, ctx)``.
+            first: number that the first of them gets.
+            enough: told how many of these chunks are complete, says whether to stop there. The
+                worker may be one batch ahead.
+
+        Yields:
+            Blocks in order, rows of one chunk at a time.
+        """
+        ring = self._share(shape.scored, vocabulary)
+        self._send(
+            "score",
+            chunks.astype(np.int32).tobytes(),
+            ctx=shape.ctx,
+            scored=shape.scored,
+            sequences=shape.sequences,
+            first=first,
+        )
+        rows_seen, stopped = 0, False
+        while (message := self._receive()).name != "scored":
+            if message.name != "rows":
+                continue
+            fields = message.fields
+            if not stopped:
+                logits = ring.slot(fields["slot"])[: fields["rows"]]
+                yield LogitsBlock(fields["chunk"], fields["first"], logits)
+            self._send("free", slot=fields["slot"])
+            rows_seen += fields["rows"]
+            complete, partial = divmod(rows_seen, shape.scored)
+            if not partial and not stopped and enough(complete):
+                stopped = True
+                self._send("stop")
+        self.decode_seconds += message.fields["decode_ns"] / 1e9
+
+    def census(self) -> Census:
+        """What the cache of the opened cell holds."""
+        return from_data(self._ask("census").fields)
+
+    def play(
+        self, steps: Sequence[Sequence[Any]], vocabulary: int, *, rows: int
+    ) -> Iterator[LogitsBlock]:
+        """Logits of a script of cache operations, in order; ``chunk`` is the step's number.
+
+        Args:
+            steps: see :mod:`pytest_kvquant.engine.child.script`.
+            rows: most rows of logits that one step makes.
+
+        Yields:
+            Blocks, each valid until the next is asked for. Afterwards ``chosen`` has the tokens
+            of each greedy step.
+        """
+        ring = self._share(rows, vocabulary)
+        self._send("play", steps=steps)
+        while (message := self._receive()).name != "played":
+            if message.name != "rows":
+                continue
+            fields = message.fields
+            logits = ring.slot(fields["slot"])[: fields["rows"]]
+            yield LogitsBlock(fields["chunk"], fields["first"], logits)
+            self._send("free", slot=fields["slot"])
+        self.chosen = message.fields["chosen"]
+        self.decode_seconds += message.fields["decode_ns"] / 1e9
+
+    def probe_reference(
+        self, tokens: npt.NDArray[np.int32], folder: Path, singles: Sequence[int]
+    ) -> None:
+        """Leave in ``folder`` what the open ``f16/f16`` cell stores for some tokens.
+
+        Args:
+            singles: for each run, how many of the tokens come one at a time, at the end.
+        """
+        self._ask("probe_reference", tokens.tobytes(), folder=str(folder), singles=list(singles))
+
+    def probe(
+        self,
+        tokens: npt.NDArray[np.int32],
+        folder: Path,
+        singles: Sequence[int],
+        widths: tuple[int, int],
+    ) -> dict[str, Any]:
+        """Compare the open cell with that: ``figures``, ``logits`` (KL by path), ``problem``."""
+        return self._ask(
+            "probe",
+            tokens.tobytes(),
+            folder=str(folder),
+            singles=list(singles),
+            widths=list(widths),
+        ).fields
+
+    def play_healthy(
+        self,
+        tokens: npt.NDArray[np.int32],
+        folder: Path,
+        sides: Sequence[tuple[int, int, str, str, int, int]],
+    ) -> dict[str, Any]:
+        """Play a healthy cell on the open ``f16/f16`` one: ``travels`` and ``kl``.
+
+        Args:
+            sides: cache, place, side; type, rotation, elements of a head.
+        """
+        return self._ask("play_healthy", tokens.tobytes(), folder=str(folder), sides=sides).fields
+
+    def log(self, lines: int = LOG_LINES) -> str:
+        """The last lines that the library printed."""
+        told = [line for line in self.log_text().splitlines() if not _CHATTER.search(line)]
+        return "\n".join(told[-lines:])
+
+    def log_text(self) -> str:
+        """What the library printed, as far as it is kept (its end)."""
+        size = os.fstat(self._log.fileno()).st_size
+        tail = os.pread(self._log.fileno(), LOG_BYTES, max(0, size - LOG_BYTES))
+        return tail.decode("utf-8", errors="replace")
+
+    def _share(self, rows: int, vocabulary: int) -> Ring:
+        if self._ring is None:
+            self._ring = Ring.create(rows=rows, vocabulary=vocabulary)
+            self._send("ring", slots=self._ring.slots, rows=self._ring.rows, vocabulary=vocabulary)
+            self.channel.send_fd(self._ring.fd)
+        return self._ring
+
+    def _ask(self, name: str, payload: bytes = b"", *, answer: str = "", **fields: Any) -> Message:
+        self._send(name, payload, **fields)
+        while (message := self._receive()).name != (answer or name):
+            pass
+        return message
+
+    def _send(self, name: str, payload: bytes = b"", **fields: Any) -> None:
+        try:
+            self.channel.send(name, payload, **fields)
+        except Closed:
+            raise self._death() from None
+        except Silent:
+            raise self._silence() from None
+
+    def _receive(self) -> Message:
+        try:
+            message = self.channel.receive(self.timeout)
+        except Closed:
+            raise self._death() from None
+        except Silent:
+            raise self._silence() from None
+        if message.name == "refused":
+            raise self._refusal(**message.fields)
+        if message.name == "failed":
+            raise CellCrashed(
+                f"The worker failed: {message.fields['kind']}: {message.fields['message']}.",
+                log=self.log(),
+            )
+        return message
+
+    def _refusal(self, kind: str, message: str) -> CellError:
+        if kind == "BadLibrary":  # says everything itself
+            return CellUnsupported(message, log=self.log())
+        complaints = [line for line in self.log_text().splitlines() if _COMPLAINT.search(line)]
+        reason = complaints[-1].strip() if complaints else "its log gives no reason"
+        if any(_NO_MEMORY.search(line) for line in complaints):
+            return CellOutOfMemory(f"{message}: out of memory ({reason}).", log=self.log())
+        if kind == "DecodeFailed":
+            return CellCrashed(f"{message}; the log's last complaint: {reason}.", log=self.log())
+        return CellUnsupported(f"{message}: {reason}.", log=self.log())
+
+    def _silence(self) -> CellTimeout:
+        return CellTimeout(
+            f"The worker was silent for {self.timeout:g} s and was killed; if it is only slow, "
+            "raise --kv-timeout.",
+            log=self.log(),
+        )
+
+    def _death(self) -> CellError:
+        try:
+            code = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return CellCrashed("The worker hung up but did not end.", log=self.log())
+        if _NO_MEMORY.search(self.log()):
+            return CellOutOfMemory(f"{death_in_words(code)} It was out of memory.", log=self.log())
+        return CellCrashed(death_in_words(code), log=self.log())
+
+
+def death_in_words(code: int) -> str:
+    """A process's return code as a sentence."""
+    if code >= 0:
+        return f"The worker exited with code {code}."
+    number = -code
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"The worker was killed by signal {number}."
+    meaning = {
+        "SIGSEGV": "invalid memory access",
+        "SIGABRT": "an assertion or abort",
+        "SIGBUS": "bad memory access",
+        "SIGILL": "an instruction that this CPU does not have",
+        "SIGFPE": "an arithmetic fault",
+        "SIGKILL": "from outside; often the system's out-of-memory killer",
+    }.get(name)
+    return f"The worker was killed by {name}" + (f" ({meaning})." if meaning else ".")

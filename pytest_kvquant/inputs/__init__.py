@@ -1,0 +1,1 @@
+"""Model, geometry, corpus, and the stored logits of the reference."""

@@ -1,0 +1,148 @@
+"""Verdicts as test outcomes: what a gate decided becomes a pass, a failure or a skip, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from pytest_kvquant.checks.batched import judge_figures
+from pytest_kvquant.checks.gate_text import failure_text
+from pytest_kvquant.numerics.evidence import ChunkFigures
+from pytest_kvquant.numerics.metrics import Quality
+from pytest_kvquant.outcomes.mark import read_mark
+from pytest_kvquant.report.properties import properties
+from pytest_kvquant.report.repeat import command as repeat_command
+from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.results.gate import Gate
+
+if TYPE_CHECKING:
+    from pytest_kvquant.matrix import Pair
+    from pytest_kvquant.session.run import Session
+
+
+class CellQuality:
+    """The quality of one cell, as a test sees it."""
+
+    def __init__(self, session: Session, pair: Pair, node: pytest.Item) -> None:
+        self._session, self._pair, self._node = session, pair, node
+
+    @property
+    def cell(self) -> Cell:
+        """The whole record of the cell."""
+        return self._session.measure(self._pair)
+
+    @property
+    def figures(self) -> Quality:
+        """The quality figures by the prefill path; fails the test where there are none."""
+        self.require_measured()
+        section = self.cell.quality
+        assert section is not None
+        return section.prefill
+
+    def require_measured(self) -> None:
+        """Fail where the cell could not be measured; later tests of the cell then skip."""
+        __tracebackhide__ = True
+        cell = self.cell
+        if cell.gates:
+            return
+        if self._pair in self._session.announced:
+            pytest.skip(f"{self._pair} was not measured: {cell.verdict}")
+        self._session.announced.add(self._pair)
+        log = f"\n\nThe end of the library's log:\n{cell.log}" if cell.log else ""
+        pytest.fail(
+            f"{self._pair}: {cell.verdict}. {cell.message}{log}\n\n{self._conditions()}",
+            pytrace=False,
+        )
+
+    def check(self, name: str) -> None:
+        """Pass, fail or skip by the verdict of one gate.
+
+        Args:
+            name: ``kl_mean``, ``kl_tail``, ``ln_ppl_ratio``, ``top1_flips`` or
+                ``decode_kl_mean``.
+        """
+        __tracebackhide__ = True
+        self.require_measured()
+        gate = next((gate for gate in self._gates() if gate.name == name), None)
+        if gate is None:
+            pytest.skip(f"{name} was switched off")
+        self._node.user_properties += properties(gate, self.figures)
+        if gate.verdict == "pass":
+            return
+        suspect = self._suspect()
+        text = f"{failure_text(gate, str(self._pair))}\n{suspect}{self._conditions()}"
+        if gate.verdict == "inconclusive" and not self._session.settings.strict:
+            pytest.skip(_first_line(gate, self._pair))
+        if gate.verdict == "fail" and not self._session.stands(self._pair, gate):
+            pytest.skip(
+                f"{_first_line(gate, self._pair)}; alone this would fail, among all gates of "
+                "the run it may be chance"
+            )
+        pytest.fail(text, pytrace=False)
+
+    def _gates(self) -> tuple[Gate, ...]:
+        """The gates of the cell; judged again where the test's marker has budgets of its own."""
+        own, session, cell = read_mark(self._node).budgets, self._session, self.cell
+        if not own.given:
+            return cell.gates
+        seen = ChunkFigures(**{name: np.asarray(x) for name, x in cell.per_chunk.items()})
+        judged = judge_figures(
+            seen,
+            session.task.shape.scored,
+            own.over(session.budgets(self._pair).batched),
+            session.task.rules,
+        )
+        again = {gate.name: gate for gate in judged}
+        return tuple(again.get(gate.name, gate) for gate in cell.gates)
+
+    def check_fact(self, name: str) -> None:
+        """Pass, fail or skip by one check of what the cell is and whether its paths agree.
+
+        Args:
+            name: see :class:`pytest_kvquant.results.cell.Check`.
+        """
+        __tracebackhide__ = True
+        self.require_measured()
+        cell = self._session.checked(self._pair)
+        check = next((check for check in cell.checks if check.name == name), None)
+        if check is None:
+            pytest.skip(f"{name} was switched off")
+        if check.verdict == "fail":
+            suspect = self._suspect()
+            pytest.fail(f"{self._pair}: {check.text}\n{suspect}{self._conditions()}", pytrace=False)
+        if check.verdict != "pass":
+            pytest.skip(f"{self._pair}: {check.text}")
+
+    def _suspect(self) -> str:
+        """The kernel to look at, or why none is named; a paragraph of the failure text."""
+        diagnosis = self.cell.diagnosis
+        if diagnosis is None or diagnosis.verdict == "healthy":
+            return ""
+        lines = [f"{diagnosis.sentence}", *(f"fits: {line}" for line in diagnosis.fits)]
+        lines += [f"but: {line}" for line in diagnosis.against]
+        return "".join(
+            f"  {'suspect ' if not number else '        '}  {line}\n"
+            for number, line in enumerate(lines)
+        )
+
+    def _conditions(self) -> str:
+        session = self._session
+        task = session.task
+        again = repeat_command(session.invocation, self._pair)
+        other = session.other_build
+        against = f"  against   {other.build}, {other.path}\n" if other else ""
+        return (
+            f"  measured  {session.model.name} on {session.corpus.name}, {task.shape.ctx} tokens "
+            f"per chunk, {session.library.build}, {session.library.device}, "
+            f"{task.shape.threads} threads\n"
+            f"{against}"
+            f"  again     {again}"
+        )
+
+
+def _first_line(gate: Gate, pair: Pair) -> str:
+    first = failure_text(gate, str(pair)).splitlines()[0]
+    needed = f"; about {gate.chunks_needed} chunks would decide" if gate.chunks_needed else ""
+    return first + needed

@@ -1,0 +1,1 @@
+"""Evidence of quality: prefill, decode, shapes, restore, greedy text, cache contents."""

@@ -1,0 +1,97 @@
+"""f16 against itself: the control of every side measurement, and the noise floor.
+
+Measured once per run. What f16 shows between two ways of computing the same thing is no fault of
+a quantized cell; what is smaller than it cannot be measured here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.engine.census import Census
+from pytest_kvquant.engine.parent.worker import Worker
+from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.numerics.kernels import compare_rows
+from pytest_kvquant.quality import paths
+from pytest_kvquant.quality.source import ReferenceSource
+from pytest_kvquant.quality.task import Task
+from pytest_kvquant.results.cell import NoiseFloor
+
+F32 = npt.NDArray[np.float32]
+
+FLOOR_CHUNKS = 2
+"""Few sequences in a batch, so that a quarter of n_ubatch still gives each of them enough tokens
+for the prefill kernel: what another kernel changes is no noise, and stands in ``shapes``."""
+
+
+class Control(NamedTuple):
+    """The side measurements of f16."""
+
+    plan: paths.PathsPlan
+    census: Census
+    decode: F32
+    """Logits of the decode path, shape ``(rows, vocabulary)``."""
+    chosen: list[list[int]]
+    floor: NoiseFloor
+    decode_seconds: float
+
+
+def measure_control(
+    task: Task, plan: paths.PathsPlan, source: ReferenceSource, pair: Pair = REFERENCE
+) -> Control:
+    """Measure f16, or another pair, in every way that a cell will be measured.
+
+    Raises:
+        CellError: the worker dies.
+    """
+    with Worker(task.engine) as worker:
+        task.open_cell(worker, pair)
+        census = worker.census()
+        kept = paths.KeptLogits(plan.decoded.size, task.vocabulary)
+        for row, logits in paths.decode_rows(worker, plan, task.vocabulary):
+            kept.rows[row : row + len(logits)] = logits
+        for _ in worker.play(paths.trajectory_steps(plan), task.vocabulary, rows=1):
+            pass
+        chosen = worker.chosen
+        shapes = all_shapes(worker, task, plan)
+        floor = _noise_floor(worker, task, source, shapes)
+        return Control(plan, census, kept.rows, chosen, floor, worker.decode_seconds)
+
+
+def all_shapes(worker: Worker, task: Task, plan: paths.PathsPlan) -> dict[str, float]:
+    """Mean KL between the batch shapes of an opened cell; leaves it reopened in the last one."""
+    scripts = paths.shape_scripts(plan)
+    logits = paths.shape_logits(worker, scripts, task.vocabulary)
+    worker.reopen(paths.small_ubatch(task.shape, plan))
+    alone = {paths.SMALL_UBATCH: scripts["alone"]}
+    logits |= paths.shape_logits(worker, alone, task.vocabulary)
+    return paths.shape_kl(logits)
+
+
+def _noise_floor(
+    worker: Worker, task: Task, source: ReferenceSource, shapes: dict[str, float]
+) -> NoiseFloor:
+    ubatch = max(1, task.shape.ubatch // 4)
+    threads = task.shape.threads // 2 or task.shape.threads + 1
+    other = msgspec.structs.replace(task.shape, ubatch=ubatch, threads=threads)
+    worker.reopen(other)
+    count = min(FLOOR_CHUNKS, len(task.chunks))
+    source.ensure(*next(task.steps()))
+    kl, moved = [], []
+    for chunk, first, logits in worker.score(task.chunks[:count], other, task.vocabulary):
+        reference = source.rows(chunk, first, len(logits))
+        none = np.zeros(len(logits), np.int32)
+        there, back = compare_rows(reference, logits, none), compare_rows(logits, reference, none)
+        kl.append(there.kl)
+        moved.append(np.abs(there.margin - back.margin))
+    return NoiseFloor(
+        kl=max(0.0, float(np.concatenate(kl).mean())),
+        ubatch=ubatch,
+        threads=threads,
+        tie_band=2 * float(np.quantile(np.concatenate(moved), 0.999)),
+        shapes=shapes,
+    )

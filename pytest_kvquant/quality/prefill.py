@@ -1,0 +1,56 @@
+"""The prefill path of one cell: chunks drawn and compared with the reference until it is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pytest_kvquant.config.budgets import Budgets
+from pytest_kvquant.engine.parent.worker import Worker
+from pytest_kvquant.numerics.evidence import Evidence
+from pytest_kvquant.numerics.kernels import compare_rows
+from pytest_kvquant.quality.source import ReferenceSource
+from pytest_kvquant.quality.task import Task
+
+
+def measure(
+    worker: Worker,
+    task: Task,
+    source: ReferenceSource,
+    budgets: Budgets,
+    *,
+    tie_band: float,
+    settled: Callable[[Evidence], bool],
+    on_chunk: Callable[[int], None],
+) -> Evidence:
+    """Draw chunks through an opened worker until every gate is settled, or to the cap.
+
+    Args:
+        settled: whether the evidence so far decides everything that will be judged by it.
+        on_chunk: told how many chunks are complete.
+
+    Raises:
+        CellError: the worker dies.
+    """
+    evidence = Evidence(
+        len(task.chunks), task.shape.scored, tail_over=budgets.kl_tail_over, tie_band=tie_band
+    )
+
+    def enough(_: int = 0) -> bool:
+        on_chunk(evidence.complete)
+        if not evidence.finite:
+            return True
+        return task.rules.early and settled(evidence)
+
+    for start, stop in task.steps():
+        source.ensure(start, stop)
+        scoring = worker.score(
+            task.chunks[start:stop], task.shape, task.vocabulary, first=start, enough=enough
+        )
+        for chunk, first, logits in scoring:
+            count = len(logits)
+            targets = task.chunks[chunk, -task.shape.scored :][first : first + count]
+            figures = compare_rows(source.rows(chunk, first, count), logits, targets)
+            evidence.put(chunk, first, figures)
+        if enough():
+            break
+    return evidence

@@ -1,0 +1,87 @@
+"""The reference's logits, computed where they are not stored yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.engine.parent.worker import Worker
+from pytest_kvquant.errors import CellError, CellWithoutReference
+from pytest_kvquant.inputs.reference_store import Reference, StoreError
+from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.quality.task import I32, Task
+
+
+class ReferenceSource:
+    """Hands out the reference's logits, computing what is not stored yet.
+
+    Args:
+        task: with the engine of the build that computes it.
+        on_chunks: told how many chunks of the reference have just been computed.
+        pair: whose logits they are.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        reference: Reference,
+        on_chunks: Callable[[int], None],
+        pair: Pair = REFERENCE,
+    ) -> None:
+        self._task, self._reference, self._on_chunks = task, reference, on_chunks
+        self._pair = pair
+        self._place: dict[int, tuple[I32, int]] = {}
+        self.usage = reference.usage
+        self.decode_seconds = 0.0
+
+    def ensure(self, start: int, stop: int) -> None:
+        """See that the chunks of a range are stored and intact.
+
+        Raises:
+            CellError: the worker that computes them dies, or they cannot be stored.
+        """
+        if start in self._place:
+            return
+        groups = self._task.groups(start, stop)
+        with _as_cell_error(self._pair), self._reference.exclusively():
+            if absent := [groups[number] for number in self._reference.missing(groups)]:
+                self._reference.make_room(absent)
+                self._compute(absent)
+        places = [(group, within) for group in groups for within in range(len(group))]
+        self._place |= dict(zip(range(start, stop), places, strict=True))
+
+    def rows(self, chunk: int, first: int, count: int) -> npt.NDArray[np.float32]:
+        """Scored logits of a chunk that was ensured, shape ``(count, vocabulary)``.
+
+        Raises:
+            CellError: they are gone.
+        """
+        group, within = self._place[chunk]
+        with _as_cell_error(self._pair):
+            return self._reference.rows(group, within, first, count)
+
+    def _compute(self, groups: list[I32]) -> None:
+        task = self._task
+        with Worker(task.engine) as worker:
+            task.open_cell(worker, self._pair)
+            for group in groups:
+                with self._reference.writing(group) as writer:
+                    for rows in worker.score(group, task.shape, task.vocabulary):
+                        writer.append(rows.logits)
+                self._on_chunks(len(group))
+            self.decode_seconds += worker.decode_seconds
+
+
+@contextmanager
+def _as_cell_error(pair: Pair) -> Iterator[None]:
+    """Without a reference this cell has no figures; the run goes on."""
+    try:
+        yield
+    except StoreError as error:
+        raise CellWithoutReference(str(error)) from None
+    except CellError as error:
+        what = "The f16 reference" if pair == REFERENCE else f"{pair} of the reference build"
+        raise type(error)(f"{what}: {error}", log=error.log) from None

@@ -1,0 +1,166 @@
+"""One pair: its verdict, the gates and checks that led to it, its figures."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from pytest_kvquant.numerics.metrics import KLProfile, Quality
+from pytest_kvquant.results.baseline import BaselineRecord
+from pytest_kvquant.results.diagnosis import Diagnosis
+from pytest_kvquant.results.gate import Gate
+
+Verdict = Literal[
+    "pass", "fail", "inconclusive",
+    "crashed", "timeout", "out-of-memory", "unsupported", "no-reference", "non-finite",
+    "substituted", "aliased", "inactive",
+]  # fmt: skip
+
+
+class QualitySection(msgspec.Struct, frozen=True, kw_only=True):
+    """Quality by path: many tokens at once, and one at a time, each against f16 the same way."""
+
+    prefill: Quality
+    decode: Quality | None = None
+    """By the decode path, on fewer tokens."""
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """A fact about a cell: what it is, where it ran, whether its paths agree."""
+
+    name: str
+    """``types``, ``placement``, ``footprint``, ``contents``, ``measurable``, ``active``,
+    ``distinct``, ``shapes``, ``restore`` or ``trajectory``."""
+    verdict: str
+    """``pass``, ``fail``, or ``inconclusive`` where the library does not tell."""
+    text: str
+    figure: float | None = None
+    limit: float | None = None
+
+
+class CacheSize(msgspec.Struct, frozen=True, kw_only=True):
+    """One cache of a context, as large as it was allocated."""
+
+    cells: int
+    """Tokens that it holds, of all sequences."""
+    layers: int
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a cell ran, as the library's log says."""
+
+    kv_buffers: dict[str, float]
+    """MiB of KV cache by device."""
+    graph_splits: int | None
+    """How often a graph changes device; ``None`` where the library does not tell."""
+    caches: tuple[CacheSize, ...] = ()
+    """Those that the buffers hold: one, or a base and a sliding-window one."""
+
+    @property
+    def allocated(self) -> float:
+        """MiB of KV cache on all devices; 0 where the library does not tell."""
+        return sum(self.kv_buffers.values())
+
+
+class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The effective types of one layer of the cache, and its bytes per token."""
+
+    k: str
+    v: str | None
+    k_row: int
+    v_row: int
+
+
+class CensusRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the cache really holds, read from its own serialized state."""
+
+    layers: tuple[LayerRecord, ...]
+    bytes_per_token: float | None
+    """Exact where the layout is understood; from the growth of the state otherwise."""
+    expected_bytes_per_token: int
+    """By the model's geometry and ggml's block sizes; where ``[expect]`` declares a substitution,
+    those of the types that are held instead."""
+    compression: float
+    """Expected bytes per token of f16/f16 over those."""
+    kind: str
+    """``agree``, ``padded``, ``substituted``, ``differs`` or ``unreadable``."""
+    text: str
+    understood: bool = True
+    """Whether the state is readable and the model's header explains that of f16/f16: else nobody
+    knows how many bytes a token should take."""
+
+    @property
+    def measured_compression(self) -> float | None:
+        """Bytes per token of f16/f16 over those that were found; ``None``: not known."""
+        if not self.bytes_per_token:
+            return None
+        return self.expected_bytes_per_token * self.compression / self.bytes_per_token
+
+
+class NoiseFloor(msgspec.Struct, frozen=True, kw_only=True):
+    """What f16 shows against f16 in another n_ubatch and with another number of threads."""
+
+    kl: float
+    """Mean KL, nats."""
+    ubatch: int
+    threads: int
+    tie_band: float
+    """Logits: twice the 99.9 % quantile of the change of the top-1/top-2 margin."""
+    shapes: dict[str, float]
+    """Mean KL between batch shapes, by shape."""
+
+
+class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
+    """Greedy continuations of a cell against those of f16."""
+
+    tokens: int
+    """Tokens of each continuation."""
+    first_divergence: tuple[int, ...]
+    """Per prompt, the number of tokens before the first difference."""
+    agreement: float
+    """Mean share of a continuation before its first difference, 0..1."""
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds: the cell's wall time, and what of it the worker spent inside ``llama_decode``."""
+
+    wall: float
+    prefill: float
+    """Of the wall time, the start of the worker and the prefill quality."""
+    paths: float
+    """Of the wall time, the census, the decode path, greedy text and batch shapes."""
+    decode: float
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """One pair: its verdict, the gates that led to it, its figures."""
+
+    pair: str
+    verdict: Verdict
+    gates: tuple[Gate, ...] = ()
+    alone: tuple[str, ...] = ()
+    """Gates that fail alone, but not in the light of the whole matrix (Holm)."""
+    quality: QualitySection | None = None
+    per_chunk: dict[str, tuple[float, ...]] = {}
+    """Figures per chunk: ``kl``, ``ln_ppl``, ``tail``, ``flips``, ``top1``."""
+    profile: KLProfile | None = None
+    """KL over the position in the chunk, and its distribution, by the prefill path."""
+    digests: tuple[str, ...] = ()
+    """Hash of the scored logits of each chunk: equal digests are bit-identical logits."""
+    checks: tuple[Check, ...] = ()
+    """What the cell is, where it ran, whether its paths agree."""
+    census: CensusRecord | None = None
+    placement: Placement | None = None
+    trajectory: Trajectory | None = None
+    shapes: dict[str, float] = {}
+    """Mean KL between batch shapes of this cell, by shape."""
+    message: str | None = None
+    """What happened, where the cell could not be measured."""
+    log: str | None = None
+    """The end of the library's log, where the cell could not be measured."""
+    timing: Timing | None = None
+    diagnosis: Diagnosis | None = None
+    """What the cache holds, layer by side by path, and the suspect where the cell fails."""
+    baseline: BaselineRecord | None = None
+    """The cell beside what was accepted earlier."""

@@ -1,0 +1,52 @@
+"""A result as JSON: written, read, and described by a schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from pytest_kvquant.errors import ResultError
+from pytest_kvquant.results.result import SCHEMA, Result
+
+
+def encode(result: Result) -> bytes:
+    """The result as indented JSON (non-finite numbers as null)."""
+    return msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n"
+
+
+def schema_text() -> str:
+    """The JSON schema of a result, as ``docs/result.schema.json`` holds it."""
+    schema = msgspec.json.schema(Result)
+    return msgspec.json.format(msgspec.json.encode(schema, order="deterministic")).decode() + "\n"
+
+
+def decode(data: bytes, name: str) -> Result:
+    """Read what :func:`encode` wrote.
+
+    Args:
+        name: what to call the data in a complaint.
+
+    Raises:
+        ResultError: not a result, or of another version of the schema.
+    """
+    try:
+        result = msgspec.json.decode(data, type=Result)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ResultError(f"{name} is not a result of pytest-kvquant: {error}.") from None
+    if result.schema != SCHEMA:
+        raise ResultError(f"{name} is of schema '{result.schema}'; this version reads '{SCHEMA}'.")
+    return result
+
+
+def read(path: Path) -> Result:
+    """Read a file that ``--kv-json`` wrote.
+
+    Raises:
+        ResultError: no such file, or not a result.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ResultError(f"{path} cannot be read: {error.strerror}.") from None
+    return decode(data, str(path))

@@ -1,0 +1,50 @@
+"""One gated figure: its verdict with every number that led to it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+GateName = Literal["kl_mean", "kl_tail", "ln_ppl_ratio", "top1_flips", "decode_kl_mean"]
+Verdict = Literal["pass", "fail", "inconclusive"]
+Unit = Literal["nats", "share", "ln ratio"]
+
+
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """One verdict with every number that led to it.
+
+    Figure and interval are those of the chunks that decided (`decided_at`), or of all while the
+    gate is open.
+    """
+
+    name: GateName
+    verdict: Verdict
+    figure: float
+    """Mean over chunks, in `unit`."""
+    low: float | None
+    """Lower end of the interval, None where unbounded."""
+    high: float | None
+    """Upper end of the interval, None where unbounded."""
+    budget: float
+    """The most the figure may be; for the ln PPL ratio, in both directions."""
+    unit: Unit
+    """Nats per scored token, share of scored tokens, or ln of a PPL ratio."""
+    chunks: int
+    """Chunks looked at, those drawn after the decision included."""
+    e_value: float | None
+    """The largest E so far, of a gate that passed up to its pass; None for the ln PPL ratio."""
+    p_value: float
+    """Evidence against the budget for the whole run's correction: 1/e_value, or from t."""
+    alpha: float
+    """Error allowed a side over all looks."""
+    level: float
+    """Error of each end of the interval, at one look."""
+    decided_at: int | None
+    """Chunks at which the verdict fell; None while open."""
+    census: bool
+    """True where the plain mean of all chunks decided, not a test."""
+    chunks_needed: int | None
+    """While open: chunks after which a PASS is foreseen; None where none is."""
+    rule: str
+    """The decision rule, in one sentence."""

@@ -1,0 +1,84 @@
+"""The llama.cpp build that was measured: its files, devices and cache types."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """A backend device as the library describes it; memory in bytes."""
+
+    name: str
+    description: str
+    gpu: bool
+    free: int
+    total: int
+
+
+class CacheType(msgspec.Struct, frozen=True, kw_only=True):
+    """A ggml type of the library: ``bytes`` hold ``block`` values."""
+
+    id: int
+    block: int
+    bytes: int
+    cache: bool
+    """Whether a KV cache can be of this type."""
+
+
+class Library(msgspec.Struct, frozen=True, kw_only=True):
+    """The llama.cpp build that was measured."""
+
+    path: str
+    bindings: str
+    """Version of llama-cpp-python."""
+    python: str
+    llama_version: str | None
+    ggml_version: str | None
+    ggml_commit: str | None
+    system_info: str | None
+    files: tuple[str, ...]
+    hash: str
+    """SHA-256 over the llama and ggml libraries in use, 16 hex digits."""
+    devices: tuple[Device, ...]
+    types: dict[str, CacheType]
+    backends: tuple[str, ...] = ()
+    """Backends that the build has registered, whether or not they have a device."""
+
+    @property
+    def build(self) -> str:
+        """A short name of the build for people."""
+        commit = self.ggml_commit or "commit unknown"
+        return f"{self.llama_version or self.ggml_version or 'llama.cpp'} ({commit})"
+
+    @property
+    def device(self) -> str:
+        """The device that computes: the first GPU, else the CPU."""
+        return self._computing.name
+
+    @property
+    def chip(self) -> str:
+        """What computes, in the library's words: figures of equal chips are comparable."""
+        return self._computing.description or self._computing.name
+
+    @property
+    def accelerators(self) -> str:
+        """Its backends as ``llama-bench`` lists them: all but the CPU's, unless there is none."""
+        return ",".join(name for name in self.backends if name != "CPU") or "CPU"
+
+    @property
+    def processors(self) -> str:
+        """Its devices other than GPUs, as ``llama-bench`` lists them."""
+        return ", ".join(device.description for device in self.devices if not device.gpu)
+
+    @property
+    def gpus(self) -> list[Device]:
+        """Its devices other than the CPU's."""
+        return [device for device in self.devices if device.gpu]
+
+    def gpus_in_use(self, gpu_layers: int) -> list[Device]:
+        """Those that compute when so many layers are offloaded (-1: all)."""
+        return self.gpus if gpu_layers != 0 else []
+
+    @property
+    def _computing(self) -> Device:
+        return (self.gpus or list(self.devices))[0]

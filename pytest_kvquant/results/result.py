@@ -1,0 +1,85 @@
+"""The one result model: what a run measured, under which conditions, with which verdicts.
+
+``--kv-json`` writes it as it is; the terminal draws it. ``schema`` names the version of its shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from pytest_kvquant.machine.hardware import Hardware
+from pytest_kvquant.results.advice import Advice
+from pytest_kvquant.results.baseline import BaselinesRecord
+from pytest_kvquant.results.ceiling import Ceiling
+from pytest_kvquant.results.cell import Cell, NoiseFloor
+from pytest_kvquant.results.conditions import (
+    CorpusRecord,
+    EnvironmentRecord,
+    ModelRecord,
+    ReferenceRecord,
+    SettingsRecord,
+)
+from pytest_kvquant.results.speed import SpeedCell
+
+SCHEMA = "pytest-kvquant/1"
+
+
+class Unmeasured(msgspec.Struct, frozen=True, kw_only=True):
+    """Tests that measured nothing, for one reason."""
+
+    reason: str
+    tests: int
+    open: bool
+    """Whether that leaves a verdict open, which fails with ``--kv-strict``; otherwise it is what
+    was asked for."""
+
+    @property
+    def text(self) -> str:
+        """One line."""
+        tests = "1 speed test" if self.tests == 1 else f"{self.tests} speed tests"
+        return f"nothing was measured by {tests}: {self.reason}"
+
+
+def counted(parts: Iterable[Unmeasured]) -> tuple[Unmeasured, ...]:
+    """One entry per reason, with the tests of all of them counted together."""
+    found: dict[tuple[str, bool], int] = {}
+    for one in parts:
+        found[one.reason, one.open] = found.get((one.reason, one.open), 0) + one.tests
+    return tuple(
+        Unmeasured(reason=reason, tests=tests, open=is_open)
+        for (reason, is_open), tests in found.items()
+    )
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole run."""
+
+    environment: EnvironmentRecord
+    model: ModelRecord
+    corpus: CorpusRecord
+    settings: SettingsRecord
+    reference: ReferenceRecord
+    floor: NoiseFloor | None
+    """What f16 shows against itself; ``None`` before the first cell was measured."""
+    cells: tuple[Cell, ...]
+    speed: tuple[SpeedCell, ...] = ()
+    """Pairs that were timed, in the order of the cells."""
+    ceilings: tuple[Ceiling, ...] = ()
+    """Pairs whose largest context was searched."""
+    unmeasured: tuple[Unmeasured, ...] = ()
+    """Why speed tests that ran measured nothing."""
+    advice: tuple[Advice, ...] = ()
+    """The pair for each workload, from those that did not fail."""
+    hardware: Hardware | None = None
+    """The machine, where pairs were timed."""
+    baselines: BaselinesRecord | None = None
+    """Where accepted figures lie; ``None`` where cells are not compared with any."""
+    invocation: tuple[str, ...] = ()
+    """The options as typed, without those that choose cells and outputs."""
+    schema: str = SCHEMA
+    decode_seconds: float = 0.0
+    """Time that all workers of the quality matrix spent inside ``llama_decode``."""
+    seconds: float = 0.0
+    """Wall time from the first preparation to the last verdict."""

@@ -1,0 +1,1 @@
+"""A run: prepare, measure, judge, record. Owns every lifetime."""

@@ -1,0 +1,76 @@
+"""The builds of a run: the one that is measured, and the one that it is compared with."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.engine.parent.worker import Engine
+from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.machine.devices import parse
+from pytest_kvquant.machine.environment import Environment
+
+
+def library_directory(settings: Settings, shell: Mapping[str, str]) -> str | None:
+    """``--kv-lib``, else where ``LLAMA_CPP_LIB_PATH`` points the bindings, else their own."""
+    if settings.lib is not None:
+        return str(settings.lib)
+    return shell.get("LLAMA_CPP_LIB_PATH")
+
+
+def device(settings: Settings) -> str | None:
+    """The one device of this process, in ggml's words; ``None``: what llama.cpp chooses."""
+    return parse(settings.devices[0]).name if settings.devices else None
+
+
+def measured_engine(
+    settings: Settings, shell: Mapping[str, str], environment: Environment
+) -> Engine:
+    """How workers of the measured build are started.
+
+    Raises:
+        SettingsError: there is no such interpreter.
+    """
+    return Engine(
+        python=_interpreter("--kv-python", settings.python),
+        directory=library_directory(settings, shell),
+        device=device(settings),
+        environment=environment,
+        timeout=settings.timeout,
+    )
+
+
+def reference_engine(settings: Settings, environment: Environment) -> Engine | None:
+    """How workers of the reference build are started; ``None`` where there is no other build.
+
+    Its interpreter is ``--kv-reference-python``, else ``--kv-python``: two commits of one fork
+    take the same bindings.
+
+    Raises:
+        SettingsError: there is no such interpreter, or options of another build without one.
+    """
+    if settings.reference_lib is None:
+        for flag in ("reference_python", "compare_cells"):
+            if getattr(settings, flag):
+                name = flag.replace("_", "-")
+                raise SettingsError(f"--kv-{name} needs another build: --kv-reference-lib DIR.")
+        return None
+    return Engine(
+        python=_interpreter("--kv-reference-python", settings.reference_python or settings.python),
+        directory=str(settings.reference_lib),
+        device=device(settings),
+        environment=environment,
+        timeout=settings.timeout,
+    )
+
+
+def _interpreter(flag: str, path: Path | None) -> str:
+    # Never resolved: the link in a virtual environment is what makes it one.
+    if path is None:
+        return sys.executable
+    if shutil.which(path) is None:
+        raise SettingsError(f"{flag} {path}: there is no such program.")
+    return str(path)

@@ -1,0 +1,626 @@
+"""The composition root of a run: settings → plan → engine → evidence → verdicts.
+
+Owns every lifetime. Cells are measured when they are first asked for and never twice.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+import psutil
+
+from pytest_kvquant import __version__
+from pytest_kvquant.baselines.quality import Baseline, BaselineConditions, Baselines, hardware_class
+from pytest_kvquant.checks.distinct import check_distinct
+from pytest_kvquant.checks.family import holm_exit
+from pytest_kvquant.checks.footprint import check_footprint
+from pytest_kvquant.config.budgets import Budgets, drift_budgets, resolve_budgets, unused_patterns
+from pytest_kvquant.config.expectations import substitute, substitutes
+from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
+from pytest_kvquant.engine.batching import sequences_per_batch
+from pytest_kvquant.engine.parent.devices import in_use
+from pytest_kvquant.engine.parent.worker import BatchShape, Engine, Worker
+from pytest_kvquant.errors import (
+    CellError,
+    CellUnsupported,
+    CorpusError,
+    LibraryError,
+    ModelError,
+    SettingsError,
+)
+from pytest_kvquant.inputs.corpus import Corpus, cut_chunks, read_corpus
+from pytest_kvquant.inputs.model import Model, read_model
+from pytest_kvquant.inputs.reference_store import Reference, ReferenceStore
+from pytest_kvquant.machine.environment import scrub
+from pytest_kvquant.machine.hardware import cpu_name
+from pytest_kvquant.matrix import REFERENCE, Pair, plan_pairs, take_shard
+from pytest_kvquant.numerics.evidence import Evidence
+from pytest_kvquant.numerics.rules import Rules
+from pytest_kvquant.quality import evidence_file, paths
+from pytest_kvquant.quality.control import Control
+from pytest_kvquant.quality.references import Yardstick
+from pytest_kvquant.quality.source import ReferenceSource
+from pytest_kvquant.quality.task import Task
+from pytest_kvquant.report.advice import advise
+from pytest_kvquant.results.baseline import BaselineRecord, BaselinesRecord
+from pytest_kvquant.results.ceiling import Ceiling
+from pytest_kvquant.results.cell import Cell, Check
+from pytest_kvquant.results.conditions import (
+    CorpusRecord,
+    EnvironmentRecord,
+    ModelRecord,
+    ReferenceRecord,
+    SettingsRecord,
+)
+from pytest_kvquant.results.gate import Gate
+from pytest_kvquant.results.library import Library
+from pytest_kvquant.results.result import Result, Unmeasured, counted
+from pytest_kvquant.session import cell
+from pytest_kvquant.session.builds import measured_engine, reference_engine
+from pytest_kvquant.session.cell import GATES_PER_CELL, Ground
+from pytest_kvquant.session.diagnosing import Prober
+from pytest_kvquant.session.speed import SpeedRun
+
+PROFILES = {
+    "quick": Rules(cap=8),
+    "pr": Rules(cap=32),
+    "nightly": Rules(cap=128, census=True),
+}
+"""Most chunks, and whether what is open at that point is then decided by the plain mean."""
+
+
+class Observer(Protocol):
+    """Who is told how a run goes on."""
+
+    def note(self, line: str) -> None:
+        """Something that a person should read."""
+
+    def reference(self, chunks: int) -> None:
+        """So many chunks of the reference have been computed, in all."""
+
+    def cell(self, pair: Pair, number: int, cells: int, chunks: int, cap: int) -> None:
+        """A cell has so many chunks now."""
+
+
+class Session:
+    """One run of the matrix.
+
+    Args:
+        settings: resolved settings.
+        shell: the variables that the run was started with.
+
+    Raises:
+        RunRefused: from the constructor, everything that is known before the first cell.
+    """
+
+    def __init__(self, settings: Settings, shell: dict[str, str], observer: Observer) -> None:
+        self.settings, self._observer = settings, observer
+        self._begun = time.perf_counter()
+        self._started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        matrix = plan_pairs(settings.types, settings.pairs, settings.skip)
+        self.pairs = take_shard(matrix, settings.shard)
+        self._elsewhere = len(matrix) - len(self.pairs)
+        """Cells of the matrix that other shards measure: chance is corrected for over all."""
+        for pattern in unused_patterns(matrix, settings.budgets):
+            observer.note(f"budgets for '{pattern}' match no cell of this run")
+        if str(REFERENCE) in settings.budgets:
+            observer.note("budgets for 'f16/f16' are not used: batched alike, nothing may differ")
+        for pattern in unused_patterns(matrix, settings.drift):
+            observer.note(f"drift budgets for '{pattern}' match no cell of this run")
+        self.embedded = settings.model is None
+        self.model = read_model(settings.model or EMBEDDED_MODEL)
+        self.corpus = read_corpus(settings.corpus or EMBEDDED_CORPUS)
+        self.environment = scrub(shell, settings.environment)
+        self.engine = measured_engine(settings, shell, self.environment)
+        self._reference_engine = reference_engine(settings, self.environment) or self.engine
+        with Worker(self.engine) as worker:
+            self.library = self._restricted(_identify(worker, self.engine))
+            _check_types(self.pairs, self.library)
+            vocabulary = _load(worker, self.model, settings.gpu_layers)
+            tokens = _tokenize(worker, self.corpus)
+        self._corpus_tokens = len(tokens)
+        self.task, self._chunk_numbers = self._plan_task(tokens, vocabulary)
+        self.reference_library = self._meet_reference(vocabulary)
+        self.yardstick = self._make_yardstick()
+        self.yardstick.source(REFERENCE)  # a store that cannot be used is told now
+        self.speed = SpeedRun(
+            settings,
+            self.model,
+            self.library,
+            self.engine,
+            other=self._reference_engine if self.other_build is not None else None,
+            threads=self.task.shape.threads,
+            pairs=matrix,
+            note=observer.note,
+        )
+        self._prober = Prober(self.task, self.model, settings.probe)
+        self.selected = self.pairs
+        """Cells of this run that tests ask for, in order."""
+        self.announced: set[Pair] = set()
+        """Cells whose failure to be measured a test has reported already."""
+        self._unmeasured: list[Unmeasured] = []
+        self.invocation: list[str] = []
+        """Options as typed, for the command that repeats one cell."""
+        self._cells: dict[Pair, Cell] = {}
+        self._baselines = self._open_baselines()
+
+    def measure(self, pair: Pair) -> Cell:
+        """The record of a cell, measured now if it has not been.
+
+        Raises:
+            RunRefused: the reference cannot be stored.
+        """
+        if pair not in self._cells:
+            self._cells[pair] = self._measure(pair)
+        return self._cells[pair]
+
+    @property
+    def cells_in_run(self) -> int:
+        """Cells among which chance is corrected for: those of the other shards count."""
+        return len(self.selected) + self._elsewhere
+
+    def budgets(self, pair: Pair) -> Budgets:
+        """Budgets of a cell; against the same pair of another build, those of a drift.
+
+        Raises:
+            CellError: they follow from the noise floor, and it cannot be measured.
+        """
+        if self.other_build is not None and self.yardstick.pair(pair) == pair:
+            # Rounding alone moves a quantized value by a whole step: f16's own noise counts too.
+            floors = [self.control(one).floor for one in (pair, REFERENCE)]
+            return drift_budgets(pair, floors, self.settings.drift)
+        return resolve_budgets(pair, embedded=self.embedded, overrides=self.settings.budgets)
+
+    def stands(self, pair: Pair, gate: Gate) -> bool:
+        """Whether a failing gate counts for the exit code, in the light of the whole matrix.
+
+        Holm over every gated figure of the run; a cell not measured yet speaks for nothing. A gate
+        that a test judged with budgets of its own takes the place of the cell's.
+        """
+        owned = [
+            (one, gate if one == pair and other.name == gate.name else other)
+            for one in self._cells
+            for other in self._cells[one].gates
+        ]
+        unmeasured = GATES_PER_CELL * (self.cells_in_run - len(self._cells))
+        kept = holm_exit([gate for _, gate in owned], unmeasured=max(0, unmeasured))
+        return (pair, gate) in [one for one, keep in zip(owned, kept, strict=True) if keep]
+
+    def baseline(self, pair: Pair) -> BaselineRecord | None:
+        """A measured cell beside its baseline; ``None`` where there is nothing to compare."""
+        cell = self.measure(pair)
+        if self._baselines is None or not cell.gates:
+            return None
+        return self._baselines.compare(cell, self.control(pair).floor.kl)
+
+    def as_baseline(self, pair: Pair) -> Baseline:
+        """A measured cell as it is accepted."""
+        assert self._baselines is not None
+        return self._baselines.of(self.measure(pair), self.control(pair).floor.kl)
+
+    @property
+    def has_baselines(self) -> bool:
+        """Whether cells are compared with what was accepted earlier."""
+        return self._baselines is not None
+
+    def baseline_path(self, pair: Pair) -> Path:
+        """The file of a cell's baseline."""
+        assert self._baselines is not None
+        return self._baselines.path(str(pair))
+
+    def objections(self, pair: Pair) -> str:
+        """Why the figures of a cell must not be accepted, however much asked for; or nothing."""
+        cell = self.checked(pair)
+        wrong: list[str] = [gate.name for gate in cell.gates if gate.verdict == "fail"]
+        wrong += [check.name for check in cell.checks if check.verdict == "fail"]
+        return f"it fails {', '.join(wrong)}" if wrong else ""
+
+    def accepted(self, pair: Pair) -> None:
+        """Take note that the figures of a cell were written as its baseline."""
+        assert self._baselines is not None
+        self._baselines.accepted(str(pair))
+
+    def nothing_measured(self, reason: str, *, is_open: bool) -> None:
+        """Take note that a speed test measured nothing; see :class:`Unmeasured`."""
+        self._unmeasured.append(Unmeasured(reason=reason, tests=1, open=is_open))
+
+    def result(self) -> Result:
+        """The record of the run so far."""
+        usage = self.yardstick.usage()
+        controls = self.yardstick.known()
+        cells = tuple(self.checked(pair) for pair in self.pairs if pair in self._cells)
+        speeds = self.speed.cells(self.pairs)
+        ceilings = tuple(map(self._judged_ceiling, self.speed.ceilings(self.pairs)))
+        return Result(
+            environment=self._environment_record(),
+            model=ModelRecord(
+                path=self.model.path,
+                name=self.model.name,
+                architecture=self.model.architecture,
+                fingerprint=self.model.fingerprint,
+                size=self.model.size,
+                vocabulary=self.task.vocabulary,
+                context_trained=self.model.context_trained,
+            ),
+            corpus=CorpusRecord(
+                path=str(self.corpus.path),
+                name=self.corpus.name,
+                fingerprint=self.corpus.fingerprint,
+                tokens=self._corpus_tokens,
+                chunks=tuple(self._chunk_numbers.tolist()),
+                tokens_hash=self.task.tokens_hash,
+            ),
+            settings=self._shape_record(),
+            reference=ReferenceRecord(
+                computed=usage.computed,
+                reused=usage.reused,
+                damaged=usage.damaged,
+                decode_seconds=self.yardstick.decode_seconds,
+                library=self.other_build,
+                by_cell=self.settings.compare_cells,
+            ),
+            floor=max((one.floor for one in controls), key=lambda one: one.kl, default=None),
+            cells=cells,
+            speed=speeds,
+            advice=advise(cells, speeds, ceilings, by_cell=self.settings.compare_cells),
+            ceilings=ceilings,
+            unmeasured=counted(self._unmeasured),
+            hardware=self.speed.hardware if self.speed.on else None,
+            baselines=self._baselines_record(),
+            invocation=tuple(self.invocation),
+            decode_seconds=self._decode_seconds(),
+            seconds=time.perf_counter() - self._begun,
+        )
+
+    def _plan_task(
+        self, tokens: npt.NDArray[np.int32], vocabulary: int
+    ) -> tuple[Task, npt.NDArray[np.int32]]:
+        settings, trained = self.settings, self.model.context_trained
+        if trained and settings.ctx > trained:
+            self._observer.note(
+                f"--kv-ctx {settings.ctx} exceeds the {trained} tokens that {self.model.name} "
+                "was trained for: expect a large perplexity in every cell"
+            )
+        fixed = settings.chunks is not None
+        rules = (
+            Rules(cap=settings.chunks, early=False)
+            if settings.chunks is not None
+            else PROFILES[settings.profile]
+        )
+        chunks, numbers = cut_chunks(
+            tokens,
+            ctx=settings.ctx,
+            wanted=rules.cap,
+            exact=fixed,
+            order=settings.order,
+            seed=settings.seed,
+            name=self.corpus.name,
+        )
+        scored = settings.scored_tokens
+        sequences = sequences_per_batch(
+            ctx=settings.ctx, batch=settings.batch, scored=scored, vocabulary=vocabulary
+        )
+        shape = BatchShape(
+            ctx=settings.ctx,
+            scored=scored,
+            sequences=sequences,
+            batch=settings.batch,
+            ubatch=settings.ubatch,
+            threads=settings.threads or _physical_cores(),
+        )
+        task = Task(
+            engine=self.engine,
+            model=self.model.path,
+            gpu_layers=settings.gpu_layers,
+            vocabulary=vocabulary,
+            shape=shape,
+            chunks=chunks,
+            rules=msgspec.structs.replace(rules, cap=len(chunks)),
+        )
+        return task, numbers
+
+    def _meet_reference(self, vocabulary: int) -> Library:
+        """The library that the reference comes from, if it can be compared with the measured one.
+
+        Raises:
+            LibraryError: it cannot be loaded, or reads the model in another way.
+            SettingsError: it lacks a cache type.
+        """
+        engine, settings = self._reference_engine, self.settings
+        if engine is self.engine:
+            return self.library
+        with Worker(engine) as worker:
+            try:
+                library = self._restricted(_identify(worker, engine))
+                found = _load(worker, self.model, settings.gpu_layers)
+            except (LibraryError, ModelError) as error:
+                raise LibraryError(f"--kv-reference-lib: {error}") from None
+        _check_types(self.pairs if settings.compare_cells else [REFERENCE], library)
+        if found != vocabulary:
+            raise LibraryError(
+                f"--kv-reference-lib {library.path} reads {found} tokens from the vocabulary of "
+                f"{self.model.name}, {self.library.path} reads {vocabulary}: their logits cannot "
+                "be compared."
+            )
+        if library.hash == self.library.hash:
+            self._observer.note("the reference build and the measured one are the same files")
+        return library
+
+    def _make_yardstick(self) -> Yardstick:
+        plan = paths.plan(
+            self.task.chunks,
+            decode_tokens=self.settings.decode,
+            trajectory_tokens=self.settings.trajectory,
+            sequences=self.task.shape.sequences,
+        )
+        cache = Path(platformdirs.user_cache_dir("pytest-kvquant"))
+        store = ReferenceStore(
+            self.settings.store or cache / "references", int(self.settings.store_limit * 1e9)
+        )
+        return Yardstick(
+            self.task._replace(engine=self._reference_engine),
+            plan,
+            lambda pair: self._open_store(store, pair),
+            self._observer.reference,
+            by_cell=self.settings.compare_cells,
+        )
+
+    def _open_store(self, store: ReferenceStore, pair: Pair) -> Reference:
+        identity = {
+            **({} if pair == REFERENCE else {"pair": str(pair)}),
+            "model": self.model.fingerprint,
+            "corpus": [self.corpus.fingerprint, self.settings.order, self.settings.seed],
+            "gpu_layers": self.task.gpu_layers,
+            "shape": msgspec.to_builtins(self.task.shape),
+            "library": self.reference_library.hash,
+            "device": self.reference_library.chip,
+            "environment": self.environment.added,
+        }
+        return store.open(identity, rows=self.task.shape.scored, vocabulary=self.task.vocabulary)
+
+    def _restricted(self, library: Library) -> Library:
+        """The library with the device of this process, where one was asked for."""
+        return in_use(library, self.settings.devices, self.settings.gpu_layers)
+
+    def _measure(self, pair: Pair) -> Cell:
+        number = self.selected.index(pair) + 1 if pair in self.selected else 0
+
+        def on_chunk(done: int) -> None:
+            cap = len(self.task.chunks)
+            self._observer.cell(pair, number, len(self.selected), done, cap)
+
+        on_chunk(0)
+        try:
+            control, budgets = self.control(pair), self.budgets(pair)
+        except CellError as error:
+            compared = self.yardstick.pair(pair)
+            where = " of the reference build" if self.other_build is not None else ""
+            return Cell(
+                pair=str(pair),
+                verdict=error.verdict,
+                message=f"{compared}{where}, which it is compared with, failed: {error}",
+                log=error.log,
+            )
+        ground = Ground(
+            self.task,
+            self.yardstick.source(pair),
+            control,
+            self.model,
+            self.library,
+            self.cells_in_run,
+            self._prober,
+            own_pair=self.settings.compare_cells,
+        )
+        measured = cell.measure(pair, budgets, self._expected(pair), ground, on_chunk)
+        if measured.evidence is not None:
+            self._keep(pair, measured.evidence, budgets)
+        return measured.cell
+
+    @property
+    def source(self) -> ReferenceSource:
+        """The reference's logits."""
+        return self.yardstick.source(REFERENCE)
+
+    @property
+    def other_build(self) -> Library | None:
+        """The build that the reference comes from, where that is not the measured one."""
+        return None if self._reference_engine is self.engine else self.reference_library
+
+    def control(self, pair: Pair = REFERENCE) -> Control:
+        """What the side measurements of a cell are compared with, measured once.
+
+        Raises:
+            CellError: it cannot be measured; tried once, told every time.
+        """
+        return self.yardstick.control(pair)
+
+    def _expected(self, pair: Pair) -> str | None:
+        """What the configuration says that this pair is substituted by."""
+        return substitute(pair, substitutes(self.settings.expect))
+
+    def _keep(self, pair: Pair, evidence: Evidence, budgets: Budgets) -> None:
+        """Write the per-token figures where they were asked for."""
+        if self.settings.evidence is None or not evidence.complete:
+            return
+        task = self.task
+        conditions = evidence_file.EvidenceConditions(
+            pair=str(pair),
+            model=self.model.name,
+            model_fingerprint=self.model.fingerprint,
+            embedded=self.embedded,
+            corpus=self.corpus.name,
+            corpus_fingerprint=self.corpus.fingerprint,
+            tokens_hash=task.tokens_hash,
+            chunk_numbers=tuple(self._chunk_numbers[: evidence.complete].tolist()),
+            order=self.settings.order,
+            seed=self.settings.seed,
+            shape=task.shape,
+            library=self.library.build,
+            library_hash=self.library.hash,
+            device=self.library.device,
+            environment=self.environment.added,
+            budgets=budgets.batched,
+            rules=task.rules,
+            tie_band=evidence.tie_band,
+            figures_in_run=GATES_PER_CELL * self.cells_in_run,
+            digests=evidence.digests(),
+            plugin=__version__,
+        )
+        evidence_file.write(self.settings.evidence, conditions, evidence)
+
+    def checked(self, pair: Pair) -> Cell:
+        """The record of a cell in the light of the whole matrix.
+
+        Failing gates that may be chance among so many are named in ``alone``; a cell that is
+        bit-identical to another one with another census is ``aliased``.
+        """
+        own = self._cells[pair]
+        failing = [gate for gate in own.gates if gate.verdict == "fail"]
+        alone = tuple(gate.name for gate in failing if not self.stands(pair, gate))
+        verdict = own.verdict
+        if alone and len(alone) == len(failing) and verdict == "fail":
+            facts = any(check.verdict == "fail" for check in own.checks)
+            verdict = "fail" if facts else "inconclusive"
+        found = own.checks
+        if (footprint := self.footprint(pair)) is not None:
+            found = (*found, footprint)
+            if footprint.verdict == "fail" and verdict in ("pass", "inconclusive"):
+                verdict = "fail"
+        if own.gates:
+            distinct = check_distinct(cell.twins(own, list(self._cells.values())))
+            found = (*found, distinct)
+            verdict = "aliased" if distinct.verdict == "fail" else verdict
+        return msgspec.structs.replace(
+            own, verdict=verdict, alone=alone, checks=found, baseline=self.baseline(pair)
+        )
+
+    def footprint(self, pair: Pair) -> Check | None:
+        """The memory of a measured cell against its floor.
+
+        ``None`` for a cell without a census, or that is not what its name says.
+        """
+        own = self.measure(pair)
+        if own.census is None or own.checks[0].verdict == "fail":
+            return None
+        floor = self.speed.floors(pair, 0).compression
+        return check_footprint(own.census, own.placement, floor)
+
+    def ceiling(self, pair: Pair) -> Ceiling:
+        """The largest context of a pair against its floor, searched now if it has not been."""
+        return self._judged_ceiling(self.speed.ceiling(pair))
+
+    def _judged_ceiling(self, found: Ceiling) -> Ceiling:
+        return found.against(self.speed.floors(Pair.parse(found.pair), 0).context or 1)
+
+    def _decode_seconds(self) -> float:
+        cells = sum(cell.timing.decode for cell in self._cells.values() if cell.timing)
+        controls = sum(one.decode_seconds for one in self.yardstick.known())
+        return cells + controls + self.yardstick.decode_seconds
+
+    def _open_baselines(self) -> Baselines | None:
+        """Baselines are of a build against its own f16: another reference has none."""
+        settings, task = self.settings, self.task
+        if settings.baselines is None or self.other_build is not None:
+            return None
+        conditions = BaselineConditions(
+            model=self.model.name,
+            model_fingerprint=self.model.fingerprint,
+            corpus=self.corpus.name,
+            corpus_fingerprint=self.corpus.fingerprint,
+            library=self.library.build,
+            library_hash=self.library.hash,
+            device=self.library.device,
+            cpu=cpu_name(platform.processor()),
+            gpu_layers=task.gpu_layers,
+            environment=settings.environment,
+            plugin=__version__,
+            **msgspec.to_builtins(task.shape),
+        )
+        hardware = hardware_class(self.library, platform.machine(), task.gpu_layers)
+        return Baselines(settings.baselines, hardware, conditions, task.chunks)
+
+    def _baselines_record(self) -> BaselinesRecord | None:
+        if self._baselines is None:
+            return None
+        whole = not self.settings.pairs and not self._elsewhere and self.selected == self.pairs
+        return self._baselines.record(self.pairs, whole=whole)
+
+    def _environment_record(self) -> EnvironmentRecord:
+        return EnvironmentRecord(
+            library=self.library,
+            machine=platform.machine(),
+            system=f"{platform.system()} {platform.release()}",
+            cpu=cpu_name(platform.processor()),
+            memory=psutil.virtual_memory().total,
+            python=platform.python_version(),
+            plugin=__version__,
+            variables_dropped=self.environment.dropped,
+            variables_set=self.environment.added,
+            started=self._started,
+        )
+
+    def _shape_record(self) -> SettingsRecord:
+        settings, task = self.settings, self.task
+        return SettingsRecord(
+            **msgspec.to_builtins(task.shape),
+            gpu_layers=task.gpu_layers,
+            order=settings.order,
+            seed=settings.seed,
+            profile=settings.profile,
+            cap=task.rules.cap,
+            early=task.rules.early,
+            strict=settings.strict,
+        )
+
+
+def _identify(worker: Worker, engine: Engine) -> Library:
+    try:
+        identity = worker.library(engine.directory, full=True)
+    except CellUnsupported as error:  # says everything itself
+        raise LibraryError(str(error)) from None
+    except CellError as error:
+        raise LibraryError(f"{error} It was started by {engine.python}.{error.last_line}") from None
+    return msgspec.convert(identity, Library)
+
+
+def _load(worker: Worker, model: Model, gpu_layers: int) -> int:
+    try:
+        return int(worker.model(model.path, gpu_layers=gpu_layers)["vocabulary"])
+    except CellError as error:
+        raise ModelError(f"{error}{error.last_line}") from None
+
+
+def _tokenize(worker: Worker, corpus: Corpus) -> npt.NDArray[np.int32]:
+    try:
+        return worker.tokenize(corpus.text)
+    except CellError as error:
+        raise CorpusError(f"The corpus {corpus.path} cannot be tokenized: {error}") from None
+
+
+def _check_types(pairs: Iterable[Pair], library: Library) -> None:
+    possible = [name for name, kind in library.types.items() if kind.cache]
+    for name in dict.fromkeys(name for pair in pairs for name in pair):
+        if name in possible:
+            continue
+        reason = "cannot hold a KV cache" if name in library.types else "is not a type"
+        raise SettingsError(
+            f"The cache type '{name}' {reason} of this library ({library.build}). "
+            f"It has: {', '.join(possible)}."
+        )
+
+
+def _physical_cores() -> int:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    return min(physical, usable) if usable else physical

@@ -1,0 +1,106 @@
+"""Between pytest and a run: options to settings, refusals to usage errors, results to files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pytest_kvquant.config.options import OPTIONS
+from pytest_kvquant.config.settings import Settings, find_root, resolve
+from pytest_kvquant.errors import RunRefused
+from pytest_kvquant.machine.devices import occupy
+from pytest_kvquant.quality.evidence_file import require_ours
+from pytest_kvquant.report import output
+from pytest_kvquant.report.progress import Progress
+from pytest_kvquant.session.distribution import Distribution, device_of, report_back
+from pytest_kvquant.session.run import Session
+
+NOT_REPEATED = ("pairs", "types", "skip", "shard", "json", "report", "summary", "evidence")
+"""Options that choose cells and outputs: the command that repeats one cell leaves them out."""
+
+
+def prepare(config: pytest.Config) -> Session:
+    """Everything before the first cell.
+
+    Raises:
+        pytest.UsageError: what was asked for cannot work; pytest then exits with code 4.
+    """
+    typed = {option.field: config.getoption(option.dest) for option in OPTIONS}
+    file = config.getoption("kv_config")
+    chosen = config.getoption("rootdir", None)
+    root = config.rootpath if chosen else find_root(config.invocation_params.dir)
+    try:
+        settings = resolve(typed, config=Path(file) if file else None, root=root)
+        if settings.baselines is None:
+            folder = root / "baselines"
+            settings = msgspec.structs.replace(settings, baselines=folder)
+        settings = _placed(settings, config)
+        output.check(settings)
+        if settings.evidence is not None:
+            require_ours(settings.evidence)
+        session = Session(settings, dict(os.environ), Progress(config))
+    except RunRefused as error:
+        raise pytest.UsageError(str(error)) from None
+    session.invocation = _typed_options(config, file)
+    return session
+
+
+def prepare_distribution(config: pytest.Config) -> Distribution:
+    """The same for the process that controls those of pytest-xdist.
+
+    Raises:
+        pytest.UsageError: what was asked for cannot work; no process is started then.
+    """
+    session = prepare(config)
+    try:
+        return Distribution(session, config.getoption("numprocesses"))
+    except RunRefused as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def finish(ended: pytest.Session, run: Session | Distribution) -> None:
+    """Write the files that were asked for; a process of pytest-xdist reports instead."""
+    config, progress = ended.config, Progress(ended.config)
+    if hasattr(config, "workeroutput"):
+        report_back(config.workeroutput, run.result())
+        return
+    unwritten = output.write(run.settings, run.result(), os.environ)
+    for complaint in unwritten:
+        progress.note(complaint)
+    objections = () if isinstance(run, Session) else run.objections()
+    for objection in objections:
+        progress.note(objection)
+    if unwritten:
+        ended.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+    elif objections and ended.exitstatus == pytest.ExitCode.OK:
+        ended.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _placed(settings: Settings, config: pytest.Config) -> Settings:
+    """The settings of this process, which keeps to its own device from here on."""
+    if config.getoption("numprocesses", None):
+        return settings
+    if hasattr(config, "workerinput"):
+        settings = msgspec.structs.replace(settings, devices=(device_of(config.workerinput),))
+    if settings.devices:
+        occupy(settings.devices[0])
+    if len(settings.devices) > 1:
+        Progress(config).note(
+            f"only {settings.devices[0]} is used; -n {len(settings.devices)} spreads the cells "
+            "over all devices"
+        )
+    return settings
+
+
+def _typed_options(config: pytest.Config, file: str | None) -> list[str]:
+    """The options as typed, for the command that repeats one cell."""
+    words = ["--kv-config", file] if file else []
+    for option in OPTIONS:
+        value = config.getoption(option.dest)
+        if value is None or option.field in NOT_REPEATED:
+            continue
+        words += [option.flag] if option.kind == "flag" else [option.flag, value]
+    return words

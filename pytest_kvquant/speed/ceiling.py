@@ -1,0 +1,119 @@
+"""The largest context that really works, found by bisection in throw-away processes.
+
+Whatever ends an attempt (out of memory, an abort, the system's killer) is an answer: that context
+does not fit. Only silence is none: the machine may be slow. Contexts whose caches alone would
+exceed what was free when the search began are not tried, and where the CPU computes every process
+is limited to that much, so that it is not driven into swap. macOS keeps no such limit; the record
+says whether one held.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from pytest_kvquant.engine.parent.timed import TimedWorker
+from pytest_kvquant.engine.parent.worker import Engine
+from pytest_kvquant.errors import CellError
+from pytest_kvquant.inputs import geometry
+from pytest_kvquant.matrix import Pair
+from pytest_kvquant.results.ceiling import Attempt, Ceiling
+from pytest_kvquant.speed.methods import free_memory
+from pytest_kvquant.speed.streams import Bed
+
+STEP = geometry.CELLS
+
+PRECISION = 0.025
+"""The search ends when the bounds are this close, as a share."""
+
+
+def search(pair: Pair, most: int, bed: Bed, *, floor: int = 0) -> Ceiling:
+    """Find the largest context of a pair, at most ``most`` tokens.
+
+    Args:
+        most: no larger context is tried.
+        floor: tokens that have to fit: tried too where the search ends just below.
+    """
+    begun = time.perf_counter()
+    room = free_memory(bed)
+    types = msgspec.to_builtins(bed.library.types)
+    need = geometry.need(bed.model, pair, types, ubatch=bed.ubatch)
+    possible = int(min(most, need.most_tokens(room)))
+    highest = possible // STEP * STEP or min(most, STEP)
+    tried: list[_Tried] = []
+
+    def fits(context: int) -> bool:
+        tried.append(_try(pair, context, room, bed))
+        return tried[-1].fits
+
+    tokens = _bisect(highest, fits)
+    if 0 < tokens < floor < min((one.attempt.context for one in tried if not one.fits), default=0):
+        tokens = floor if fits(floor) else tokens
+    return Ceiling(
+        pair=str(pair),
+        tokens=tokens,
+        bound=highest,
+        predicted=need.predicted_tokens(room - bed.model.size),
+        memory=room,
+        limited=any(one.limited for one in tried),
+        bytes_per_token=need.per_token,
+        windowed_bytes_per_token=need.windowed,
+        window_cells=need.cells,
+        batch=bed.batch,
+        ubatch=bed.ubatch,
+        sequences=max(one.sequences for one in tried),
+        attempts=tuple(one.attempt for one in tried),
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def _bisect(highest: int, fits: Callable[[int], bool]) -> int:
+    """The largest that fits. What fails at the smallest too has other reasons than its size."""
+    if fits(highest):
+        return highest
+    if highest <= STEP or not fits(STEP):
+        return 0
+    low, high = STEP, highest
+    while high - low > max(STEP, PRECISION * low):
+        middle = (low + high) // 2 // STEP * STEP
+        if fits(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+class _Tried(NamedTuple):
+    """An attempt, and in what process."""
+
+    attempt: Attempt
+    limited: bool = False
+    sequences: int = 0
+
+    @property
+    def fits(self) -> bool:
+        return self.attempt.outcome == "fits"
+
+
+def _try(pair: Pair, context: int, room: int, bed: Bed) -> _Tried:
+    begun = time.perf_counter()
+    outcome, text = "fits", ""
+    limited, sequences = False, 0
+    engine: Engine = bed.engine
+    try:
+        with TimedWorker(engine) as worker:
+            worker.library(engine.directory)
+            worker.model(bed.model.path, gpu_layers=bed.gpu_layers)
+            if not bed.library.gpus_in_use(bed.gpu_layers):
+                limited = worker.limit_memory(room)
+            sequences = worker.try_context(
+                pair, ctx=context, batch=bed.batch, ubatch=bed.ubatch, threads=bed.threads
+            )
+    except CellError as error:
+        outcome, text = error.verdict, str(error)
+    seconds = time.perf_counter() - begun
+    attempt = Attempt(context=context, outcome=outcome, text=text, seconds=seconds)
+    return _Tried(attempt, limited, sequences)

@@ -1,0 +1,297 @@
+"""One climb through the depths of a pair, and what it finds.
+
+Both contexts live in one process, the cell's made first, and take turns: A B B A. One climb per
+process visits the depths in ascending order. Where two caches do not fit into memory, f16, cell
+and f16 follow each other in a process each; where f16 does not fit at all, the cell is timed
+alone; and the record says so. A fail is confirmed in a fresh process; a cliff (under half the
+speed in each of three rounds) is not: the three rounds are its confirmation.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+
+import msgspec
+
+from pytest_kvquant.errors import CellError, CellOutOfMemory
+from pytest_kvquant.machine.hardware import machine_state
+from pytest_kvquant.matrix import Pair
+from pytest_kvquant.results.speed import SpeedCell, SpeedTest, title
+from pytest_kvquant.speed.bracket import Tests, judge_bracketed, take_alone, take_bracketed
+from pytest_kvquant.speed.methods import METHODS, Method, Way, find_ways
+from pytest_kvquant.speed.plan import SpeedPlan
+from pytest_kvquant.speed.record import record
+from pytest_kvquant.speed.series import RoundSeries, SpeedFinding, ended_by, judge, take
+from pytest_kvquant.speed.streams import Account, Bed, lanes, sides
+
+COOL_DOWN = (0.5, 30.0)
+"""Seconds to wait before an unsteady series is repeated: as long as it took, within these."""
+
+Place = tuple[str, int]
+"""Kind of test, depth."""
+
+
+def measure(pair: Pair, plan: SpeedPlan, bed: Bed) -> SpeedCell:
+    """Time one pair at all depths; whatever kills the worker is a verdict, not an exception.
+
+    What was found before a worker died is kept, and a fail among it is confirmed all the same.
+    """
+    begun = time.perf_counter()
+    climb = _Climb(pair, plan, bed)
+    climb.attempt(climb.visit)
+    climb.attempt(climb.confirm)
+    tests = climb.tests()
+    found = SpeedCell(
+        pair=str(pair),
+        tests=tests,
+        verdict=worst(tests) if climb.complete else worst(tests, "inconclusive"),
+        stopped="; ".join(climb.stopped()),
+        method=climb.method,
+        method_reason="; ".join(climb.reasons),
+    )
+    if climb.failed:
+        error, message = climb.failed
+        found = msgspec.structs.replace(
+            found, verdict=error.verdict, message=message, log=error.log
+        )
+    account = climb.account
+    return msgspec.structs.replace(
+        found,
+        rollback=account.description.get("rollback", ""),
+        prefilled={name: tuple(counts) for name, counts in account.prefilled.items()},
+        wall=time.perf_counter() - begun,
+        library=account.library_seconds,
+        remarks=tuple(account.remarks),
+        machine=machine_state(),
+    )
+
+
+def worst(tests: Iterable[SpeedTest], *more: str) -> str:
+    """The gravest verdict of the tests of a pair, and of ``more``; declared cliffs do not count."""
+    verdicts = {test.verdict for test in tests if not test.declared} | {*more}
+    return next(
+        (one for one in ("cliff", "fail", "inconclusive") if one in verdicts),
+        "pass",
+    )
+
+
+class _Climb:
+    """What has been found of a pair so far, and what is left to time."""
+
+    def __init__(self, pair: Pair, plan: SpeedPlan, bed: Bed) -> None:
+        self._pair, self._plan, self._bed = pair, plan, bed
+        self.account = Account()
+        self.method: Method = "interleaved"
+        self.reasons: list[str] = []
+        """Why depths were not timed in turn with f16."""
+        self._found: dict[Place, tuple[RoundSeries, SpeedFinding]] = {}
+        self._methods: dict[Place, Method] = {}
+        self._again: dict[Place, SpeedFinding] = {}
+        self._fallen: dict[str, int] = {}
+        """Where a kind of test fell off a cliff."""
+        self._ended: set[str] = set()
+        """Kinds that go no deeper."""
+        self._left: tuple[int, ...] = ()
+        self._left_reason = ""
+        self.failed: tuple[CellError, str] | None = None
+        """What killed a worker first, and the same in words, with the place."""
+
+    def attempt(self, step: Callable[[], None]) -> None:
+        """Go as far as it goes."""
+        self.account.place = ""
+        try:
+            step()
+        except CellError as error:
+            place = self.account.place
+            message = f"{error} That was while {place}." if place else str(error)
+            self.failed = self.failed or (error, message)
+
+    def visit(self) -> None:
+        """Time all depths, each as well as memory allows."""
+        ways = find_ways(self._pair, self._plan, self._bed)
+        self._left, self._left_reason = ways.left, ways.reason
+        for way in ways.visited:
+            self._go(way)
+
+    def confirm(self) -> None:
+        """Ask a fresh process about every fail that is not certain yet."""
+        doubtful = [place for place in self._found if self._doubtful(place)]
+        for method, places in groupby(doubtful, self._methods.__getitem__):
+            same = [self._found[place][0] for place in places]
+            if method == "bracketed":
+                self._repeat_bracketed(same)
+            else:
+                self._repeat(same)
+
+    def tests(self) -> tuple[SpeedTest, ...]:
+        """All that was found, for the record."""
+        return tuple(
+            record(
+                series,
+                *_confirmed(finding, self._again.get(place)),
+                self._pair,
+                self._bed,
+                self.account,
+            )
+            for place, (series, finding) in self._found.items()
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether every depth could be visited."""
+        return not self._left
+
+    def stopped(self) -> Iterator[str]:
+        """Why tests are missing, in sentences."""
+        ended_all = self._ended == {*self._plan.kinds}
+        for kind, depth in self._fallen.items():
+            deeper = _list(one for one in self._plan.depths if one > depth)
+            last = depth == max(self._fallen.values())
+            if deeper and ended_all and last:
+                yield (f"a cliff at depth {depth:,} ended the climb; not visited: {deeper}")
+                return
+            if deeper:
+                yield (f"{kind} fell off a cliff at depth {depth:,} and was not timed at: {deeper}")
+        if self._left:
+            yield f"not visited: {_list(self._left)}: {self._left_reason}"
+
+    def _go(self, way: Way) -> None:
+        """Time depths; where memory turns out smaller than expected, by what needs less."""
+        method, reason = way.method, way.reason
+        while tests := self._open(way.depths):
+            self.method = method
+            if reason:
+                how = "f16 before and after, not in turn" if method == "bracketed" else "no f16"
+                self.reasons.append(f"from depth {min(tests):,} on {how}: {reason}")
+            try:
+                self._visitors[method](tests, reason)
+                return
+            except CellOutOfMemory as error:
+                if method == METHODS[-1]:
+                    raise
+                method, reason = METHODS[METHODS.index(method) + 1], str(error)
+
+    @property
+    def _visitors(self) -> dict[Method, Callable[[Tests, str], None]]:
+        return {
+            "interleaved": self._in_turn,
+            "bracketed": self._bracketed,
+            "alone": self._alone,
+        }
+
+    def _open(self, depths: Sequence[int]) -> dict[int, list[str]]:
+        """Tests that are left at these depths."""
+        kinds = {
+            depth: [
+                kind
+                for kind in self._plan.kinds
+                if kind not in self._ended and (kind, depth) not in self._found
+            ]
+            for depth in depths
+        }
+        return {depth: left for depth, left in kinds.items() if left}
+
+    def _in_turn(self, tests: Tests, _: str) -> None:
+        pair, plan, bed, account = self._pair, self._plan, self._bed, self.account
+        with lanes(sides(pair, bed), plan.context(max(tests)), bed, account) as worker:
+            for depth in tests:
+                left = self._open([depth])
+                if not left:
+                    continue
+                account.place = f"climbing to depth {depth:,}"
+                worker.climb(depth)
+                for kind in left[depth]:
+                    account.place = f"timing {title(kind, plan.count(kind), depth)}"
+                    series = take(worker, kind, depth, self._before(kind, depth), pair, plan, bed)
+                    self._enter(series, judge(series, pair, plan, bed), "interleaved")
+                self._close(depth)
+
+    def _bracketed(self, tests: Tests, _: str) -> None:
+        pair, plan, bed = self._pair, self._plan, self._bed
+        for series in take_bracketed(tests, pair, plan, bed, self.account):
+            following = series._replace(before=self._before(series.kind, series.depth))
+            self._enter(following, judge_bracketed(following, pair, plan, bed), "bracketed")
+        for depth in tests:
+            self._close(depth)
+
+    def _alone(self, tests: Tests, reason: str) -> None:
+        found = take_alone(tests, reason, self._pair, self._plan, self._bed, self.account)
+        for series, finding in found:
+            self._enter(series, finding, "alone")
+
+    def _enter(self, series: RoundSeries, finding: SpeedFinding, method: Method) -> None:
+        place = series.kind, series.depth
+        self._found[place] = series, finding
+        self._methods[place] = method
+
+    def _close(self, depth: int) -> None:
+        """What fell off a cliff at this depth goes no deeper."""
+        for kind in self._plan.kinds:
+            if (entry := self._found.get((kind, depth))) and entry[1].rule == "cliff":
+                self._fallen[kind] = depth
+                self._ended |= ended_by(kind, self._pair, depth, self._plan, self._bed)
+
+    def _before(self, kind: str, depth: int) -> float | None:
+        """The ratio at the last depth before this one at which it is known."""
+        ratios = [
+            series.ratio
+            for place, (series, _) in self._found.items()
+            if place[0] == kind and place[1] < depth and self._known(place)
+        ]
+        return ratios[-1] if ratios else None
+
+    def _known(self, place: Place) -> bool:
+        """Whether f16 was timed, and not while the machine drifted from one process to the next."""
+        method, (series, _) = self._methods[place], self._found[place]
+        return method == "interleaved" or (method == "bracketed" and series.steady)
+
+    def _doubtful(self, place: Place) -> bool:
+        """Whether a fresh process is asked before this is believed."""
+        series, finding = self._found[place]
+        if finding.rule == "cliff" or finding.verdict not in ("fail", "cliff"):
+            return False
+        return self._plan.confirm or finding.rule == "stored" or not series.steady
+
+    def _repeat(self, doubtful: Sequence[RoundSeries]) -> None:
+        """The same tests in one fresh process, and what they show there."""
+        pair, plan, bed, account = self._pair, self._plan, self._bed, self.account
+        if not all(series.steady for series in doubtful):
+            least, most = COOL_DOWN
+            time.sleep(min(most, max(least, sum(series.seconds for series in doubtful))))
+        context = plan.context(max(series.depth for series in doubtful))
+        with lanes(sides(pair, bed), context, bed, account) as worker:
+            for series in doubtful:
+                account.place = f"timing {series.name} again"
+                worker.climb(series.depth)
+                again = take(worker, series.kind, series.depth, series.before, pair, plan, bed)
+                self._again[series.kind, series.depth] = judge(again, pair, plan, bed)
+
+    def _repeat_bracketed(self, doubtful: Sequence[RoundSeries]) -> None:
+        """The same tests in three fresh processes."""
+        pair, plan, bed = self._pair, self._plan, self._bed
+        first = {(series.kind, series.depth): series for series in doubtful}
+        tests: dict[int, list[str]] = {}
+        for kind, depth in first:
+            tests.setdefault(depth, []).append(kind)
+        for series in take_bracketed(tests, pair, plan, bed, self.account):
+            place = series.kind, series.depth
+            again = series._replace(before=first[place].before)
+            self._again[place] = judge_bracketed(again, pair, plan, bed)
+
+
+def _confirmed(
+    finding: SpeedFinding, again: SpeedFinding | None
+) -> tuple[SpeedFinding, bool | None]:
+    if again is None:
+        return finding, None
+    if again.verdict in ("fail", "cliff"):
+        return finding, True
+    return finding._replace(
+        verdict="inconclusive", text=f"{finding.text}; a fresh process did not find the same"
+    ), False
+
+
+def _list(depths: Iterable[int]) -> str:
+    return ", ".join(f"{depth:,}" for depth in depths)

@@ -1,0 +1,101 @@
+"""How the depths of a pair can be timed, by what fits into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from pytest_kvquant import format
+from pytest_kvquant.errors import CellOutOfMemory
+from pytest_kvquant.inputs import geometry
+from pytest_kvquant.machine import memory
+from pytest_kvquant.matrix import Pair
+from pytest_kvquant.speed.plan import SpeedPlan
+from pytest_kvquant.speed.streams import Bed, sides
+
+HEADROOM = 0.9
+"""Share of the free memory that caches may take."""
+
+Method = Literal["interleaved", "bracketed", "alone"]
+
+METHODS: tuple[Method, ...] = ("interleaved", "bracketed", "alone")
+"""In the order of what they need: both caches at once, either of them, the cell's only."""
+
+
+class Way(NamedTuple):
+    """Depths next to each other that are timed alike."""
+
+    method: Method
+    depths: tuple[int, ...]
+    reason: str
+    """Why not by the method before this one."""
+
+
+class Ways(NamedTuple):
+    """How all depths of a pair are timed."""
+
+    visited: list[Way]
+    left: tuple[int, ...]
+    """Depths at which not even the cell fits."""
+    reason: str
+    """Why they are left."""
+
+
+def find_ways(pair: Pair, plan: SpeedPlan, bed: Bed) -> Ways:
+    """Ways to time all depths, shallow ones first.
+
+    Raises:
+        CellOutOfMemory: the cell does not fit even at the first of them.
+    """
+    known = list(_methods(pair, plan, bed))
+    visited = [
+        Way(method, tuple(depth for depth, _, _ in alike), alike[0][2])
+        for method, alike in ((one, list(found)) for one, found in groupby(known, _method))
+        if method
+    ]
+    left = [(depth, reason) for depth, method, reason in known if not method]
+    if not visited:
+        raise CellOutOfMemory(f"{left[0][1]}; give shallower --kv-depths.")
+    return Ways(visited, tuple(depth for depth, _ in left), left[0][1] if left else "")
+
+
+def free_memory(bed: Bed) -> int:
+    """Bytes that caches may take: the limit, else what the computing device has free."""
+    if bed.memory_limit is not None:
+        return bed.memory_limit
+    if gpus := bed.library.gpus_in_use(bed.gpu_layers):
+        return int(HEADROOM * sum(device.free for device in gpus))
+    return int(HEADROOM * memory.available())
+
+
+def _method(known: tuple[int, Method | None, str]) -> Method | None:
+    return known[1]
+
+
+def _methods(pair: Pair, plan: SpeedPlan, bed: Bed) -> Iterator[tuple[int, Method | None, str]]:
+    """Each depth, how it can be timed (``None``: not at all), and why not better."""
+    types = msgspec.to_builtins(bed.library.types)
+    own, reference = sides(pair, bed)
+    room = free_memory(bed)
+    needs_of = [
+        geometry.need(bed.model, side.pair, types, ubatch=bed.ubatch) for side in (own, reference)
+    ]
+    for depth in plan.depths:
+        tokens = plan.context(depth)
+        cell, f16 = (one.least(tokens) for one in needs_of)
+        needs: list[tuple[Method | None, int, str]] = [
+            (None, cell, f"A cache of {tokens:,} tokens needs"),
+            ("alone", f16, f"a cache of {tokens:,} tokens of {reference.name} needs"),
+            ("bracketed", cell + f16, f"two caches of {tokens:,} tokens need"),
+        ]
+        yield next(
+            (
+                (depth, method, f"{text} {format.size(need)}, {format.size(room)} may be used")
+                for method, need, text in needs
+                if need > room
+            ),
+            (depth, "interleaved", ""),
+        )

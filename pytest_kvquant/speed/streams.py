@@ -1,0 +1,178 @@
+"""The two contexts that are timed against each other: the cell's, and that of its measure.
+
+Of one build they live in one process. Two builds cannot: each has a process then, and they take
+turns, so that the rounds are A B B A all the same.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple, Protocol
+
+from pytest_kvquant.config.expectations import held_as, substitute
+from pytest_kvquant.config.floors import Floors
+from pytest_kvquant.config.settings import MIXED
+from pytest_kvquant.engine.parent.timed import TimedWorker
+from pytest_kvquant.engine.parent.worker import Engine
+from pytest_kvquant.errors import CellSubstituted
+from pytest_kvquant.inputs.model import Model
+from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.results.library import Library
+from pytest_kvquant.speed.stored import StoredSpeed
+
+_SLOW_PATH = re.compile(r"\(slow\)|fall(?:s|ing)? ?back", re.IGNORECASE)
+"""As in ``no FlashAttention vector kernel compiled for K/V types …, converting … (slow)``."""
+
+
+class TimedSide(NamedTuple):
+    """One context: of which build, of which pair."""
+
+    engine: Engine
+    pair: Pair
+    name: str
+    """For people and the account."""
+
+
+class Bed(NamedTuple):
+    """What the tests of a run are taken on."""
+
+    engine: Engine
+    model: Model
+    library: Library
+    gpu_layers: int
+    batch: int
+    ubatch: int
+    threads: int
+    memory_limit: int | None
+    """Bytes that a worker may use; ``None``: what is free."""
+    floors: Callable[[Pair, int], Floors]
+    stored: StoredSpeed
+    expected: Mapping[str, str]
+    """Substitutions that the configuration expects: a pattern of pairs, the pair held instead."""
+    declared: Callable[[Pair, str, int], bool]
+    """Whether the configuration declares a cliff of a kind of test at a depth."""
+    other: Engine | None = None
+    """The build that cells are compared with, where that is not their own."""
+    own_pair: bool = False
+    """Whether a cell is compared with the same pair of that build, not with f16/f16."""
+
+
+class Account:
+    """What a cell's timing cost."""
+
+    def __init__(self) -> None:
+        self.prefilled: dict[str, list[int]] = {}
+        self.library_seconds = 0.0
+        self.description: dict[str, Any] = {}
+        self.place = ""
+        """What is being timed, as the end of "it died while"."""
+        self.remarks: dict[str, None] = {}
+        """Lines in which the library says that it took a slow path, in order."""
+
+
+class Lanes(Protocol):
+    """Contexts that climb together, and samples of them; see :class:`TimedWorker`."""
+
+    def climb(self, depth: int) -> list[int]:
+        """Extend all to ``depth``; tokens prefilled so far, of each."""
+
+    def warm(self, kind: str, count: int, seconds: float) -> list[int]:
+        """Warm up; repetitions that make a sample, of each."""
+
+    def samples(self, kind: str, count: int, order: Sequence[int]) -> list[int]:
+        """Nanoseconds per test, the mean of a sample each, of the contexts in ``order``."""
+
+
+class TakingTurns:
+    """Contexts in processes of their own: one works while the others wait."""
+
+    def __init__(self, workers: Sequence[TimedWorker]) -> None:
+        self._workers = workers
+
+    def climb(self, depth: int) -> list[int]:
+        """Extend all to ``depth``, one after another."""
+        return [worker.climb(depth)[0] for worker in self._workers]
+
+    def warm(self, kind: str, count: int, seconds: float) -> list[int]:
+        """Warm up, one after another."""
+        return [worker.warm(kind, count, seconds)[0] for worker in self._workers]
+
+    def samples(self, kind: str, count: int, order: Sequence[int]) -> list[int]:
+        """One sample after another."""
+        return [self._workers[at].samples(kind, count, (0,))[0] for at in order]
+
+
+@contextmanager
+def lanes(sides: Sequence[TimedSide], context: int, bed: Bed, account: Account) -> Iterator[Lanes]:
+    """Fresh contexts of ``context`` tokens each, entered in the account when they are done.
+
+    Raises:
+        CellError: a worker dies or refuses.
+        CellSubstituted: a cache holds other types than its side says.
+    """
+    one_build = all(side.engine is sides[0].engine for side in sides)
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(_opened(own, context, bed, account))
+            for own in ([sides] if one_build else [[side] for side in sides])
+        ]
+        together: Lanes = workers[0] if one_build else TakingTurns(workers)
+        yield together
+        for side, count in zip(sides, together.climb(0), strict=True):
+            account.prefilled.setdefault(side.name, []).append(count)
+
+
+def sides(pair: Pair, bed: Bed) -> tuple[TimedSide, TimedSide]:
+    """A cell, and what it is timed against."""
+    other = pair if bed.own_pair else REFERENCE
+    where = " of the reference build" if bed.other is not None else ""
+    return (
+        TimedSide(bed.engine, pair, str(pair)),
+        TimedSide(bed.other or bed.engine, other, f"{other}{where}"),
+    )
+
+
+@contextmanager
+def _opened(
+    sides: Sequence[TimedSide], context: int, bed: Bed, account: Account
+) -> Iterator[TimedWorker]:
+    """A fresh process with a context per side, all of one build."""
+    engine = sides[0].engine
+    with TimedWorker(engine) as worker:
+        worker.library(engine.directory)
+        begun = time.perf_counter()
+        worker.model(bed.model.path, gpu_layers=bed.gpu_layers)
+        loading = time.perf_counter() - begun
+        described = worker.open_lanes(
+            [side.pair for side in sides],
+            ctx=context,
+            batch=bed.batch,
+            ubatch=bed.ubatch,
+            threads=bed.threads,
+        )
+        account.description = described | account.description
+        _require_types(sides[0].pair, described["types"], bed)
+        try:
+            yield worker
+        finally:
+            account.library_seconds += loading + worker.library_ns / 1e9
+            said = (line.strip() for line in worker.log_text().splitlines())
+            account.remarks |= dict.fromkeys(line for line in said if _SLOW_PATH.search(line))
+
+
+def _require_types(pair: Pair, held: Sequence[tuple[str, str | None]], bed: Bed) -> None:
+    """Nothing is timed under a false name.
+
+    Args:
+        held: K and V type of each layer; ``None`` where the architecture stores no V.
+    """
+    declared = substitute(pair, bed.expected)
+    found = held_as(held, pair, declared)
+    names = ", ".join(map(str, found))
+    if not found or (MIXED if len(found) > 1 else names) == (declared or str(pair)):
+        return
+    said = f", and not {declared} as [expect] says: correct or remove the entry"
+    raise CellSubstituted(f"The cache holds {names} instead{said if declared else ''}.")

@@ -1,0 +1,50 @@
+"""Hooks of the process that controls those of pytest-xdist: a device each, cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+from pytest_kvquant.matrix import Pair
+from pytest_kvquant.session.distribution import DEVICE, RESULT, Distribution
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+
+class XdistHooks:
+    """What pytest-xdist asks while it starts and ends its processes."""
+
+    def __init__(self, run: Distribution) -> None:
+        self._run = run
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        """Give a process its device; one that takes the place of a dead one gets that one's."""
+        node.workerinput[DEVICE] = self._run.take_device()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: WorkerController) -> None:
+        """Take a process's result and its device back."""
+        text = getattr(node, "workeroutput", {}).get(RESULT)
+        self._run.end(node.gateway.id, node.workerinput[DEVICE], text)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> ByCell:
+        """Distribute the tests cell by cell."""
+        return ByCell(config, log, self._run.pairs)
+
+
+class ByCell(LoadScopeScheduling):
+    """All tests of a cell on one process, which measures the cell once."""
+
+    def __init__(self, config: pytest.Config, log: Any, pairs: Iterable[Pair]) -> None:
+        super().__init__(config, log)
+        self._pairs = {str(pair) for pair in pairs}
+
+    def _split_scope(self, nodeid: str) -> str:
+        parameters = nodeid.rpartition("[")[2].rstrip("]").split("-")
+        return next((word for word in parameters if word in self._pairs), nodeid)
