@@ -155,7 +155,7 @@ def t_interval(x: npt.ArrayLike, level: float) -> Interval:
     mean = float(figures.mean())
     if figures.size < 2:
         return Interval(mean, -math.inf, math.inf)
-    reach = _t_quantile(level, figures.size) * standard_error(figures)
+    reach = t_quantile(level, figures.size) * standard_error(figures)
     return Interval(mean, mean - reach, mean + reach)
 
 
@@ -183,7 +183,7 @@ def log_t_interval(x: npt.ArrayLike, level: float) -> Interval:
     if mean == 0 or error == 0:
         return Interval(mean, mean, mean)
     with np.errstate(over="ignore"):  # two chunks far apart reach beyond float64: unbounded
-        factor = float(np.exp(_t_quantile(level, figures.size) * error / mean))
+        factor = float(np.exp(t_quantile(level, figures.size) * error / mean))
     return Interval(mean, mean / factor, mean * factor)
 
 
@@ -221,7 +221,23 @@ def standard_error(x: FloatArray) -> float:
     return float(x.std(ddof=1)) / math.sqrt(x.size)
 
 
-def _t_quantile(level: float, n: int) -> float:
+def one_sided_p(x: npt.ArrayLike) -> float:
+    """p-value of "the mean of x is at most 0", at one look: P(T > m/se), n - 1 degrees.
+
+    Args:
+        x: shape (n_chunks,); fewer than two chunks carry no evidence, p = 1.
+    """
+    figures = chunk_figures(x)
+    if figures.size < 2:
+        return 1.0
+    error = standard_error(figures)
+    if error == 0:
+        return 0.0 if figures.mean() > 0 else 1.0
+    return float(stdtr(figures.size - 1, -figures.mean() / error))
+
+
+def t_quantile(level: float, n: int) -> float:
+    """Student's t that n chunks exceed with probability ``level``, n - 1 degrees of freedom."""
     return float(stdtrit(n - 1, 1 - level))
 
 

@@ -1,0 +1,157 @@
+"""What a cell measures over what it must cost: a ratio of two means, paired by chunk.
+
+The denominator is the same figure of an emulated healthy cell on the same tokens, so that what is
+hard about a chunk is in both and cancels. The interval of the ratio is Fieller's (1954, "Some
+problems in interval estimation", JRSS-B 16): the values B for which the chunk differences x − B·y
+have a mean that a t test at this level does not tell from zero. Looks share alpha equally, as for
+the other intervals of a run, so that it is valid at each of them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.numerics import stats
+from pytest_kvquant.numerics.stats import FloatArray, Interval
+
+LIMIT = 1.10
+"""The most that a healthy cell may cost over its emulation, and at least 1/1.10, where the interval
+permits to say so. Seen on healthy builds: 0.97 to 1.05."""
+
+WIDEST = 1.30
+"""The limit where chunks scatter too much for 1.10."""
+
+SHARE = 0.7
+"""Of the distance to the limit, what the interval's half width may take: with 32 chunks that scatter
+by 10 % that is 1.10."""
+
+LEAST = 3
+"""Chunks from which on an interval decides."""
+
+
+class Ratio(NamedTuple):
+    """A ratio and what is said of it."""
+
+    verdict: Literal["pass", "fail", "inconclusive"]
+    figure: float
+    """Sum over chunks of the cell's figure over the sum of the healthy one's."""
+    low: float
+    """Lower end of its interval; −inf where it has none."""
+    high: float
+    limit: float
+    """It passes where the interval lies within 1/limit to limit."""
+    p_value: float
+    """Evidence for a ratio outside of 1/1.10 to 1.10, all looks counted."""
+    decided_at: int | None
+    """Chunks at which the verdict fell."""
+    chunks: int
+    """Chunks looked at."""
+
+
+def judge(
+    measured: npt.ArrayLike,
+    healthy: npt.ArrayLike,
+    *,
+    looks: tuple[int, ...],
+    level: float,
+    floor: float = 0.0,
+    limit: float = LIMIT,
+    widest: float = WIDEST,
+) -> Ratio:
+    """Two-sided verdict, from the first look that decides.
+
+    Args:
+        measured: the cell's figure of each chunk, shape ``(n,)``, non-negative.
+        healthy: of its emulation, same chunks in the same order.
+        looks: chunk counts at which an interval may speak, ascending.
+        level: error of each end of the interval at one look.
+        floor: what the machine's noise adds to ``measured`` without any fault, in its unit.
+        limit, widest: see :data:`LIMIT` and :data:`WIDEST`.
+
+    Raises:
+        ValueError: the two are not of the same chunks, or not finite.
+    """
+    x, y = stats.chunk_figures(measured), stats.chunk_figures(healthy)
+    if x.shape != y.shape:
+        raise ValueError("the cell and its emulation must come from the same chunks")
+    taken = [n for n in looks if LEAST <= n <= x.size]
+    for n in taken:
+        verdict = _speaks(x[:n], y[:n], level, floor, limit, widest)
+        if verdict is not None:
+            return _told(verdict, x, y, n, taken, level, floor, limit, widest)
+    return _told("inconclusive", x, y, None, taken, level, floor, limit, widest)
+
+
+def interval(measured: FloatArray, healthy: FloatArray, level: float) -> Interval:
+    """The ratio of means and Fieller's interval, ±inf where it is unbounded."""
+    n = measured.size
+    x, y = float(measured.mean()), float(healthy.mean())
+    if y <= 0:
+        return Interval(math.inf if x > 0 else 1.0, -math.inf, math.inf)
+    if n < 2:
+        return Interval(x / y, -math.inf, math.inf)
+    t2 = stats.t_quantile(level, n) ** 2 / n
+    cov = np.cov(measured, healthy)
+    a = y * y - t2 * cov[1, 1]
+    b = x * y - t2 * cov[0, 1]
+    c = x * x - t2 * cov[0, 0]
+    inside = b * b - a * c
+    if a <= 0 or inside < 0:
+        return Interval(x / y, -math.inf, math.inf)
+    root = math.sqrt(inside)
+    return Interval(x / y, (b - root) / a, (b + root) / a)
+
+
+def allowed(now: Interval, limit: float = LIMIT, widest: float = WIDEST) -> float:
+    """The limit that an interval of this width permits."""
+    half = (now.high - now.low) / 2
+    if not math.isfinite(half):
+        return widest
+    return min(widest, max(limit, 1 + half / SHARE))
+
+
+def _speaks(
+    x: FloatArray, y: FloatArray, level: float, floor: float, limit: float, widest: float
+) -> Literal["pass", "fail"] | None:
+    if not y.any():  # a type as fine as f16: there is nothing that its rounding costs
+        if x.max() <= floor:
+            return "pass"
+        return "fail" if stats.t_interval(x, level).low > floor else None
+    over = interval(np.maximum(x - floor, 0), y, level)
+    under = interval(x + floor, y, level)
+    if over.low > limit or under.high < 1 / limit:
+        return "fail"
+    most = allowed(over, limit, widest)
+    return "pass" if over.high <= most and under.low >= 1 / most else None
+
+
+def _told(
+    verdict: Literal["pass", "fail", "inconclusive"],
+    x: FloatArray,
+    y: FloatArray,
+    at: int | None,
+    taken: list[int],
+    level: float,
+    floor: float,
+    limit: float,
+    widest: float,
+) -> Ratio:
+    seen = x.size if at is None else at
+    now = interval(x[:seen], y[:seen], level)
+    counted = [n for n in taken if at is None or verdict == "fail" or n <= at]
+    each = (_p_value(x[:n], y[:n], floor, limit) for n in counted)
+    p = min(1.0, len(taken) * min(each, default=1.0)) if taken else 1.0
+    return Ratio(
+        verdict, now.figure, now.low, now.high, allowed(now, limit, widest), p, at, x.size
+    )
+
+
+def _p_value(x: FloatArray, y: FloatArray, floor: float, limit: float) -> float:
+    """The smaller one-sided p of "at most the limit" and "at least its inverse"."""
+    return min(
+        stats.one_sided_p(x - limit * y - floor), stats.one_sided_p(y / limit - x - floor)
+    )
