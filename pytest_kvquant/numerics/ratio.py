@@ -145,13 +145,9 @@ def _told(
     counted = [n for n in taken if at is None or verdict == "fail" or n <= at]
     each = (_p_value(x[:n], y[:n], floor, limit) for n in counted)
     p = min(1.0, len(taken) * min(each, default=1.0)) if taken else 1.0
-    return Ratio(
-        verdict, now.figure, now.low, now.high, allowed(now, limit, widest), p, at, x.size
-    )
+    return Ratio(verdict, now.figure, now.low, now.high, allowed(now, limit, widest), p, at, x.size)
 
 
 def _p_value(x: FloatArray, y: FloatArray, floor: float, limit: float) -> float:
     """The smaller one-sided p of "at most the limit" and "at least its inverse"."""
-    return min(
-        stats.one_sided_p(x - limit * y - floor), stats.one_sided_p(y / limit - x - floor)
-    )
+    return min(stats.one_sided_p(x - limit * y - floor), stats.one_sided_p(y / limit - x - floor))

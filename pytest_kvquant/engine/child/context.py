@@ -106,6 +106,7 @@ class Context:
         ctx: tokens per sequence.
         sequences: how many sequences it holds at once.
         type_k, type_v: ggml names.
+        prepare: may change the context's parameters before it is made.
 
     Raises:
         Refused: the library does not make a context of these types.
@@ -123,6 +124,7 @@ class Context:
         ubatch: int,
         threads: int,
         unified: bool = False,
+        prepare: Callable[[Any], None] = lambda _parameters: None,
     ) -> None:
         self.model = model
         self.llama = llama = model.llama
@@ -138,6 +140,7 @@ class Context:
         params.kv_unified = unified
         params.swa_full = False
         params.no_perf = True
+        prepare(params)
         self.pointer = llama.llama_init_from_model(model.pointer, params)
         if not self.pointer:
             raise Refused(f"llama.cpp makes no context for K {type_k}, V {type_v}")

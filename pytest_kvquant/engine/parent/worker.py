@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from pytest_kvquant.errors import (
     CellUnsupported,
 )
 from pytest_kvquant.machine.environment import Environment
-from pytest_kvquant.matrix import Pair
+from pytest_kvquant.matrix import REFERENCE, Pair
 
 PACKAGE_ROOT = Path(__file__).parents[3]
 LOG_BYTES = 1 << 24
@@ -81,6 +81,32 @@ class LogitsBlock(NamedTuple):
     chunk: int
     first: int
     logits: npt.NDArray[np.float32]
+
+
+class StoredSide(NamedTuple):
+    """How a cell stores one side of one layer of its cache."""
+
+    layer: int
+    side: str
+    """``K`` or ``V``."""
+    type: str
+    """ggml name of the cache's own tensor."""
+    rotation: int
+    """Size of the Hadamard matrix by which the build turns rows before; 1: none."""
+    elements: int
+    """Of a stored row."""
+
+
+class QuantizedRows(NamedTuple):
+    """What came back of rows sent through a type's reference quantizer."""
+
+    back: npt.NDArray[np.float32]
+    """Shape as sent."""
+    block: int
+    bytes: int
+    """Of a block."""
+    equal: float
+    """Share of bytes that ``ggml_quantize_chunk`` writes alike."""
 
 
 class Worker:
@@ -143,17 +169,39 @@ class Worker:
     def open(self, pair: Pair, shape: BatchShape) -> dict[str, Any]:
         """Make the context of a cell."""
         self._pair = pair
-        return self._ask(
-            "open",
+        return self._ask("open", answer="opened", **_context_fields(pair, shape)).fields
+
+    def stored(self, pair: Pair, shape: BatchShape) -> list[StoredSide]:
+        """How a small context of a pair stores each side of each layer; the open one stays."""
+        fields = _context_fields(pair, msgspec.structs.replace(shape, sequences=1))
+        found = self._ask("stored", **fields).fields["places"]
+        return [StoredSide(*row) for row in found]
+
+    def open_healthy(
+        self, sides: Sequence[StoredSide], heads: Mapping[int, int], shape: BatchShape
+    ) -> None:
+        """Make an ``f16/f16`` context whose rows are rounded as those of a cell.
+
+        Args:
+            sides: as :meth:`stored` tells of the cell's build.
+            heads: KV heads by layer.
+        """
+        self._pair = REFERENCE
+        self._ask(
+            "open_healthy",
             answer="opened",
-            type_k=pair.k,
-            type_v=pair.v,
-            ctx=shape.ctx,
-            sequences=shape.sequences,
-            batch=min(shape.batch, shape.ctx * shape.sequences),
-            ubatch=shape.ubatch,
-            threads=shape.threads,
-        ).fields
+            **_context_fields(REFERENCE, shape),
+            places=sides,
+            heads=list(heads.items()),
+        )
+
+    def quantizer(self, name: str, rows: npt.NDArray[np.float32]) -> QuantizedRows:
+        """Rows of shape ``(rows, elements)`` through a type's reference quantizer and back."""
+        sent = np.ascontiguousarray(rows, np.float32)
+        answer = self._ask("quantizer", sent.tobytes(), type=name, elements=sent.shape[1])
+        back = np.frombuffer(answer.payload, np.float32).reshape(sent.shape)
+        fields = answer.fields
+        return QuantizedRows(back, fields["block"], fields["bytes"], fields["equal"])
 
     def reopen(self, shape: BatchShape) -> None:
         """Make the context of the same cell again, in another shape."""
@@ -346,6 +394,18 @@ class Worker:
         if _NO_MEMORY.search(self.log()):
             return CellOutOfMemory(f"{death_in_words(code)} It was out of memory.", log=self.log())
         return CellCrashed(death_in_words(code), log=self.log())
+
+
+def _context_fields(pair: Pair, shape: BatchShape) -> dict[str, Any]:
+    return {
+        "type_k": pair.k,
+        "type_v": pair.v,
+        "ctx": shape.ctx,
+        "sequences": shape.sequences,
+        "batch": min(shape.batch, shape.ctx * shape.sequences),
+        "ubatch": shape.ubatch,
+        "threads": shape.threads,
+    }
 
 
 def death_in_words(code: int) -> str:

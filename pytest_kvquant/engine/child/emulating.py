@@ -1,0 +1,109 @@
+"""Child side: the worker's messages about what types must cost: emulation, and the quantizer."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.engine.child.callback import Callback
+from pytest_kvquant.engine.child.codec import Codec, Codecs
+from pytest_kvquant.engine.child.context import Context, LoadedModel
+from pytest_kvquant.engine.child.healthy import Learner, Place, Rounder, Stored
+from pytest_kvquant.engine.child.library import LoadedLibrary
+from pytest_kvquant.engine.protocol import Channel, Message
+
+F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
+
+
+class WatchedContext(Context):
+    """A context whose nodes a callback is shown; what went wrong there is raised by the decode."""
+
+    def __init__(self, model: LoadedModel, callback: Callback, **fields: Any) -> None:
+        super().__init__(model, **fields, prepare=callback.attach)
+        self._callback = callback
+
+    def decode(self, *batch: Any) -> F32:
+        """As :meth:`Context.decode`.
+
+        Raises:
+            BadLibrary: a node is not what the callback understands.
+        """
+        logits = super().decode(*batch)
+        self._callback.check()
+        return logits
+
+
+class EmulationMessages:
+    """Mixed into the worker: what a cell of some types stores, and an f16 that rounds like it."""
+
+    channel: Channel
+    library: LoadedLibrary
+    model: LoadedModel
+    context: Context | None
+
+    def on_stored(self, message: Message) -> None:
+        """How a context of the cell's types stores its rows; fields as of ``open``.
+
+        Answers with rows of layer, side, type, rotation and elements.
+        """
+        learner = Learner(self.library)
+        context = WatchedContext(self.model, learner, **message.fields)
+        one = np.ones(1, np.int32)
+        context.decode(self.model.bos_or_zero * one, 0 * one, 0 * one, 0 * one)
+        context.close()
+        found = [(*place, *how) for place, how in learner.stored.items()]
+        self.channel.send("stored", places=found)
+
+    def on_open_healthy(self, message: Message) -> None:
+        """Make an ``f16/f16`` context whose rows are rounded as those of a cell.
+
+        Fields as of ``open``, and ``places`` as ``stored`` answers; ``heads``: layer, KV heads.
+        """
+        fields = dict(message.fields)
+        places: Iterable[Any] = fields.pop("places")
+        stored = {Place(*row[:2]): Stored(*row[2:]) for row in places}
+        rounder = Rounder(self.library, stored, dict(fields.pop("heads")))
+        if self.context is not None:
+            self.context.close()
+        self.context = WatchedContext(self.model, rounder, **fields)
+        self.channel.send("opened", batch=self.context.batch, ubatch=self.context.ubatch)
+
+    def on_quantizer(self, message: Message) -> None:
+        """Rows of the payload (float32) through a type's reference quantizer and back.
+
+        Fields: ``type``, ``elements`` of a row. Answers with the rows, ``block`` and ``bytes`` of
+        the type, and ``equal``: the share of bytes that ``ggml_quantize_chunk`` writes alike.
+        """
+        fields = message.fields
+        codec = Codecs(self.library)[fields["type"]]
+        rows = np.frombuffer(message.payload, np.float32).reshape(-1, fields["elements"])
+        stored = codec.quantize(rows)
+        other = quantized_by_row(self.library, codec, rows)
+        self.channel.send(
+            "quantizer",
+            codec.floats(stored).tobytes(),
+            block=codec.block,
+            bytes=codec.bytes,
+            equal=float((stored == other).mean()),
+        )
+
+
+def quantized_by_row(library: LoadedLibrary, codec: Codec, rows: F32) -> U8:
+    """Rows as ``ggml_quantize_chunk`` writes them, shape ``(rows, row bytes)``."""
+    if codec.block == 1:
+        return codec.quantize(rows)
+    count, size = ctypes.c_int64, ctypes.c_size_t
+    quantize = library.function(
+        "ggml_quantize_chunk", size, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p,
+        count, count, count, ctypes.c_void_p,
+    )  # fmt: skip
+    source = np.ascontiguousarray(rows, np.float32)
+    out = np.zeros((len(rows), rows.shape[1] // codec.block * codec.bytes), np.uint8)
+    number = library.types[codec.name]["id"]
+    quantize(number, source.ctypes.data, out.ctypes.data, 0, len(rows), rows.shape[1], None)
+    return out

@@ -1,0 +1,215 @@
+"""Child side: an ``f16/f16`` context whose cache rows are rounded as a cell's types round them.
+
+After each write to the cache the fresh rows are read, sent through the reference quantizer in the
+basis that the cell's build uses, and put back; then the graph goes on. The kernels are f16's, the
+rounding is the types', a whole chunk comes at once and a token sees its own row rounded: what a
+cell of these types must cost on these tokens if every kernel is right.
+
+Each write is a SET_ROWS node named ``cache_k_l<layer>`` or ``cache_v_l<layer>``: windows, several
+caches, shared layers and caches without V come by themselves, and the node says which cells it
+wrote, contiguous or not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.engine.child.callback import Callback
+from pytest_kvquant.engine.child.codec import Basis, Codec, Codecs, rotate
+from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
+from pytest_kvquant.engine.child.nodes import Ggml, Node
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
+
+_CACHE = re.compile(rb"cache_([kv])_l(\d+)")
+_ROTATIONS = {b"attn_inp_k_rot": "K", b"attn_inp_v_rot": "V"}
+"""Inputs of upstream's graphs: the matrices by which rows are turned before they are stored."""
+
+KNOWN = 0.7
+"""NMSE of a normal source that a basis leaves: more, and it explains nothing."""
+
+SPREAD = 4
+"""Cells between the first and the last one written, over those written: beyond, each is read by
+itself."""
+
+
+class Place(NamedTuple):
+    """A side of a layer."""
+
+    layer: int
+    side: str
+
+
+class Stored(NamedTuple):
+    """How a cell stores one side of one layer."""
+
+    type: str
+    """ggml name of the cache's own tensor."""
+    rotation: int
+    """Size of the Hadamard matrix that the build applies to the rows; 1: none."""
+    elements: int
+    """Of a row as it is stored: more than f16's where heads are padded to whole blocks."""
+
+
+class Learner(Callback):
+    """On a context of the cell's own types: how each side of each layer is stored."""
+
+    def __init__(self, library: LoadedLibrary) -> None:
+        super().__init__(library)
+        self.stored: dict[Place, Stored] = {}
+        self._pending: dict[str, int] = {}
+
+    def wants(self, tensor: Any) -> bool:
+        """Products with a rotation matrix, and writes."""
+        if self.ggml.op_name(tensor.op) == "MUL_MAT" and tensor.src[0]:
+            return tensor.src[0].contents.name in _ROTATIONS
+        return is_write(self.ggml, tensor)
+
+    def shown(self, node: Node) -> None:
+        """Remember a product's matrix until the side that it turns is written."""
+        if node.op == "MUL_MAT":
+            source = node.source(0)
+            assert source is not None
+            size = int(source.ne[0])
+            held = source.bytes(4 * size * size).view(np.float32).reshape(size, size)
+            if not np.allclose(held, rotate(np.eye(size, dtype=np.float32), size), atol=1e-5):
+                raise BadLibrary(
+                    f"{source.name} of {size} x {size} is no Hadamard matrix: in which basis this "
+                    "build stores its rows is not known"
+                )
+            self._pending[_ROTATIONS[node.raw.contents.src[0].contents.name]] = size
+            return
+        place = place_of(node)
+        rotation = self._pending.pop(place.side, 1)
+        self.stored[place] = Stored(node.type, rotation, int(node.ne[0]))
+
+
+class Rounder(Callback):
+    """On a context of ``f16/f16``: rounds rows after each write.
+
+    Args:
+        stored: how the cell stores each side of each layer; f16 stays as it is.
+        heads: KV heads of the model's layers, for heads that are padded.
+    """
+
+    def __init__(
+        self, library: LoadedLibrary, stored: Mapping[Place, Stored], heads: Mapping[int, int]
+    ) -> None:
+        super().__init__(library)
+        self._codecs, self._stored, self._heads = Codecs(library), dict(stored), dict(heads)
+        self.rows = 0
+        """Rows rounded so far: none means that nothing was emulated."""
+
+    def wants(self, tensor: Any) -> bool:
+        """Writes."""
+        return is_write(self.ggml, tensor)
+
+    def shown(self, node: Node) -> None:
+        """Round the rows that have just been written."""
+        place = place_of(node)
+        how = self._stored.get(place)
+        if how is None:
+            raise BadLibrary(f"{node.name} is written here, and not by a cell of other types")
+        if how.type == "f16":
+            return
+        if node.type != "f16":
+            raise BadLibrary(f"{node.name} holds {node.type}: rows are rounded in f16 caches only")
+        cells = written_cells(node)
+        fresh = _read(node, cells)
+        heads = self._heads.get(place.layer, 1)
+        _write(node, cells, rounded(fresh, self._codecs[how.type], how, heads))
+        self.rows += len(cells)
+
+
+def is_write(ggml: Ggml, tensor: Any) -> bool:
+    """Whether a node writes K or V rows."""
+    return ggml.op_name(tensor.op) == "SET_ROWS" and bool(_CACHE.match(tensor.name))
+
+
+def place_of(node: Node) -> Place:
+    """Which side of which layer a write concerns."""
+    found = _CACHE.match(node.name.encode())
+    assert found is not None
+    return Place(int(found[2]), found[1].decode().upper())
+
+
+def written_cells(node: Node) -> I64:
+    """The rows of the cache that a SET_ROWS node wrote, shape ``(tokens,)``.
+
+    Raises:
+        BadLibrary: V is transposed (no flash attention), so that its rows are no rows.
+    """
+    source, places = node.source(0), node.source(1)
+    assert source is not None
+    assert places is not None
+    if node.ne[0] == 1 or source.ne[2] * source.ne[3] > 1:
+        raise BadLibrary(f"{node.name} is stored element by element (no flash attention)")
+    kind = np.int64 if places.type == "i64" else np.int32
+    return places.bytes().view(kind).astype(np.int64)
+
+
+def rounded(fresh: U8, codec: Codec, how: Stored, heads: int) -> U8:
+    """f16 rows sent through the quantizer and brought back to the coordinates of f16.
+
+    Args:
+        fresh: shape ``(rows, bytes)``.
+        heads: of a row; only asked for where the cell pads them.
+
+    Raises:
+        BadLibrary: padded rows that do not divide into heads.
+    """
+    values = fresh.view(np.float16).astype(np.float32)
+    rows, elements = values.shape
+    parts = heads if how.elements != elements else 1
+    if elements % parts or how.elements % parts or how.elements < elements:
+        raise BadLibrary(f"a row of {how.elements} elements cannot hold {heads} heads of f16's row")
+    width, wide = elements // parts, how.elements // parts
+    padded = np.pad(values.reshape(-1, width), ((0, 0), (0, wide - width)))
+    back = codec.through(rotate(padded, how.rotation).reshape(rows, -1))
+    basis = basis_of(codec, how.elements)
+    if basis.matrix is not None:
+        back = back.reshape(-1, len(basis.matrix)) @ basis.matrix.T
+    plain = rotate(np.ascontiguousarray(back.reshape(-1, wide)), how.rotation)[:, :width]
+    return np.ascontiguousarray(plain.astype(np.float16).reshape(rows, -1)).view(np.uint8)
+
+
+def basis_of(codec: Codec, elements: int) -> Basis:
+    """The coordinates in which a type's values come back, over as few elements as explain them.
+
+    Raises:
+        BadLibrary: no block of them does.
+    """
+    unit = codec.block
+    while unit <= elements and elements % unit == 0:
+        basis = codec.basis(unit)
+        if basis.matrix is None or basis.rounding < KNOWN:
+            return basis
+        unit *= 2
+    raise BadLibrary(f"in which basis values of {codec.name} come back is not known")
+
+
+def _read(node: Node, cells: I64) -> U8:
+    stride, first = int(node.nb[1]), int(cells.min())
+    width = 2 * int(node.ne[0])
+    span = int(cells.max()) + 1 - first
+    if span <= SPREAD * len(cells):
+        raw = node.bytes((span - 1) * stride + width, first * stride)
+        at = ((cells - first) * stride)[:, None] + np.arange(width)
+        return np.ascontiguousarray(raw[at])
+    return np.stack([node.bytes(width, int(cell) * stride) for cell in cells])
+
+
+def _write(node: Node, cells: I64, rows: U8) -> None:
+    stride, width = int(node.nb[1]), rows.shape[1]
+    joins = np.diff(cells) == 1 if stride == width else np.zeros(len(cells) - 1, np.bool_)
+    starts = [0, *(np.flatnonzero(~joins) + 1).tolist(), len(cells)]
+    for start, stop in pairwise(starts):
+        node.ggml.write(node.raw, rows[start:stop].reshape(-1), int(cells[start]) * stride)

@@ -1,0 +1,242 @@
+"""Child side: nodes of a compute graph as ggml keeps them in memory.
+
+``struct ggml_tensor`` has no accessors for most of its fields. Its layout is declared here and
+checked once per library on tensors that the library itself makes: where it does not fit, nothing is
+read and the reason is said.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
+
+U8 = npt.NDArray[np.uint8]
+F64 = npt.NDArray[np.float64]
+
+MOST_SOURCES = 10
+NAME_BYTES = 64
+
+
+class RawTensor(ctypes.Structure):
+    """``struct ggml_tensor`` of ggml.h, equal in upstream and the forks tried."""
+
+
+RawTensor._fields_ = (
+    ("type", ctypes.c_int),
+    ("buffer", ctypes.c_void_p),
+    ("ne", ctypes.c_int64 * 4),
+    ("nb", ctypes.c_size_t * 4),
+    ("op", ctypes.c_int),
+    ("op_params", ctypes.c_int32 * 16),
+    ("flags", ctypes.c_int32),
+    ("src", ctypes.POINTER(RawTensor) * MOST_SOURCES),
+    ("view_src", ctypes.POINTER(RawTensor)),
+    ("view_offs", ctypes.c_size_t),
+    ("data", ctypes.c_void_p),
+    ("name", ctypes.c_char * NAME_BYTES),
+    ("extra", ctypes.c_void_p),
+)
+
+TensorPointer = ctypes.POINTER(RawTensor)
+
+
+class InitParams(ctypes.Structure):
+    """``struct ggml_init_params``."""
+
+    _fields_ = (
+        ("mem_size", ctypes.c_size_t),
+        ("mem_buffer", ctypes.c_void_p),
+        ("no_alloc", ctypes.c_bool),
+    )
+
+
+class Ggml:
+    """The library's functions on tensors.
+
+    Raises:
+        BadLibrary: one is missing, or tensors are laid out in a way that is not known.
+    """
+
+    def __init__(self, library: LoadedLibrary) -> None:
+        self.library = library
+        pointer, size = ctypes.c_void_p, ctypes.c_size_t
+        self._op_name = library.function("ggml_op_name", ctypes.c_char_p, ctypes.c_int)
+        self._get = library.function(
+            "ggml_backend_tensor_get", None, TensorPointer, pointer, size, size
+        )
+        self._set = library.function(
+            "ggml_backend_tensor_set", None, TensorPointer, pointer, size, size
+        )
+        self._is_host = library.function("ggml_backend_buffer_is_host", ctypes.c_bool, pointer)
+        self._buffer_name = library.function("ggml_backend_buffer_name", ctypes.c_char_p, pointer)
+        self._ops: dict[int, str] = {}
+        self._buffers: dict[int, tuple[str, bool]] = {}
+        self.type_names = {entry["id"]: name for name, entry in library.types.items()}
+        self._check_layout()
+
+    def op_name(self, number: int) -> str:
+        """Name of an operation: ``MUL_MAT``, ``ROPE``, …"""
+        if number not in self._ops:
+            self._ops[number] = self._op_name(number).decode()
+        return self._ops[number]
+
+    def row_bytes(self, kind: str, elements: int) -> int:
+        """Bytes of so many elements."""
+        entry = self.library.types[kind]
+        return int(elements // entry["block"] * entry["bytes"])
+
+    def buffer(self, address: int | None) -> tuple[str, bool]:
+        """A buffer's name and whether the processor can read it directly."""
+        if not address:
+            return "", False
+        if address not in self._buffers:
+            name = self._buffer_name(address)
+            self._buffers[address] = (name.decode() if name else "", bool(self._is_host(address)))
+        return self._buffers[address]
+
+    def read(self, raw: Any, size: int, offset: int) -> U8:
+        """Bytes of a tensor, copied out of whatever memory it lies in."""
+        out = np.empty(size, np.uint8)
+        self._get(raw, out.ctypes.data, offset, size)
+        return out
+
+    def write(self, raw: Any, data: U8, offset: int = 0) -> None:
+        """Overwrite bytes of a tensor."""
+        data = np.ascontiguousarray(data)
+        self._set(raw, data.ctypes.data, offset, data.nbytes)
+
+    def _check_layout(self) -> None:
+        """Tensors that the library makes must show their known contents at the declared places."""
+        function, pointer = self.library.function, ctypes.c_void_p
+        init = function("ggml_init", pointer, InitParams)
+        free = function("ggml_free", None, pointer)
+        new = function("ggml_new_tensor_4d", TensorPointer, pointer, ctypes.c_int,
+                       *[ctypes.c_int64] * 4)  # fmt: skip
+        view = function("ggml_view_1d", TensorPointer, pointer, TensorPointer, ctypes.c_int64,
+                        ctypes.c_size_t)  # fmt: skip
+        scale = function("ggml_scale", TensorPointer, pointer, TensorPointer, ctypes.c_float)
+        add = function("ggml_add", TensorPointer, pointer, TensorPointer, TensorPointer)
+        name = function("ggml_set_name", TensorPointer, TensorPointer, ctypes.c_char_p)
+        context = init(InitParams(1 << 16, None, True))
+        try:
+            one = new(context, self.library.types["f32"]["id"], 3, 5, 7, 11)
+            name(one, b"kvquant layout")
+            part, scaled, total = view(context, one, 2, 8), scale(context, one, 2.5), None
+            total = add(context, one, scaled)
+            fits = self._shows(one, part, scaled, total)
+        finally:
+            free(context)
+        if not fits:
+            raise BadLibrary(
+                f"{self.library.path} lays out ggml_tensor in a way that is not known: nodes of "
+                "its graphs cannot be read."
+            )
+
+    def _shows(self, one: Any, part: Any, scaled: Any, total: Any) -> bool:
+        def address(tensor: Any) -> int | None:
+            return ctypes.cast(tensor, ctypes.c_void_p).value
+
+        first, second = one.contents, part.contents
+        factor = np.frombuffer(bytes(scaled.contents.op_params), np.float32)[0]
+        return (
+            list(first.ne) == [3, 5, 7, 11]
+            and list(first.nb) == [4, 12, 60, 420]
+            and first.name == b"kvquant layout"
+            and address(second.view_src) == address(one)
+            and second.view_offs == 8
+            and factor == 2.5
+            and self.op_name(scaled.contents.op) == "SCALE"
+            and self.op_name(total.contents.op) == "ADD"
+            and address(total.contents.src[0]) == address(one)
+            and address(total.contents.src[1]) == address(scaled)
+            and not total.contents.src[2]
+        )
+
+
+class Node:
+    """A tensor of a graph, read when it is looked at.
+
+    ``ne`` are elements per dimension, innermost first; ``nb`` bytes to the next one.
+    """
+
+    __slots__ = ("_floats", "address", "data", "ggml", "name", "nb", "ne", "op", "raw", "type")
+
+    def __init__(self, ggml: Ggml, raw: Any) -> None:
+        self.ggml, self.raw = ggml, raw
+        tensor = raw.contents
+        self.address = ctypes.addressof(tensor)
+        self.name = tensor.name.decode("utf-8", "replace")
+        self.op = ggml.op_name(tensor.op)
+        self.type = ggml.type_names.get(tensor.type, f"type {tensor.type}")
+        self.ne, self.nb = tuple(tensor.ne), tuple(tensor.nb)
+        self.data = tensor.data
+
+    @property
+    def sources(self) -> Iterator[Node]:
+        """Its inputs, in order; a missing one is stepped over."""
+        tensor = self.raw.contents
+        for number in range(MOST_SOURCES):
+            if tensor.src[number]:
+                yield Node(self.ggml, tensor.src[number])
+
+    def source(self, number: int) -> Node | None:
+        """One input."""
+        found = self.raw.contents.src[number]
+        return Node(self.ggml, found) if found else None
+
+    @property
+    def root(self) -> Node:
+        """The tensor whose memory it shows; itself unless it is a view."""
+        found = self.raw.contents.view_src
+        return Node(self.ggml, found) if found else self
+
+    @property
+    def offset(self) -> int:
+        """Bytes from the start of :attr:`root`."""
+        return int(self.raw.contents.view_offs)
+
+    @property
+    def backend(self) -> str:
+        """Name of the buffer that it lies in: ``CPU``, ``CUDA0``, …"""
+        root = self.root.raw.contents
+        return self.ggml.buffer(root.buffer)[0]
+
+    @property
+    def integers(self) -> npt.NDArray[np.int32]:
+        """The operation's parameters as int32, shape ``(16,)``."""
+        return np.frombuffer(bytes(self.raw.contents.op_params), np.int32)
+
+    @property
+    def floats(self) -> npt.NDArray[np.float32]:
+        """The operation's parameters as float32, shape ``(16,)``."""
+        return self.integers.view(np.float32)
+
+    @property
+    def elements(self) -> int:
+        """How many elements it has."""
+        return int(np.prod(self.ne))
+
+    @property
+    def extent(self) -> int:
+        """Bytes from its first to behind its last element."""
+        block = self.ggml.row_bytes(self.type, max(self.ne[0], 1))
+        inner = (
+            block
+            if self.nb[0] == self.ggml.library.types[self.type]["bytes"]
+            else ((self.ne[0] - 1) * self.nb[0] + self.ggml.library.types[self.type]["bytes"])
+        )
+        return int(inner + sum((self.ne[i] - 1) * self.nb[i] for i in (1, 2, 3)))
+
+    def bytes(self, size: int | None = None, offset: int = 0) -> U8:
+        """Bytes of its memory from ``offset`` on, without a copy where the processor can read."""
+        size = self.extent - offset if size is None else size
+        if self.ggml.buffer(self.root.raw.contents.buffer)[1] and self.data:
+            memory = (ctypes.c_uint8 * size).from_address(self.data + offset)
+            return np.ctypeslib.as_array(memory)
+        return self.ggml.read(self.raw, size, offset)

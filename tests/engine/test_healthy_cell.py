@@ -1,0 +1,122 @@
+"""The emulated healthy cell, on the real engine: it costs what a healthy cell costs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
+from pytest_kvquant.engine.parent.worker import BatchShape, Engine, StoredSide, Worker
+from pytest_kvquant.machine.environment import scrub
+from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.numerics.kernels import compare_rows
+
+CHUNKS, SHAPE = 4, BatchShape(ctx=256, scored=128, sequences=2, batch=512, ubatch=512, threads=2)
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    engine = Engine(python=sys.executable, environment=scrub(dict(os.environ), {}), timeout=120)
+    with Worker(engine) as made:
+        made.library(None)
+        made.model(str(EMBEDDED_MODEL), gpu_layers=0)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def chunks(worker: Worker) -> np.ndarray:
+    text = EMBEDDED_CORPUS.read_bytes()[: 1 << 15]
+    return worker.tokenize(text)[: CHUNKS * SHAPE.ctx].reshape(CHUNKS, -1).copy()
+
+
+def logits(worker: Worker, chunks: np.ndarray) -> np.ndarray:
+    vocabulary = worker.model(str(EMBEDDED_MODEL), gpu_layers=0)["vocabulary"]
+    blocks = [one.logits.copy() for one in worker.score(chunks, SHAPE, vocabulary)]
+    return np.concatenate(blocks)
+
+
+@pytest.fixture(scope="module")
+def reference(worker: Worker, chunks: np.ndarray) -> np.ndarray:
+    worker.open(REFERENCE, SHAPE)
+    return logits(worker, chunks)
+
+
+def kl(reference: np.ndarray, other: np.ndarray) -> float:
+    return float(compare_rows(reference, other, np.zeros(len(other), np.int32)).kl.mean())
+
+
+@pytest.mark.parametrize("pair", ["q8_0/q8_0", "f16/q4_0", "q4_0/f16", "q4_0/q4_0", "iq4_nl/q5_1"])
+def test_costs_what_the_cell_costs(
+    worker: Worker, chunks: np.ndarray, reference: np.ndarray, pair: str
+) -> None:
+    sides = worker.stored(Pair.parse(pair), SHAPE)
+    worker.open_healthy(sides, {}, SHAPE)
+    healthy = logits(worker, chunks)
+    worker.open(Pair.parse(pair), SHAPE)
+    measured = logits(worker, chunks)
+
+    assert kl(reference, measured) / kl(reference, healthy) == pytest.approx(1, abs=0.25)
+
+
+def test_f16_rounded_as_f16_is_f16_to_the_last_bit(
+    worker: Worker, chunks: np.ndarray, reference: np.ndarray
+) -> None:
+    worker.open_healthy(worker.stored(REFERENCE, SHAPE), {}, SHAPE)
+
+    assert np.array_equal(logits(worker, chunks), reference)
+
+
+def test_tells_how_the_build_stores_each_side(worker: Worker) -> None:
+    """Upstream turns rows of q-types by a Hadamard matrix; f16 stays as it is."""
+    sides = worker.stored(Pair("q8_0", "f16"), SHAPE)
+
+    assert {(one.layer, one.side) for one in sides} == {(n, s) for n in range(4) for s in "KV"}
+    assert {one.type for one in sides if one.side == "K"} == {"q8_0"}
+    assert {one.rotation for one in sides if one.side == "V"} == {1}
+    assert {one.elements for one in sides} == {256}
+
+
+def test_a_coarser_type_costs_more(
+    worker: Worker, chunks: np.ndarray, reference: np.ndarray
+) -> None:
+    costs = []
+    for name in ("q8_0", "q5_0", "q4_0"):
+        sides = [one._replace(type=name) for one in worker.stored(Pair(name, name), SHAPE)]
+        worker.open_healthy(sides, {}, SHAPE)
+        costs.append(kl(reference, logits(worker, chunks)))
+
+    assert costs == sorted(costs)
+    assert costs[-1] > 5 * costs[0]
+
+
+def test_one_layer_alone(worker: Worker, chunks: np.ndarray, reference: np.ndarray) -> None:
+    """Each side of each layer is rounded by its own type: mixed layers are emulated as they are."""
+    sides = [
+        StoredSide(one.layer, one.side, "q4_0" if one.layer == 3 else "f16", 1, one.elements)
+        for one in worker.stored(REFERENCE, SHAPE)
+    ]
+    worker.open_healthy(sides, {}, SHAPE)
+    last = kl(reference, logits(worker, chunks))
+    worker.open_healthy([one._replace(type="q4_0") for one in sides], {}, SHAPE)
+
+    assert 0 < last < kl(reference, logits(worker, chunks))
+
+
+def test_padded_heads_are_padded_and_cut_again(worker: Worker, chunks: np.ndarray) -> None:
+    """Rows of 2 heads of 128 stored as 2 of 256: half of each block is zero, and goes again."""
+    sides = [one._replace(type="q6_K", elements=512) for one in worker.stored(REFERENCE, SHAPE)]
+    worker.open_healthy(sides, dict.fromkeys(range(4), 2), SHAPE)
+
+    assert np.isfinite(logits(worker, chunks)).all()
+
+
+def test_quantizer_comes_back_as_ggml_has_it(worker: Worker) -> None:
+    rows = np.random.default_rng(0).standard_normal((16, 128)).astype(np.float32)
+    made = worker.quantizer("q8_0", rows)
+
+    assert (made.block, made.bytes, made.equal) == (32, 34, 1.0)
+    assert np.abs(made.back - rows).max() < np.abs(rows).max() / 127
