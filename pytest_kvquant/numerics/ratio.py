@@ -26,8 +26,8 @@ WIDEST = 1.30
 """The limit where chunks scatter too much for 1.10."""
 
 SHARE = 0.7
-"""Of the distance to the limit, what the interval's half width may take: with 32 chunks that scatter
-by 10 % that is 1.10."""
+"""Of the distance to the limit, what the interval's half width may take: with 32 chunks that
+scatter by 10 % that is 1.10."""
 
 LEAST = 3
 """Chunks from which on an interval decides."""
