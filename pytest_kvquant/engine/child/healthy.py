@@ -41,7 +41,7 @@ SPREAD = 4
 itself."""
 
 
-class Place(NamedTuple):
+class CachePlace(NamedTuple):
     """A side of a layer."""
 
     layer: int
@@ -64,7 +64,7 @@ class Learner(Callback):
 
     def __init__(self, library: LoadedLibrary) -> None:
         super().__init__(library)
-        self.stored: dict[Place, Stored] = {}
+        self.stored: dict[CachePlace, Stored] = {}
         self._pending: dict[str, int] = {}
 
     def wants(self, tensor: Any) -> bool:
@@ -101,7 +101,7 @@ class Rounder(Callback):
     """
 
     def __init__(
-        self, library: LoadedLibrary, stored: Mapping[Place, Stored], heads: Mapping[int, int]
+        self, library: LoadedLibrary, stored: Mapping[CachePlace, Stored], heads: Mapping[int, int]
     ) -> None:
         super().__init__(library)
         self._codecs, self._stored, self._heads = Codecs(library), dict(stored), dict(heads)
@@ -134,11 +134,11 @@ def is_write(ggml: Ggml, tensor: Any) -> bool:
     return ggml.op_name(tensor.op) == "SET_ROWS" and bool(_CACHE.match(tensor.name))
 
 
-def place_of(node: Node) -> Place:
+def place_of(node: Node) -> CachePlace:
     """Which side of which layer a write concerns."""
     found = _CACHE.match(node.name.encode())
     assert found is not None
-    return Place(int(found[2]), found[1].decode().upper())
+    return CachePlace(int(found[2]), found[1].decode().upper())
 
 
 def written_cells(node: Node) -> I64:
