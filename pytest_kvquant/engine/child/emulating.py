@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pytest_kvquant.engine.child.callback import Callback
 from pytest_kvquant.engine.child.codec import Codec, Codecs
 from pytest_kvquant.engine.child.context import Context, LoadedModel
-from pytest_kvquant.engine.child.healthy import Learner, CachePlace, Rounder, Stored
+from pytest_kvquant.engine.child.healthy import CachePlace, Learner, Rounder, SideStored
 from pytest_kvquant.engine.child.library import LoadedLibrary
 from pytest_kvquant.engine.protocol import Channel, Message
 
@@ -66,7 +66,7 @@ class EmulationMessages:
         """
         fields = dict(message.fields)
         places: Iterable[Any] = fields.pop("places")
-        stored = {CachePlace(*row[:2]): Stored(*row[2:]) for row in places}
+        stored = {CachePlace(*row[:2]): SideStored(*row[2:]) for row in places}
         rounder = Rounder(self.library, stored, dict(fields.pop("heads")))
         if self.context is not None:
             self.context.close()

@@ -48,7 +48,7 @@ class CachePlace(NamedTuple):
     side: str
 
 
-class Stored(NamedTuple):
+class SideStored(NamedTuple):
     """How a cell stores one side of one layer."""
 
     type: str
@@ -64,7 +64,7 @@ class Learner(Callback):
 
     def __init__(self, library: LoadedLibrary) -> None:
         super().__init__(library)
-        self.stored: dict[CachePlace, Stored] = {}
+        self.stored: dict[CachePlace, SideStored] = {}
         self._pending: dict[str, int] = {}
 
     def wants(self, tensor: Any) -> bool:
@@ -89,7 +89,7 @@ class Learner(Callback):
             return
         place = place_of(node)
         rotation = self._pending.pop(place.side, 1)
-        self.stored[place] = Stored(node.type, rotation, int(node.ne[0]))
+        self.stored[place] = SideStored(node.type, rotation, int(node.ne[0]))
 
 
 class Rounder(Callback):
@@ -101,7 +101,10 @@ class Rounder(Callback):
     """
 
     def __init__(
-        self, library: LoadedLibrary, stored: Mapping[CachePlace, Stored], heads: Mapping[int, int]
+        self,
+        library: LoadedLibrary,
+        stored: Mapping[CachePlace, SideStored],
+        heads: Mapping[int, int],
     ) -> None:
         super().__init__(library)
         self._codecs, self._stored, self._heads = Codecs(library), dict(stored), dict(heads)
@@ -156,7 +159,7 @@ def written_cells(node: Node) -> I64:
     return places.bytes().view(kind).astype(np.int64)
 
 
-def rounded(fresh: U8, codec: Codec, how: Stored, heads: int) -> U8:
+def rounded(fresh: U8, codec: Codec, how: SideStored, heads: int) -> U8:
     """f16 rows sent through the quantizer and brought back to the coordinates of f16.
 
     Args:
