@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Literal
 
 CellVerdict = Literal[
@@ -36,6 +37,18 @@ class LibraryError(RunRefused):
 
 class ResultError(KVQuantError):
     """A result file that cannot be read, or results that do not belong together."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the run to end; what is there is written, then the process ends by it.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
 
 
 class CellError(KVQuantError):

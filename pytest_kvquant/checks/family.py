@@ -15,8 +15,9 @@ def holm_exit(
 
     Holm over the p-values of all gates of the run, so that a run in which every figure is
     within budget exits non-zero with probability at most `alpha`, whatever the number of cells. A
-    failing gate that is not kept "would have failed alone". A census is kept as it is: it speaks of
-    the chunks at hand, all of them, and leaves nothing to chance that could be corrected.
+    failing gate that is not kept "would have failed alone". A census counts by its evidence as
+    every other gate: that the mean of the chunks at hand is over the budget is a fact, and among
+    many figures close to their budgets a likely one.
 
     Args:
         gates: every gate of the run, whatever its verdict: each counts for the correction.
@@ -28,7 +29,7 @@ def holm_exit(
     """
     rejected = stats.holm([gate.p_value for gate in gates] + [1.0] * unmeasured, alpha)
     return tuple(
-        gate.verdict == "fail" and (gate.census or bool(kept))
+        gate.verdict == "fail" and bool(kept)
         for gate, kept in zip(gates, rejected[: len(gates)], strict=True)
     )
 

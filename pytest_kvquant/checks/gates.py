@@ -294,7 +294,7 @@ def _judge_by_e_value(
 
     `identity` is 0 for a chunk only where the cell is known to equal the reference.
     """
-    e_values = _largest_e_values(figures, budget, identity)
+    e_values = _e_values(figures, budget, identity, rules)
 
     def fails(n: int) -> bool:
         return _speaks(rules, n) and bool(e_values[n - 1] >= rules.e_threshold)
@@ -331,11 +331,15 @@ def _judge_by_e_value(
     )
 
 
-def _largest_e_values(figures: FloatArray, budget: float, identity: FloatArray) -> FloatArray:
-    """The largest e-value up to each chunk; a budget of 0 is refuted for good by any difference."""
+def _e_values(figures: FloatArray, budget: float, identity: FloatArray, rules: Rules) -> FloatArray:
+    """The largest e-value up to each chunk; judged once, the one that the chunks come to.
+
+    A budget of 0 is refuted for good by any difference.
+    """
     if budget == 0:
         return np.where(np.logical_or.accumulate(identity != 0), stats.LARGEST_E, 1.0)
-    return np.maximum.accumulate(stats.betting_e_values(figures, budget))
+    e_values = stats.betting_e_values(figures, budget)
+    return np.maximum.accumulate(e_values) if rules.early else e_values
 
 
 def _p_value_of_looks(figures: FloatArray, budget: float, rules: Rules) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.numerics.rules import Rules
+from pytest_kvquant.numerics.rules import LEAST_CHUNKS, Rules
 from pytest_kvquant.results.conditions import SettingsRecord
 
 TITLE = "How sure"
@@ -58,8 +58,9 @@ def _pass(rules: Rules) -> str:
         f"unfavourable end is under it, {_looks(rules)}; the error of {_percent(rules.alpha)} is "
         "shared equally among the looks that were planned. Intervals allow for chunks that differ "
         "more than independent tokens would. A cell that sits exactly on its budget still passes "
-        "in up to one run of eleven; one at 1.2 times the budget practically never does: read a "
-        "pass as “not 1.2 times the budget”."
+        "in up to one run of eleven; one at 1.2 times the budget in every chunk practically never "
+        "does: read a pass as “not 1.2 times the budget, in the chunks that were read”. A fault "
+        f"that sits in few chunks has to be met first: {_met(rules)}."
     )
 
 
@@ -67,7 +68,8 @@ def _undecided(shape: SettingsRecord, rules: Rules) -> str:
     if rules.census:
         return (
             f"When it stays open. After {rules.cap} chunks the plain mean decides: a statement "
-            "about these chunks, all of them, not about others."
+            "about these chunks, all of them, not about others. Whether a figure that fails so "
+            "counts for the run is asked of its evidence, as everywhere."
         )
     consequence = (
         "Here it fails the test, because strict was asked for."
@@ -96,6 +98,16 @@ def _limits() -> str:
         "What it does not say. The probabilities are about drawing other chunks of this corpus. "
         "Another text, another model or a longer context is another question."
     )
+
+
+def _met(rules: Rules) -> str:
+    """In how few of the chunks a fault may sit and still be met, nearly always."""
+    looks = [look for look in rules.schedule if look >= LEAST_CHUNKS] or [rules.cap]
+    told = [
+        f"{count} chunks meet one that sits in {_percent(round(1 - 0.01 ** (1 / count), 2))} of all"
+        for count in dict.fromkeys((looks[0], looks[-1]))
+    ]
+    return f"with a probability of 99 %, {' and '.join(told)}"
 
 
 def _looks(rules: Rules) -> str:

@@ -33,7 +33,8 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     chunks: int
     """Chunks looked at, those drawn after the decision included."""
     e_value: float | None
-    """The largest E so far, of a gate that passed up to its pass; None for the ln PPL ratio."""
+    """The largest E so far, of a gate that passed up to its pass; judged once, the E of all chunks
+    together; None for the ln PPL ratio."""
     p_value: float
     """Evidence against the budget for the whole run's correction: 1/e_value, or from t."""
     alpha: float

@@ -140,6 +140,16 @@ class TestEveryGate:
         gate = judge(figures, 0.1, rules)
         assert (gate.verdict, gate.decided_at, gate.census) == (verdict, 128, True)
 
+    def test_a_fixed_number_is_judged_by_what_all_chunks_come_to(self, judge: Judge) -> None:
+        """An excess of the first chunks that the later ones take back is none of the whole."""
+        figures = np.concatenate([np.full(8, 0.4), np.full(24, 0.001)])
+        if judge is judge_ln_ppl:
+            pytest.skip("a t interval is of all chunks in any case")
+        assert judge(figures, 0.11, RULES).verdict == "fail"
+        once = judge(figures, 0.11, Rules(cap=32, early=False))
+        assert once.verdict != "fail"
+        assert once.p_value == 1.0
+
     def test_a_budget_of_zero_means_identical(self, judge: Judge) -> None:
         same, different = np.zeros(8), np.array([0, 0, 1e-12, 0, 0, 0, 0, 0])
         assert judge(same, 0, RULES).decided_at == 4
@@ -298,10 +308,14 @@ class TestWholeRun:
         gross = judge_kl_mean(np.full(5, 0.4), 0.02, RULES)
         assert holm_exit([healthy] * 30 + [gross] + [healthy] * 17).index(True) == 30
 
-    def test_a_census_is_kept_as_it_is(self) -> None:
-        census = judge_kl_mean(spread(128, 0.101), 0.1, Rules(cap=128, census=True))
-        assert census.verdict == "fail"
-        assert holm_exit([census] * 48) == (True,) * 48
+    def test_a_census_counts_by_its_evidence(self) -> None:
+        """A mean just over the budget is a fact about these chunks, and no evidence."""
+        slight = judge_kl_mean(spread(128, 0.101, 0.9), 0.1, Rules(cap=128, census=True))
+        assert (slight.verdict, slight.census) == ("fail", True)
+        assert holm_exit([slight]) == (False,)
+        clear = judge_kl_mean(spread(128, 0.13, 0.1), 0.1, Rules(cap=128, census=True))
+        assert clear.verdict == "fail"
+        assert holm_exit([slight] * 47 + [clear]) == (False,) * 47 + (True,)
 
     def test_no_gates_no_fails(self) -> None:
         assert holm_exit([]) == ()
