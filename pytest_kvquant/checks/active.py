@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.checks.facts import _check
+from pytest_kvquant.checks.declaration import check
+from pytest_kvquant.checks.facts import fact
+from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.cell import Check
 
@@ -10,7 +12,7 @@ from pytest_kvquant.results.cell import Check
 def check_active(pair: Pair, quantized: bool, kl: float, floor: float) -> Check:
     """A quantized cell shows more than noise: else the quantization is off."""
     off = quantized and kl <= floor
-    return _check(
+    return fact(
         "active",
         "fail" if off else "pass",
         f"{pair} is quantized, and its KL {kl:.2g} is at the noise floor ({floor:.2g}): "
@@ -20,3 +22,20 @@ def check_active(pair: Pair, quantized: bool, kl: float, floor: float) -> Check:
         figure=kl,
         limit=floor,
     )
+
+
+@check("active", title="quantization is on", test="test_active", group="identity",
+       needs="prefill", order=6)  # fmt: skip
+def active(subject: Subject) -> Check | None:
+    """A quantized pair shows more than the machine's noise: the quantization is on.
+
+    Why: options that did nothing have been published as lossless compression.
+
+    A failure means: the cache is f16 in disguise, or the build ignores the option.
+    """
+    if subject.same_pair:
+        return None
+    assert subject.floor is not None
+    assert subject.cell.quality is not None
+    figure = subject.cell.quality.prefill.kl_mean
+    return check_active(subject.pair, subject.quantized, figure, subject.floor.kl)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.checks.facts import _check
+from pytest_kvquant.checks.declaration import check
+from pytest_kvquant.checks.facts import fact
+from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.results.cell import Check
 from pytest_kvquant.results.diagnosis import ALLOWED, Diagnosis
 
@@ -16,7 +18,7 @@ def check_contents(diagnosis: Diagnosis | None) -> Check:
         diagnosis: ``None`` for f16/f16 itself.
     """
     if diagnosis is None:
-        return _check("contents", "pass", "these are the rows that others are compared with")
+        return fact("contents", "pass", "these are the rows that others are compared with")
     first = [one for one in diagnosis.figures if one.clean and one.rotation is not None]
     figure = max((one.nmse / one.explained for one in first), default=None)
     verdict = "pass" if figure is not None else "inconclusive"
@@ -26,3 +28,19 @@ def check_contents(diagnosis: Diagnosis | None) -> Check:
     if verdict == "inconclusive" and diagnosis.against:
         text = diagnosis.against[0]
     return Check(name="contents", verdict=verdict, text=text, figure=figure, limit=ALLOWED)
+
+
+@check("contents", title="cache contents", test="test_cache_contents", group="cache",
+       needs="contents", order=1)  # fmt: skip
+def contents(subject: Subject) -> Check:
+    """The first layer holds f16's rows as the library's reference quantizer writes them.
+
+    Why: K and V of the first layer do not depend on the cache types, so what is stored there is
+    known beforehand, row by row.
+
+    Healthy: 0 to 2 times what the rounding of the source explains.
+
+    A failure means: the kernel that quantizes and stores rows is wrong; the text says on which
+    side, by which path, which heads and rows.
+    """
+    return check_contents(subject.cell.diagnosis)

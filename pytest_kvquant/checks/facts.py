@@ -11,7 +11,8 @@ FLOOR_FACTOR = 10.0
 """A figure within this many times what f16 shows is noise."""
 
 
-def _check(
+def fact(
     name: str, verdict: str, text: str, *, figure: float | None = None, limit: float | None = None
 ) -> Check:
+    """A check's record."""
     return Check(name=name, verdict=verdict, text=text, figure=figure, limit=limit)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from itertools import islice
 
-from pytest_kvquant.checks.facts import _check
+from pytest_kvquant.checks.declaration import check
+from pytest_kvquant.checks.facts import fact
+from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.results.cell import CensusRecord, Check, Placement
 
 ROUNDING = 1e-9
@@ -25,11 +27,11 @@ def check_footprint(census: CensusRecord, placed: Placement | None, floor: float
     """
     held, compression = census.bytes_per_token, census.measured_compression
     if not held or compression is None or not census.understood:
-        return _check(
+        return fact(
             "footprint", "inconclusive", f"what a token should take is not known: {census.text}"
         )
     least = census.compression if floor is None else floor
-    return _check(
+    return fact(
         "footprint",
         "pass" if compression >= least * (1 - ROUNDING) else "fail",
         f"a token takes {held:,.0f} bytes, {compression:.3f} times less than f16; the floor is "
@@ -57,3 +59,21 @@ def _allocation(census: CensusRecord, placed: Placement | None) -> str:
         return f"{said} for {cells} cells, as their rows take"
     word = "more" if more > 0 else "less"
     return f"{said} for {cells} cells, {abs(more):.2f} MiB {word} than their rows take"
+
+
+@check("footprint", title="footprint", test="test_kv_footprint", group="memory",
+       needs="matrix", order=1)  # fmt: skip
+def footprint(subject: Subject) -> Check | None:
+    """A token takes as few bytes as the pair's types promise.
+
+    Why: what a pair costs in quality it has to give back in memory. A port whose bytes equalled
+    those of f16 has been announced as compression.
+
+    Healthy: to the byte what the model's geometry and the blocks of the types say.
+
+    A failure means: rows are padded or kept in a wider type; the text has the bytes.
+    """
+    census, first = subject.cell.census, subject.cell.checks
+    if census is None or (first and first[0].verdict == "fail"):
+        return None
+    return check_footprint(census, subject.cell.placement, subject.compression_floor)

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.results.gate import Gate, GateName, Unit, Verdict
+from pytest_kvquant.checks import registry
+from pytest_kvquant.results.gate import Gate, Unit, Verdict
 
-_TITLES: dict[GateName, str] = {
-    "kl_mean": "mean KL",
-    "kl_tail": "KL tail",
-    "ln_ppl_ratio": "ln PPL ratio",
-    "top1_flips": "decisive top-1 flips",
-    "decode_kl_mean": "mean KL by the decode path",
-}
 _ENDINGS: dict[Verdict, str] = {
     "pass": "passes",
     "fail": "fails",
@@ -22,7 +16,7 @@ def failure_text(gate: Gate, cell: str) -> str:
     """What a test says about a gate of `cell` (`K/V`): figure, interval, budget, chunks, rule."""
     within = "±" if gate.name == "ln_ppl_ratio" else ""
     lines = [
-        f"{cell}: {_TITLES[gate.name]} {_ENDINGS[gate.verdict]}: {_show(gate.figure, gate.unit)}"
+        f"{cell}: {_title(gate.name)} {_ENDINGS[gate.verdict]}: {_show(gate.figure, gate.unit)}"
         f" against a budget of {within}{_show(gate.budget, gate.unit)}",
         f"  interval  {_show_interval(gate)}",
         f"  chunks    {_show_chunks(gate)}",
@@ -65,3 +59,9 @@ def _show_needed(gate: Gate) -> str:
     if abs(gate.figure) >= gate.budget:
         return "no number of chunks, if the figure stays as it is: it is not under the budget"
     return "unknown, from too few chunks or a figure too close to the budget"
+
+
+def _title(name: str) -> str:
+    """What a gate is called in a sentence; its name where this installation does not have it."""
+    found = registry.find(name)
+    return found.title if found else name

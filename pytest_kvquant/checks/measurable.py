@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.checks.facts import FLOOR_FACTOR, _check
+from pytest_kvquant.checks.declaration import check
+from pytest_kvquant.checks.facts import FLOOR_FACTOR, fact
+from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.results.cell import Check
 
 
@@ -10,7 +12,7 @@ def check_measurable(budget: float, floor: float) -> Check:
     """The budget is large enough to be told from the machine's noise."""
     least = FLOOR_FACTOR * floor
     measurable = budget == 0.0 or budget >= least
-    return _check(
+    return fact(
         "measurable",
         "pass" if measurable else "fail",
         f"the noise floor is KL {floor:.2g}"
@@ -20,3 +22,17 @@ def check_measurable(budget: float, floor: float) -> Check:
         figure=budget,
         limit=least,
     )
+
+
+@check("measurable", title="measurable budget", test="test_measurable", group="identity",
+       needs="prefill", order=5)  # fmt: skip
+def measurable(subject: Subject) -> Check:
+    """The budget can be told from the machine's noise.
+
+    Why: f16 against itself, with another batch and another number of threads, shows what cannot be
+    a fault. A budget close to that decides nothing.
+
+    A failure means: raise the budget to ten times the noise floor, or find out why f16 is noisy.
+    """
+    assert subject.floor is not None
+    return check_measurable(subject.budgets.kl_mean, subject.floor.kl)

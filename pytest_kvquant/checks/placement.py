@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from pytest_kvquant.checks.facts import _check
+from pytest_kvquant.checks.declaration import check
+from pytest_kvquant.checks.facts import fact
+from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.results.cell import CacheSize, Check, Placement
 
 _SPLITS = r"graph(?: splits =|[^:\n]*: nodes = [^,\n]+, splits =) (\d+)"
@@ -41,14 +43,29 @@ def check_placement(found: Placement, gpus: Iterable[str], gpu_layers: int) -> C
     where = ", ".join(f"{device} {size:g} MiB" for device, size in found.kv_buffers.items())
     splits = f"; {found.graph_splits} graph splits" if found.graph_splits is not None else ""
     if not found.kv_buffers:
-        return _check("placement", "inconclusive", "the library does not say where the cache lies")
+        return fact("placement", "inconclusive", "the library does not say where the cache lies")
     on_cpu = [device for device in found.kv_buffers if device.startswith("CPU")]
     if wanted and on_cpu and gpu_layers < 0:
-        return _check(
+        return fact(
             "placement",
             "fail",
             f"the KV cache is on the CPU ({where}) although this build has {', '.join(wanted)}; "
             "was the device lost, or did its kernels fail to compile? (--kv-gpu-layers 0 asks "
             "for the CPU)",
         )
-    return _check("placement", "pass", f"KV cache on {where}{splits}")
+    return fact("placement", "pass", f"KV cache on {where}{splits}")
+
+
+@check("placement", title="placement", test="test_placement", group="identity",
+       needs="census", order=2)  # fmt: skip
+def where_it_lies(subject: Subject) -> Check:
+    """The KV cache lies on the device that was asked for.
+
+    Why: where shaders fail to compile or a driver is lost, llama.cpp goes on with the CPU, and
+    every speed is that of another device.
+
+    A failure means: the figures are not of the device that you meant to measure. The build's log
+    says which device it has found.
+    """
+    assert subject.cell.placement is not None
+    return check_placement(subject.cell.placement, subject.gpus, subject.gpu_layers)

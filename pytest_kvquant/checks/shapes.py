@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pytest_kvquant.checks.facts import FLOOR_FACTOR, _check
+from pytest_kvquant.checks.declaration import check
+from pytest_kvquant.checks.facts import FLOOR_FACTOR, fact
+from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.results.cell import Check
 
 BUDGET_SHARE = 0.1
@@ -30,7 +32,7 @@ def check_shapes(
     worst = max(
         (name for name in kl if name != "restored"), key=lambda name: kl[name], default=None
     )
-    shapes = _check(
+    shapes = fact(
         "shapes",
         "fail" if wrong else "pass",
         _disagreement(wrong, kl, limits) if wrong else "every batch shape gives the same logits",
@@ -38,7 +40,7 @@ def check_shapes(
         limit=limits[worst] if worst else None,
     )
     same = kl["restored"] <= limits["restored"]
-    restore = _check(
+    restore = fact(
         "restore",
         "pass" if same else "fail",
         "a saved and restored sequence goes on as if uninterrupted"
@@ -54,3 +56,33 @@ def check_shapes(
 def _disagreement(wrong: list[str], kl: Mapping[str, float], limits: Mapping[str, float]) -> str:
     parts = [f"{name}: KL {kl[name]:.2g}, allowed {limits[name]:.2g}" for name in wrong]
     return f"the same tokens give other logits in another batch shape ({'; '.join(parts)})"
+
+
+@check("shapes", title="batch shapes", test="test_batch_shapes", group="paths",
+       needs="shapes", order=1)  # fmt: skip
+def shapes(subject: Subject) -> Check | None:
+    """The same tokens give the same logits in every batch shape.
+
+    Why: builds have been right alone and wrong with four sequences, or wrong only where n_ubatch is
+    smaller than n_batch.
+
+    A failure means: the shape that the text names takes another kernel, and that one is wrong.
+    """
+    return _judged(subject)[0] if subject.shapes else None
+
+
+@check("restore", title="save and restore", test="test_save_restore", group="paths",
+       needs="shapes", order=2)  # fmt: skip
+def restore(subject: Subject) -> Check | None:
+    """A saved and restored sequence goes on as if uninterrupted.
+
+    Why: servers keep prompts by saving a sequence. A state with padded rows has asserted.
+
+    A failure means: what is serialized is not the whole cache, or not read back as written.
+    """
+    return _judged(subject)[1] if subject.shapes else None
+
+
+def _judged(subject: Subject) -> tuple[Check, Check]:
+    assert subject.floor is not None
+    return check_shapes(subject.shapes, subject.floor.shapes, subject.budgets.kl_mean)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-from pytest_kvquant.checks.facts import _check
+from pytest_kvquant.checks.declaration import check
+from pytest_kvquant.checks.facts import fact
+from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.quality.effective_types import Explanation
 from pytest_kvquant.results.cell import Check
 
@@ -20,8 +22,8 @@ def check_types(explanation: Explanation, effective: str, expected: str | None, 
     """
     if expected is not None and effective:
         if explanation.kind == "substituted" and effective == expected:
-            return _check("types", "pass", f"runs as {effective}, as [expect] says")
-        return _check(
+            return fact("types", "pass", f"runs as {effective}, as [expect] says")
+        return fact(
             "types",
             "fail",
             f"[expect] says that it runs as {expected}, and it runs as {effective}: "
@@ -30,11 +32,26 @@ def check_types(explanation: Explanation, effective: str, expected: str | None, 
     if explanation.kind == "substituted":
         lines = [line.strip() for line in log.splitlines() if _SPEAKS_OF_CHANGE.search(line)]
         quoted = f"; the library says: {lines[-1]}" if lines else "; the library's log is silent"
-        return _check("types", "fail", f"{explanation.text}{quoted}")
+        return fact("types", "fail", f"{explanation.text}{quoted}")
     if explanation.kind == "differs":
-        return _check("types", "fail", explanation.text)
+        return fact("types", "fail", explanation.text)
     verdict = "inconclusive" if explanation.kind == "unreadable" else "pass"
-    return _check("types", verdict, explanation.text)
+    return fact("types", verdict, explanation.text)
 
 
 _SPEAKS_OF_CHANGE = re.compile(r"upgrading|auto-asymmetric|Boundary V|fall(ing)? ?back|instead of")
+
+
+@check("types", title="effective types", test="test_effective_types", group="identity",
+       needs="census", order=1)  # fmt: skip
+def types(subject: Subject) -> Check:
+    """The cache holds the types that were asked for, on every layer.
+
+    Why: builds change types silently (upgrades for models with many query heads, layers kept in
+    another type), and the log goes on printing what was asked for. The census reads the cache.
+
+    A failure means: every figure would be that of another pair, so nothing else is measured. Ask
+    for what is really held, or declare it: ``[expect."K/V"] substituted = "…"``.
+    """
+    assert subject.explanation is not None
+    return check_types(subject.explanation, subject.effective, subject.expected, subject.log)

@@ -12,6 +12,7 @@ import msgspec
 import platformdirs
 
 from pytest_kvquant import __version__
+from pytest_kvquant.checks import registry
 from pytest_kvquant.config.settings import Settings, resolve
 from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
 from pytest_kvquant.engine.parent.devices import in_use
@@ -78,7 +79,7 @@ def examine(
     seen = _Examination()
     seen.tell("plugin", f"pytest-kvquant {__version__}, Python {platform.python_version()}")
     try:
-        settings = resolve(typed, config=config, root=root)
+        settings = resolve(typed, config=config, root=root, more_budgets=registry.default_budgets())
         planned = plan_pairs(settings.types, settings.pairs, settings.skip)
     except RunRefused as error:
         seen.tell("settings", str(error), wrong=True)

@@ -78,6 +78,7 @@ def _doctor(parsed: argparse.Namespace) -> int:
 
 
 def _replay(parsed: argparse.Namespace) -> int:
+    from pytest_kvquant.checks import registry
     from pytest_kvquant.config.budgets import BatchedBudgets, resolve_budgets
     from pytest_kvquant.config.settings import find_root, resolve
     from pytest_kvquant.matrix import Pair
@@ -88,7 +89,9 @@ def _replay(parsed: argparse.Namespace) -> int:
 
     typed = {"profile": parsed.kv_profile, "chunks": parsed.kv_chunks}
     config = Path(parsed.kv_config) if parsed.kv_config else None
-    settings = resolve(typed, config=config, root=find_root(Path.cwd()))
+    settings = resolve(
+        typed, config=config, root=find_root(Path.cwd()), more_budgets=registry.default_budgets()
+    )
     rules = None
     if parsed.kv_chunks:
         assert settings.chunks is not None
@@ -100,7 +103,12 @@ def _replay(parsed: argparse.Namespace) -> int:
         if config is None:
             return conditions.budgets
         pair = Pair.parse(conditions.pair)
-        found = resolve_budgets(pair, embedded=conditions.embedded, overrides=settings.budgets)
+        found = resolve_budgets(
+            pair,
+            embedded=conditions.embedded,
+            overrides=settings.budgets,
+            defaults=registry.default_budgets(),
+        )
         return found.batched
 
     judged = replay(parsed.folder, rules=rules, budgets=budgets)

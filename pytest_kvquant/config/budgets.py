@@ -32,6 +32,8 @@ class BatchedBudgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """|ln PPL ratio|, in either direction."""
     top1_flips: float
     """Share of decisive flips of the argmax."""
+    more: dict[str, float] = {}
+    """Of gates that bring their own, by key."""
 
 
 class Budgets(BatchedBudgets, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -62,18 +64,26 @@ IDENTICAL = Budgets(
 
 
 def resolve_budgets(
-    pair: Pair, *, embedded: bool, overrides: Mapping[str, BudgetOverride]
+    pair: Pair,
+    *,
+    embedded: bool,
+    overrides: Mapping[str, BudgetOverride],
+    defaults: Mapping[str, float] = {},
 ) -> Budgets:
     """Budgets of a pair.
 
     The packaged table for the embedded model, or the one for any other model, is read from top to
     bottom and each pattern that matches overlays the ones before; then the configuration's.
 
+    Args:
+        defaults: budgets that no packaged table has, by key; see ``checks/``.
+
     Raises:
         SettingsError: a malformed pattern.
     """
     if pair == REFERENCE:
-        return IDENTICAL
+        more = dict.fromkeys(defaults, 0.0)
+        return msgspec.structs.replace(IDENTICAL, more=more) if more else IDENTICAL
     table = read_table(DEFAULTS)
     values: dict[str, float] = {}
     for pattern, entry in table["embedded" if embedded else "other"].items():
@@ -81,7 +91,7 @@ def resolve_budgets(
             values |= entry
     values |= _overlay(pair, overrides)
     values.setdefault("decode_kl_mean", 2 * values["kl_mean"])
-    return msgspec.convert(values, Budgets)
+    return _with_more(values, pair, overrides, defaults)
 
 
 LEAST_DRIFT = 1e-4
@@ -93,7 +103,10 @@ MOST_DRIFT = 2e-3
 
 
 def drift_budgets(
-    pair: Pair, floors: Sequence[NoiseFloor], overrides: Mapping[str, BudgetOverride]
+    pair: Pair,
+    floors: Sequence[NoiseFloor],
+    overrides: Mapping[str, BudgetOverride],
+    defaults: Mapping[str, float] = {},
 ) -> Budgets:
     """Budgets of a pair against the same pair of another build.
 
@@ -124,7 +137,20 @@ def drift_budgets(
     }
     values |= _overlay(pair, overrides)
     values.setdefault("decode_kl_mean", 2 * values["kl_mean"])
-    return msgspec.convert(values, Budgets)
+    return _with_more(values, pair, overrides, defaults)
+
+
+def _with_more(
+    values: Mapping[str, float],
+    pair: Pair,
+    overrides: Mapping[str, BudgetOverride],
+    defaults: Mapping[str, float],
+) -> Budgets:
+    more = dict(defaults)
+    for pattern, override in overrides.items():
+        if pair.matches(pattern):
+            more |= override.more
+    return msgspec.convert({**values, "more": more}, Budgets)
 
 
 def _overlay(pair: Pair, overrides: Mapping[str, BudgetOverride]) -> dict[str, float]:
@@ -132,6 +158,7 @@ def _overlay(pair: Pair, overrides: Mapping[str, BudgetOverride]) -> dict[str, f
     for pattern, override in overrides.items():
         if pair.matches(pattern):
             given = msgspec.to_builtins(override)
+            given.pop("more")
             values |= {name: value for name, value in given.items() if value is not None}
     return values
 

@@ -42,12 +42,12 @@ def resolve_floors(
     *,
     embedded: bool,
     overrides: Mapping[str, FloorOverride],
-    own_pair: bool = False,
+    same_pair: bool = False,
 ) -> Floors:
     """Floors of a pair at a depth; later patterns overlay earlier ones.
 
     Args:
-        own_pair: over the speed of the same pair on another build.
+        same_pair: over the speed of the same pair on another build.
 
     Raises:
         SettingsError: a malformed pattern.
@@ -55,7 +55,7 @@ def resolve_floors(
     table = read_table(DEFAULTS)
     values: dict[str, float] = {}
     sections = ["embedded" if embedded else "other"]
-    if own_pair and not embedded:
+    if same_pair and not embedded:
         sections.append("drift")
     for section in sections:
         for pattern, entry in table[section].items():

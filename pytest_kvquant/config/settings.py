@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,14 +43,19 @@ class BudgetOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Most mean KL by the decode path, nats per token."""
     trajectory: float | None = None
     """Least share of a greedy continuation that agrees with f16's."""
+    more: dict[str, float] = {}
+    """Of gates that bring their own budget, by key."""
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
+        own = {name: getattr(self, name) for name in BUDGET_KEYS}
+        for name, value in (own | self.more).items():
             if value is not None and not 0 <= value < float("inf"):
                 raise ValueError(f"budget {name} = {value} must be a number from 0 up")
             if value is not None and name in _SHARES and value > 1:
                 raise ValueError(f"budget {name} = {value} is a share: it must not exceed 1")
+
+
+BUDGET_KEYS = tuple(name for name in BudgetOverride.__struct_fields__ if name != "more")
 
 
 class FloorOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -204,7 +209,13 @@ def find_root(start: Path) -> Path:
     return next(found, start)
 
 
-def resolve(command_line: Mapping[str, str | None], *, config: Path | None, root: Path) -> Settings:
+def resolve(
+    command_line: Mapping[str, str | None],
+    *,
+    config: Path | None,
+    root: Path,
+    more_budgets: Collection[str] = (),
+) -> Settings:
     """Settings of a run: defaults, overlaid by the file, overlaid by the command line.
 
     Args:
@@ -212,13 +223,14 @@ def resolve(command_line: Mapping[str, str | None], *, config: Path | None, root
         config: ``--kv-config``; without it ``kvquant.toml``, then ``[tool.kvquant]`` of
             ``pyproject.toml``, is looked for in ``root``.
         root: the project's folder.
+        more_budgets: keys that tables of budgets may have beside :data:`BUDGET_KEYS`.
 
     Raises:
         SettingsError: unknown key (the nearest valid one is named), wrong type, bad value.
     """
     path, values = _read_file(config, root)
     if path is not None:
-        values = _from_file(values, path)
+        values = _from_file(values, path, more_budgets)
     for option in OPTIONS:
         word = command_line.get(option.field)
         if word is not None:
@@ -266,14 +278,16 @@ def _load_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _from_file(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _from_file(
+    table: Mapping[str, Any], path: Path, more_budgets: Collection[str]
+) -> dict[str, Any]:
     """Keys as the file spells them (``gpu-layers``) to field names; paths relative to the file."""
     by_key = {option.name: option for option in OPTIONS}
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key in TABLES:
             if key in ("budgets", "drift") and isinstance(value, dict):
-                _check_budgets(key, value, path)
+                value = _budget_tables(key, value, path, more_budgets)  # noqa: PLW2901
             values[key] = value
         elif key in by_key:
             values[by_key[key].field] = _anchor(by_key[key], value, path.parent)
@@ -282,12 +296,22 @@ def _from_file(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return values
 
 
-def _check_budgets(name: str, tables: Mapping[str, Any], path: Path) -> None:
-    known = BudgetOverride.__struct_fields__
+def _budget_tables(
+    name: str, tables: Mapping[str, Any], path: Path, more: Collection[str]
+) -> dict[str, Any]:
+    """Tables of budgets, with the keys of gates that bring their own set apart."""
+    found: dict[str, Any] = {}
     for pattern, table in tables.items():
-        for key in table if isinstance(table, dict) else ():
-            if key not in known:
-                raise _unknown(key, known, path, f' in [{name}."{pattern}"]')
+        if not isinstance(table, dict):
+            found[pattern] = table
+            continue
+        for key in table:
+            if key not in (*BUDGET_KEYS, *more):
+                raise _unknown(key, (*BUDGET_KEYS, *more), path, f' in [{name}."{pattern}"]')
+        own = {key: value for key, value in table.items() if key in BUDGET_KEYS}
+        others = {key: value for key, value in table.items() if key not in BUDGET_KEYS}
+        found[pattern] = {**own, "more": others} if others else own
+    return found
 
 
 def _unknown(key: str, known: Sequence[str], path: Path, where: str = "") -> SettingsError:

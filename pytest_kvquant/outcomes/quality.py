@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pytest_kvquant.checks.batched import judge_figures
 from pytest_kvquant.checks.gate_text import failure_text
-from pytest_kvquant.numerics.evidence import ChunkFigures
+from pytest_kvquant.checks.judging import judge_figures
 from pytest_kvquant.numerics.metrics import Quality
 from pytest_kvquant.outcomes.mark import read_mark
 from pytest_kvquant.report.properties import properties
@@ -87,7 +86,7 @@ class CellQuality:
         own, session, cell = read_mark(self._node).budgets, self._session, self.cell
         if not own.given:
             return cell.gates
-        seen = ChunkFigures(**{name: np.asarray(x) for name, x in cell.per_chunk.items()})
+        seen = {name: np.asarray(values) for name, values in cell.per_chunk.items()}
         judged = judge_figures(
             seen,
             session.task.shape.scored,

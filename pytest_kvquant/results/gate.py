@@ -6,7 +6,6 @@ from typing import Literal
 
 import msgspec
 
-GateName = Literal["kl_mean", "kl_tail", "ln_ppl_ratio", "top1_flips", "decode_kl_mean"]
 Verdict = Literal["pass", "fail", "inconclusive"]
 Unit = Literal["nats", "share", "ln ratio"]
 
@@ -18,7 +17,8 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     gate is open.
     """
 
-    name: GateName
+    name: str
+    """As declared in ``checks/``: ``kl_mean``, ``kl_tail``, …"""
     verdict: Verdict
     figure: float
     """Mean over chunks, in `unit`."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pytest_kvquant.checks.distinct import check_distinct
+from pytest_kvquant.checks.distinct import check_distinct, twins
 from pytest_kvquant.checks.family import holm_exit
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.report.advice import advise
@@ -17,7 +17,6 @@ from pytest_kvquant.results.cell import Cell, Verdict
 from pytest_kvquant.results.conditions import ReferenceRecord
 from pytest_kvquant.results.result import Result, counted
 from pytest_kvquant.results.speed import SpeedCell
-from pytest_kvquant.session.cell import twins
 
 Part = TypeVar("Part", SpeedCell, Ceiling)
 

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from pytest_kvquant.checks.batched import judge_figures
+from pytest_kvquant.checks.declaration import Figures
 from pytest_kvquant.checks.family import holm_exit, settled
 from pytest_kvquant.checks.gate_text import failure_text
+from pytest_kvquant.checks.judging import figures_per_chunk, first_chunks, judge_figures
 from pytest_kvquant.config.budgets import BatchedBudgets
-from pytest_kvquant.numerics.evidence import ChunkFigures
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.quality.evidence_file import EvidenceConditions, Kept, read_folder
 from pytest_kvquant.results.gate import Gate
@@ -77,7 +77,7 @@ def replay_cells(
     return [cell._replace(stands=tuple(next(keeps) for _ in cell.gates)) for cell in judged]
 
 
-def drawn(seen: ChunkFigures, scored: int, budgets: BatchedBudgets, rules: Rules, m: int) -> int:
+def drawn(seen: Figures, scored: int, budgets: BatchedBudgets, rules: Rules, m: int) -> int:
     """Chunks of these that a run under ``rules`` would have drawn.
 
     Once settled a gate stays so: evidence against a budget only grows, and a pass is for good.
@@ -87,12 +87,12 @@ def drawn(seen: ChunkFigures, scored: int, budgets: BatchedBudgets, rules: Rules
         scored: scored tokens per chunk.
         m: gated figures of the whole run.
     """
-    most = min(len(seen.kl), rules.cap)
+    most = min(len(seen["kl"]), rules.cap)
     if not rules.early:
         return most
 
     def enough(chunks: int) -> bool:
-        so_far = ChunkFigures._make(column[:chunks] for column in seen)
+        so_far = first_chunks(seen, chunks)
         judged = judge_figures(so_far, scored, budgets, rules)
         return all(settled(gate, m) for gate in judged)
 
@@ -108,9 +108,9 @@ def _judge(
         return Replayed(kept.conditions, budgets, (), chunks, ())
     rules = rules or kept.conditions.rules
     rules = msgspec.structs.replace(rules, cap=min(rules.cap, chunks))
-    seen = evidence.per_chunk()
+    seen = figures_per_chunk(evidence)
     chunks = drawn(seen, evidence.scored, budgets, rules, figures_in_run)
-    so_far = ChunkFigures._make(column[:chunks] for column in seen)
+    so_far = first_chunks(seen, chunks)
     gates = judge_figures(so_far, evidence.scored, budgets, rules)
     return Replayed(kept.conditions, budgets, gates, chunks, ())
 

@@ -21,10 +21,16 @@ import psutil
 
 from pytest_kvquant import __version__
 from pytest_kvquant.baselines.quality import Baseline, BaselineConditions, Baselines, hardware_class
-from pytest_kvquant.checks.distinct import check_distinct
+from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.family import holm_exit
-from pytest_kvquant.checks.footprint import check_footprint
-from pytest_kvquant.config.budgets import Budgets, drift_budgets, resolve_budgets, unused_patterns
+from pytest_kvquant.checks.subject import Subject
+from pytest_kvquant.config.budgets import (
+    IDENTICAL,
+    Budgets,
+    drift_budgets,
+    resolve_budgets,
+    unused_patterns,
+)
 from pytest_kvquant.config.expectations import substitute, substitutes
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
@@ -68,7 +74,7 @@ from pytest_kvquant.results.library import Library
 from pytest_kvquant.results.result import Result, Unmeasured, counted
 from pytest_kvquant.session import cell
 from pytest_kvquant.session.builds import measured_engine, reference_engine
-from pytest_kvquant.session.cell import GATES_PER_CELL, Ground
+from pytest_kvquant.session.cell import CellInputs, checked, figures_per_cell
 from pytest_kvquant.session.diagnosing import Prober
 from pytest_kvquant.session.speed import SpeedRun
 
@@ -179,8 +185,13 @@ class Session:
         if self.other_build is not None and self.yardstick.pair(pair) == pair:
             # Rounding alone moves a quantized value by a whole step: f16's own noise counts too.
             floors = [self.control(one).floor for one in (pair, REFERENCE)]
-            return drift_budgets(pair, floors, self.settings.drift)
-        return resolve_budgets(pair, embedded=self.embedded, overrides=self.settings.budgets)
+            return drift_budgets(pair, floors, self.settings.drift, registry.default_budgets())
+        return resolve_budgets(
+            pair,
+            embedded=self.embedded,
+            overrides=self.settings.budgets,
+            defaults=registry.default_budgets(),
+        )
 
     def stands(self, pair: Pair, gate: Gate) -> bool:
         """Whether a failing gate counts for the exit code, in the light of the whole matrix.
@@ -193,7 +204,7 @@ class Session:
             for one in self._cells
             for other in self._cells[one].gates
         ]
-        unmeasured = GATES_PER_CELL * (self.cells_in_run - len(self._cells))
+        unmeasured = figures_per_cell() * (self.cells_in_run - len(self._cells))
         kept = holm_exit([gate for _, gate in owned], unmeasured=max(0, unmeasured))
         return (pair, gate) in [one for one, keep in zip(owned, kept, strict=True) if keep]
 
@@ -412,7 +423,7 @@ class Session:
                 message=f"{compared}{where}, which it is compared with, failed: {error}",
                 log=error.log,
             )
-        ground = Ground(
+        inputs = CellInputs(
             self.task,
             self.yardstick.source(pair),
             control,
@@ -420,9 +431,9 @@ class Session:
             self.library,
             self.cells_in_run,
             self._prober,
-            own_pair=self.settings.compare_cells,
+            same_pair=self.settings.compare_cells,
         )
-        measured = cell.measure(pair, budgets, self._expected(pair), ground, on_chunk)
+        measured = cell.measure(pair, budgets, self._expected(pair), inputs, on_chunk)
         if measured.evidence is not None:
             self._keep(pair, measured.evidence, budgets)
         return measured.cell
@@ -473,7 +484,7 @@ class Session:
             budgets=budgets.batched,
             rules=task.rules,
             tie_band=evidence.tie_band,
-            figures_in_run=GATES_PER_CELL * self.cells_in_run,
+            figures_in_run=figures_per_cell() * self.cells_in_run,
             digests=evidence.digests(),
             plugin=__version__,
         )
@@ -492,17 +503,15 @@ class Session:
         if alone and len(alone) == len(failing) and verdict == "fail":
             facts = any(check.verdict == "fail" for check in own.checks)
             verdict = "fail" if facts else "inconclusive"
-        found = own.checks
-        if (footprint := self.footprint(pair)) is not None:
-            found = (*found, footprint)
-            if footprint.verdict == "fail" and verdict in ("pass", "inconclusive"):
-                verdict = "fail"
-        if own.gates:
-            distinct = check_distinct(cell.twins(own, list(self._cells.values())))
-            found = (*found, distinct)
-            verdict = "aliased" if distinct.verdict == "fail" else verdict
+        own = msgspec.structs.replace(own, verdict=verdict)
+        seen = checked(self._in_matrix(pair, own), "matrix").cell
+        failed = {check.name for check in seen.checks[len(own.checks) :] if check.verdict == "fail"}
+        if "distinct" in failed:
+            verdict = "aliased"
+        elif failed and verdict in ("pass", "inconclusive"):
+            verdict = "fail"
         return msgspec.structs.replace(
-            own, verdict=verdict, alone=alone, checks=found, baseline=self.baseline(pair)
+            seen, verdict=verdict, alone=alone, baseline=self.baseline(pair)
         )
 
     def footprint(self, pair: Pair) -> Check | None:
@@ -511,10 +520,18 @@ class Session:
         ``None`` for a cell without a census, or that is not what its name says.
         """
         own = self.measure(pair)
-        if own.census is None or own.checks[0].verdict == "fail":
-            return None
-        floor = self.speed.floors(pair, 0).compression
-        return check_footprint(own.census, own.placement, floor)
+        seen = checked(self._in_matrix(pair, own), "matrix").cell
+        return next((one for one in seen.checks if one.name == "footprint"), None)
+
+    def _in_matrix(self, pair: Pair, own: Cell) -> Subject:
+        """A measured cell beside all others of the run."""
+        return Subject(
+            pair=pair,
+            cell=own,
+            budgets=IDENTICAL,
+            compression_floor=self.speed.floors(pair, 0).compression,
+            others=tuple(self._cells.values()),
+        )
 
     def ceiling(self, pair: Pair) -> Ceiling:
         """The largest context of a pair against its floor, searched now if it has not been."""

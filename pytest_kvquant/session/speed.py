@@ -139,7 +139,7 @@ class SpeedRun:
             depth,
             embedded=self._settings.model is None,
             overrides=self._settings.floors,
-            own_pair=self._settings.compare_cells,
+            same_pair=self._settings.compare_cells,
         )
 
     def cliff_declared(self, pair: Pair, kind: str, depth: int) -> bool:
@@ -174,7 +174,7 @@ class SpeedRun:
             expected=substitutes(settings.expect),
             other=self._other,
             declared=self.cliff_declared,
-            own_pair=settings.compare_cells,
+            same_pair=settings.compare_cells,
         )
 
     def _read_stored(self) -> StoredSpeed:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pytest_kvquant.checks import registry
 from pytest_kvquant.config.options import OPTIONS
 from pytest_kvquant.config.settings import Settings, find_root, resolve
 from pytest_kvquant.errors import RunRefused
@@ -33,7 +34,12 @@ def prepare(config: pytest.Config) -> Session:
     chosen = config.getoption("rootdir", None)
     root = config.rootpath if chosen else find_root(config.invocation_params.dir)
     try:
-        settings = resolve(typed, config=Path(file) if file else None, root=root)
+        settings = resolve(
+            typed,
+            config=Path(file) if file else None,
+            root=root,
+            more_budgets=registry.default_budgets(),
+        )
         if settings.baselines is None:
             folder = root / "baselines"
             settings = msgspec.structs.replace(settings, baselines=folder)

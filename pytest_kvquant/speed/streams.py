@@ -56,7 +56,7 @@ class Bed(NamedTuple):
     """Whether the configuration declares a cliff of a kind of test at a depth."""
     other: Engine | None = None
     """The build that cells are compared with, where that is not their own."""
-    own_pair: bool = False
+    same_pair: bool = False
     """Whether a cell is compared with the same pair of that build, not with f16/f16."""
 
 
@@ -127,7 +127,7 @@ def lanes(sides: Sequence[TimedSide], context: int, bed: Bed, account: Account) 
 
 def sides(pair: Pair, bed: Bed) -> tuple[TimedSide, TimedSide]:
     """A cell, and what it is timed against."""
-    other = pair if bed.own_pair else REFERENCE
+    other = pair if bed.same_pair else REFERENCE
     where = " of the reference build" if bed.other is not None else ""
     return (
         TimedSide(bed.engine, pair, str(pair)),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.outcomes.quality import CellQuality
+from pytest_kvquant.outcomes.declared import tests_of
 
-
-def test_cache_contents(kv_quality: CellQuality) -> None:
-    """The first layer holds f16's rows as the library's reference quantizer writes them."""
-    kv_quality.check_fact("contents")
+globals().update(tests_of("cache"))

@@ -57,7 +57,7 @@ class Laboratory:
         settings = Settings(chunks=chunks, store=folder / "store", types=tuple(types))
         self.session = Session(settings, dict(os.environ), Quiet())
         self.cells = len(self.session.pairs)
-        self.figures_in_run = cell.GATES_PER_CELL * self.cells
+        self.figures_in_run = cell.figures_per_cell() * self.cells
         self._tie_band = self.session.control().floor.tie_band
 
     def budgets(self, pair: str) -> Budgets:

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest  # type: ignore[import-untyped, unused-ignore]
 
-from pytest_kvquant.checks.batched import judge_figures
 from pytest_kvquant.checks.family import holm_exit, settled
+from pytest_kvquant.checks.judging import judge_figures
 from pytest_kvquant.config.budgets import BatchedBudgets
 from pytest_kvquant.numerics.evidence import ChunkFigures, Evidence
 from pytest_kvquant.numerics.rules import Rules
@@ -76,7 +76,7 @@ class Outcome(NamedTuple):
 def draw(cell: Cell, order: I64, figures_in_run: int, rules: Rules = PR) -> Outcome:
     """A cell as a run would have judged it on these chunks in this order."""
     seen = ChunkFigures._make(column[order] for column in cell.seen)
-    chunks = drawn(seen, cell.scored, cell.budgets, rules, figures_in_run)
+    chunks = drawn(seen._asdict(), cell.scored, cell.budgets, rules, figures_in_run)
     return Outcome(seen, _judge(cell, seen, chunks, rules), chunks)
 
 
@@ -98,7 +98,7 @@ def caught_at(cell: Cell, outcome: Outcome, figures_in_run: int) -> int | None:
 
 def _judge(cell: Cell, seen: ChunkFigures, chunks: int, rules: Rules) -> tuple[Gate, ...]:
     so_far = ChunkFigures._make(column[:chunks] for column in seen)
-    return judge_figures(so_far, cell.scored, cell.budgets, rules)
+    return judge_figures(so_far._asdict(), cell.scored, cell.budgets, rules)
 
 
 class Runs(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 from support.run import start
 
 from pytest_kvquant.results.result import Result
-from pytest_kvquant.session.cell import GATES_PER_CELL
+from pytest_kvquant.session.cell import figures_per_cell
 from pytest_kvquant.session.merge import merge
 
 BRIEF: dict[str, Any] = {"ctx": 64, "chunks": 3, "decode": 0, "trajectory": 0, "probe": "off"}
@@ -32,4 +32,4 @@ def test_merged_shards_are_the_whole(tmp_path: Path) -> None:
         again = merged[cell.pair]
         assert (again.verdict, again.gates, again.alone) == (cell.verdict, cell.gates, cell.alone)
         assert (again.digests, again.quality) == (cell.digests, cell.quality)
-        assert len(cell.gates) in (GATES_PER_CELL, GATES_PER_CELL - 1)
+        assert len(cell.gates) in (figures_per_cell(), figures_per_cell() - 1)

@@ -137,14 +137,14 @@ def test_drift_budgets_are_a_table_of_their_own(tmp_path: Path, other_build: Pat
 SPEEDS = Path(__file__).parents[1] / "support" / "speeds.py"
 
 
-@pytest.mark.parametrize("own_pair", [True, False], ids=["same pair", "f16"])
+@pytest.mark.parametrize("same_pair", [True, False], ids=["same pair", "f16"])
 def test_the_speed_of_a_build_is_measured_against_the_other(
-    tmp_path: Path, other_build: Path, own_pair: bool
+    tmp_path: Path, other_build: Path, same_pair: bool
 ) -> None:
     """The measured build lost a fifth of its decode speed for one pair; time is planted."""
     slow = {CLEAN: {"tg": 1.25, "build": "llama_cpp"}}
     session = start(
-        tmp_path, **BRIEF, pairs=(CLEAN,), reference_lib=other_build, compare_cells=own_pair,
+        tmp_path, **BRIEF, pairs=(CLEAN,), reference_lib=other_build, compare_cells=same_pair,
         environment={HOOK: str(SPEEDS)}, shell={"KVQUANT_SPEEDS": json.dumps(slow)},
         pp=8, tg=2, sample=0.002, depths=(0, 16), floors={"*/*": FloorOverride(pp=0.95, tg=0.95)},
     )  # fmt: skip
@@ -154,7 +154,7 @@ def test_the_speed_of_a_build_is_measured_against_the_other(
     assert [(test.kind, test.verdict) for test in cell.tests] == [
         ("pp", "pass"), ("tg", "fail"), ("pp", "pass"), ("tg", "fail"),
     ]  # fmt: skip
-    against = f"{CLEAN if own_pair else 'f16/f16'} of the reference build"
+    against = f"{CLEAN if same_pair else 'f16/f16'} of the reference build"
     for test in cell.tests:
         assert test.ratio == pytest.approx(0.8 if test.kind == "tg" else 1)
         assert f"of the speed of {against}" in test.text

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pytest_kvquant.checks import gates
 from pytest_kvquant.checks.family import holm_exit, settled
+from pytest_kvquant.checks.registry import gates
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.results.gate import Gate
 from tools.error_rates import chunks

@@ -15,7 +15,10 @@ from scipy.stats import binomtest  # type: ignore[import-untyped, unused-ignore]
 
 from pytest_kvquant.checks.family import holm_exit, settled
 from pytest_kvquant.checks.gate_text import failure_text
-from pytest_kvquant.checks.gates import judge_kl_mean, judge_kl_tail, judge_ln_ppl, judge_top1_flips
+from pytest_kvquant.checks.kl_mean import judge_kl_mean
+from pytest_kvquant.checks.kl_tail import judge_kl_tail
+from pytest_kvquant.checks.ln_ppl_ratio import judge_ln_ppl
+from pytest_kvquant.checks.top1_flips import judge_top1_flips
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.numerics.stats import FloatArray
 from pytest_kvquant.results.gate import Gate

@@ -114,13 +114,13 @@ ALLOWED = {
     "suite": "outcomes",
     "outcomes": "baselines checks config errors format machine matrix numerics report results "
     "speed",
-    "cli": "config data engine.parent errors inputs machine matrix numerics quality report results "
-    "session",
+    "cli": "checks config data engine.parent errors inputs machine matrix numerics quality report "
+    "results session",
     "session": "baselines checks config data engine engine.parent errors inputs machine matrix "
     "numerics quality report results speed",
     "report": "checks config errors format machine matrix numerics results",
     "baselines": "errors format machine matrix numerics results speed",
-    "checks": "config matrix numerics quality results",
+    "checks": "config errors matrix numerics quality results",
     "quality": "config engine engine.parent errors inputs machine matrix numerics results",
     "speed": "config engine.parent errors format inputs machine matrix numerics results",
     "engine.parent": "engine errors machine matrix results",

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from pytest_kvquant.checks.batched import judge_figures
 from pytest_kvquant.checks.family import settled
+from pytest_kvquant.checks.judging import judge_figures
 from pytest_kvquant.cli.main import main
 from pytest_kvquant.config.budgets import BatchedBudgets
 from pytest_kvquant.engine.parent.worker import BatchShape
@@ -113,7 +113,7 @@ def test_a_replay_repeats_the_verdicts(tmp_path: Path) -> None:
     assert [cell.conditions.pair for cell in again] == ["a/b", "a/c", "a/d"]
     for cell, kl in zip(again, [0.004, 0.05, 0.0199], strict=True):
         so_far = ChunkFigures._make(x[: cell.chunks] for x in evidence(32, kl).per_chunk())
-        expected = judge_figures(so_far, SCORED, BUDGETS, Rules())
+        expected = judge_figures(so_far._asdict(), SCORED, BUDGETS, Rules())
         assert [gate.verdict for gate in cell.gates] == [gate.verdict for gate in expected]
         assert [gate.figure for gate in cell.gates] == pytest.approx(
             [gate.figure for gate in expected], rel=1e-5, abs=1e-7
@@ -158,11 +158,11 @@ def test_drawn_is_the_first_chunk_at_which_all_gates_are_settled() -> None:
 
         def settled_at(chunks: int, seen: ChunkFigures = seen) -> bool:
             so_far = ChunkFigures._make(column[:chunks] for column in seen)
-            judged = judge_figures(so_far, SCORED, BUDGETS, Rules())
+            judged = judge_figures(so_far._asdict(), SCORED, BUDGETS, Rules())
             return all(settled(gate, 60) for gate in judged)
 
         first = next((n for n in range(1, 33) if settled_at(n)), 32)
-        assert drawn(seen, SCORED, BUDGETS, Rules(), 60) == first
+        assert drawn(seen._asdict(), SCORED, BUDGETS, Rules(), 60) == first
 
 
 def test_the_command_judges_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,17 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_kvquant.zoo.declaration import Member
-from pytest_kvquant.zoo.members import (
-    alibi,
-    gemma,
-    gpt_oss,
-    hybrid,
-    latent,
-    llama,
-    mimo,
-    phi,
-    qwen,
-)
+from pytest_kvquant.zoo.members import alibi, gemma, gpt_oss, hybrid, latent, llama, mimo, phi, qwen
 
 ALL: Final[tuple[Member, ...]] = (
     *llama.MEMBERS,

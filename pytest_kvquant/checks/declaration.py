@@ -1,0 +1,139 @@
+"""How a gate or a check is declared: one decorator, in its own file.
+
+A **gate** weighs chance: it has one figure per chunk, a budget, and a rule that decides. A
+**check** states a fact about a cell. What is declared here is all that collection, budgets, JSON,
+reports and the documentation know of it; :mod:`pytest_kvquant.checks.registry` finds it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from pytest_kvquant.checks.subject import Subject
+from pytest_kvquant.config.budgets import BatchedBudgets
+from pytest_kvquant.numerics.kernels import TokenFigures
+from pytest_kvquant.numerics.rules import Rules
+from pytest_kvquant.numerics.stats import FloatArray
+from pytest_kvquant.results.cell import Check
+from pytest_kvquant.results.gate import Gate, Unit
+
+ATTRIBUTE = "kvquant_declaration"
+"""Where a decorated function carries its declaration."""
+
+Path = Literal["prefill", "decode"]
+Needs = Literal["census", "contents", "prefill", "decode", "trajectory", "shapes", "matrix"]
+"""What has to be measured before it can be decided, in the order in which a cell is measured;
+``matrix``: all cells."""
+
+NEEDS: tuple[Needs, ...] = (
+    "census", "contents", "prefill", "decode", "trajectory", "shapes", "matrix",
+)  # fmt: skip
+
+
+class Budget(NamedTuple):
+    """What a gate holds its figure against."""
+
+    key: str
+    """In ``[budgets."K/V"]`` and in the marker."""
+    unit: Unit
+    default: float | None = None
+    """Where no table has one; ``None`` for the gates whose packaged tables are complete."""
+
+
+class Given(NamedTuple):
+    """What a gate decides with, beside its figures."""
+
+    budgets: BatchedBudgets
+    rules: Rules
+    scored: int
+    """Tokens per chunk."""
+
+
+Figures = Mapping[str, FloatArray]
+"""Per chunk, shape ``(chunks,)`` each: ``kl``, ``ln_ppl``, ``tail``, ``flips``, ``top1``,
+``nll_cell``, ``nll_reference``, and those that gates declare, by the gate's name."""
+
+Decide = Callable[[Figures, Given], Gate]
+Inspect = Callable[[Subject], "Check | None"]
+PerChunk = Callable[[TokenFigures], float]
+
+
+class Declaration(NamedTuple):
+    """A gate or a check, as declared."""
+
+    name: str
+    """In JSON, budgets and reports."""
+    title: str
+    """For people, in a sentence."""
+    test: str
+    """Of the suite."""
+    group: str
+    """File of the suite that the test is collected from, without ``test_``."""
+    needs: Needs
+    order: int
+    """Among those that need the same."""
+    budget: Budget | None
+    per_chunk: PerChunk | None
+    """The gate's own figure of one chunk, from its tokens (columns of shape ``(scored,)``)."""
+    decide: Callable[..., Any]
+
+    @property
+    def is_gate(self) -> bool:
+        """Whether it weighs chance, and counts among the figures of the run."""
+        return self.budget is not None
+
+    @property
+    def document(self) -> str:
+        """Its documentation: the docstring of the function that was declared."""
+        return inspect.getdoc(self.decide) or ""
+
+    @property
+    def summary(self) -> str:
+        """The first line of it: what the test asserts."""
+        return self.document.partition("\n")[0]
+
+
+def gate(
+    name: str,
+    *,
+    title: str,
+    test: str,
+    budget: Budget,
+    group: str = "extensions",
+    path: Path = "prefill",
+    order: int = 100,
+    per_chunk: PerChunk | None = None,
+) -> Callable[[Decide], Decide]:
+    """Declare a gate.
+
+    Args:
+        per_chunk: a figure that the chunks' own do not have; found by the gate's name then.
+    """
+
+    def declare(decide: Decide) -> Decide:
+        found = Declaration(name, title, test, group, path, order, budget, per_chunk, decide)
+        setattr(decide, ATTRIBUTE, found)
+        return decide
+
+    return declare
+
+
+def check(
+    name: str,
+    *,
+    title: str,
+    test: str,
+    needs: Needs,
+    group: str = "extensions",
+    order: int = 100,
+) -> Callable[[Inspect], Inspect]:
+    """Declare a check; it returns ``None`` where it was switched off or does not apply."""
+
+    def declare(decide: Inspect) -> Inspect:
+        found = Declaration(name, title, test, group, needs, order, None, None, decide)
+        setattr(decide, ATTRIBUTE, found)
+        return decide
+
+    return declare

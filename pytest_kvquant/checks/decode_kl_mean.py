@@ -1,0 +1,35 @@
+"""Mean KL by the decode path against its budget."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pytest_kvquant.checks.declaration import Budget, Figures, Given, gate
+from pytest_kvquant.checks.kl_mean import judge_kl_mean
+from pytest_kvquant.config.budgets import Budgets
+from pytest_kvquant.results.gate import Gate
+
+
+@gate(
+    "decode_kl_mean",
+    title="mean KL by the decode path",
+    test="test_decode_path",
+    group="paths",
+    path="decode",
+    order=1,
+    budget=Budget("decode_kl_mean", "nats"),
+)
+def decode_kl_mean(seen: Figures, given: Given) -> Gate:
+    """Mean KL with one token at a time is within its budget.
+
+    Why: one token at a time runs other kernels than a prompt does. A decode kernel that zeroed half
+    of V passed every perplexity, because perplexity is measured in batches.
+
+    Healthy: as the mean KL of the prefill path, with more scatter: fewer tokens are decoded.
+
+    A failure means: text that is generated differs from f16's; where the prefill path passes, the
+    kernels for single tokens are to blame.
+    """
+    assert isinstance(given.budgets, Budgets)
+    gate = judge_kl_mean(seen["kl"], given.budgets.decode_kl_mean, given.rules)
+    return msgspec.structs.replace(gate, name="decode_kl_mean")

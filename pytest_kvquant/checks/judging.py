@@ -1,0 +1,58 @@
+"""Every gate of a path, decided from a cell's figures per chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.declaration import Figures, Given, Path
+from pytest_kvquant.config.budgets import BatchedBudgets
+from pytest_kvquant.numerics.evidence import Evidence
+from pytest_kvquant.numerics.kernels import TokenFigures
+from pytest_kvquant.numerics.rules import Rules
+from pytest_kvquant.numerics.stats import FloatArray
+from pytest_kvquant.results.gate import Gate
+
+
+def judge(
+    evidence: Evidence, budgets: BatchedBudgets, rules: Rules, path: Path = "prefill"
+) -> tuple[Gate, ...]:
+    """The gates of a cell on the evidence so far, in the order of the report."""
+    seen = figures_per_chunk(evidence, path)
+    return judge_figures(seen, evidence.scored, budgets, rules, path)
+
+
+def judge_figures(
+    seen: Figures,
+    tokens: int,
+    budgets: BatchedBudgets,
+    rules: Rules,
+    path: Path = "prefill",
+) -> tuple[Gate, ...]:
+    """The gates of a cell from its figures per chunk, of ``tokens`` scored tokens each."""
+    given = Given(budgets, rules, tokens)
+    return tuple(one.decide(seen, given) for one in registry.gates(path))
+
+
+def figures_per_chunk(evidence: Evidence, path: Path = "prefill") -> dict[str, FloatArray]:
+    """What gates decide from: each figure of the complete chunks, those that gates declare too."""
+    found: dict[str, FloatArray] = dict(evidence.per_chunk()._asdict())
+    if not (own := [one for one in registry.gates(path) if one.per_chunk is not None]):
+        return found
+    tokens = evidence.tokens()
+    for one in own:
+        assert one.per_chunk is not None
+        found[one.name] = np.array(
+            [
+                one.per_chunk(TokenFigures._make(column[chunk] for column in tokens))
+                for chunk in range(evidence.complete)
+            ]
+        )
+    return found
+
+
+def first_chunks(seen: Mapping[str, FloatArray], chunks: int) -> dict[str, FloatArray]:
+    """The figures of the first so many chunks."""
+    return {name: values[:chunks] for name, values in seen.items()}

@@ -1,0 +1,120 @@
+"""The ln PPL ratio against a budget for either direction."""
+
+from __future__ import annotations
+
+import numpy.typing as npt
+
+from pytest_kvquant.checks.decision import (
+    beyond,
+    bounded,
+    figures_that_count,
+    first_decision,
+    identity_rule,
+    may_speak,
+    when,
+)
+from pytest_kvquant.checks.declaration import Budget, Figures, Given, gate
+from pytest_kvquant.numerics import stats
+from pytest_kvquant.numerics.rules import LEAST_CHUNKS, Rules
+from pytest_kvquant.numerics.stats import FloatArray, Interval
+from pytest_kvquant.results.gate import Gate
+
+
+def judge_ln_ppl(x: npt.ArrayLike, budget: float, rules: Rules) -> Gate:
+    """The ln PPL ratio against a budget for either direction.
+
+    FAILs where the whole interval m ± t·s/√n lies outside ±budget, PASSes where it lies inside,
+    both at looks only. The p-value is the smallest of the looks' (`stats.t_p_value`) times the
+    number of looks they share alpha with.
+
+    Args:
+        x: mean of nll(cell) - nll(reference) of each chunk, nats, shape (n_chunks,).
+        budget: B >= 0: the mean may lie between -B and +B.
+
+    Raises:
+        ValueError: for non-finite x or a budget that is negative or not finite.
+    """
+    figures = figures_that_count(x, budget, rules)
+
+    def at(n: int) -> Interval:
+        return stats.t_interval(figures[:n], rules.level)
+
+    def fails(n: int) -> bool:
+        if budget == 0:
+            return may_speak(rules, n) and bool(figures[:n].any())
+        if n not in rules.schedule or n < LEAST_CHUNKS:
+            return False
+        return at(n).low > budget or at(n).high < -budget
+
+    def passes(n: int) -> bool:
+        if not figures[:n].any():
+            return True
+        return n >= LEAST_CHUNKS and -budget < at(n).low and at(n).high < budget
+
+    decision = first_decision(figures, budget, rules, fails, passes)
+    seen = figures[: decision.seen]
+    now = at(seen.size)
+    needed = None
+    if decision.verdict == "inconclusive" and seen.size > 1:
+        needed = stats.chunks_needed(abs(now.figure), float(seen.std(ddof=1)), budget)
+    if budget == 0:
+        p_value = 0.0 if seen.any() else 1.0
+    else:
+        # After a FAIL, later looks may still sharpen the evidence, as an e-value would.
+        counted = figures if decision.verdict == "fail" else seen
+        p_value = _p_value_of_looks(counted, budget, rules)
+    return Gate(
+        name="ln_ppl_ratio",
+        verdict=decision.verdict,
+        figure=now.figure,
+        low=bounded(now.low),
+        high=bounded(now.high),
+        budget=budget,
+        unit="ln ratio",
+        chunks=figures.size,
+        e_value=None,
+        p_value=p_value,
+        alpha=rules.alpha,
+        level=rules.level,
+        decided_at=decision.at,
+        census=decision.census,
+        chunks_needed=beyond(needed, figures.size),
+        rule=_ln_ppl_rule(budget, rules),
+    )
+
+
+def _p_value_of_looks(figures: FloatArray, budget: float, rules: Rules) -> float:
+    looks = [n for n in rules.schedule if LEAST_CHUNKS <= n <= figures.size]
+    p_values = [stats.t_p_value(figures[:n], budget) for n in looks]
+    return min(1.0, rules.looks_planned * min(p_values, default=1.0))
+
+
+def _ln_ppl_rule(budget: float, rules: Rules) -> str:
+    if budget == 0:
+        return identity_rule("the ln PPL ratio")
+    return (
+        "The ln PPL ratio fails when its whole t interval lies outside the budget of either "
+        f"direction, and passes when it lies inside, {when(rules)}."
+    )
+
+
+@gate(
+    "ln_ppl_ratio",
+    title="ln PPL ratio",
+    test="test_perplexity",
+    group="quality",
+    order=3,
+    budget=Budget("ln_ppl", "ln ratio"),
+)
+def ln_ppl_ratio(seen: Figures, given: Given) -> Gate:
+    """The perplexity moved neither up nor down by more than its budget.
+
+    Why: perplexity is what people compare. It is gated in both directions, for a better one is no
+    better model: the cache cannot know more than f16 does.
+
+    Healthy: |ln ratio| under 0.001 for q8_0, under 0.02 for 4 bits.
+
+    A failure means: the likelihood of the text itself moved; with a passing KL, look at the
+    interval first: PPL is the noisier figure.
+    """
+    return judge_ln_ppl(seen["ln_ppl"], given.budgets.ln_ppl, given.rules)

@@ -1,0 +1,42 @@
+"""What a check looks at: one cell, as far as it has been measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from pytest_kvquant.config.budgets import Budgets
+from pytest_kvquant.matrix import Pair
+from pytest_kvquant.quality.effective_types import Explanation
+from pytest_kvquant.results.cell import Cell, NoiseFloor
+
+
+class Subject(NamedTuple):
+    """A cell and its surroundings; a part that is not measured yet is empty."""
+
+    pair: Pair
+    cell: Cell
+    """The record so far."""
+    budgets: Budgets
+    floor: NoiseFloor | None = None
+    """What f16 shows against itself."""
+    quantized: bool = True
+    """Whether one of the types has blocks of more than one value."""
+    same_pair: bool = False
+    """Whether it is compared with the same pair of another build."""
+    log: str = ""
+    """The library's log, as far as it is kept."""
+    explanation: Explanation | None = None
+    """How the census differs from what was asked for."""
+    effective: str = ""
+    """The pair that the cache holds; ``mixed`` where layers differ; empty where not known."""
+    expected: str | None = None
+    """What the configuration says that it is substituted by."""
+    gpus: tuple[str, ...] = ()
+    gpu_layers: int = -1
+    shapes: Mapping[str, float] = {}
+    """Mean KL between batch shapes of the cell, by shape."""
+    compression_floor: float | None = None
+    """Least bytes per token of f16/f16 over those of the pair; ``None``: by the geometry."""
+    others: tuple[Cell, ...] = ()
+    """All cells of the run, this one included."""

@@ -1,0 +1,79 @@
+"""A gate is one file: declared in a package of one's own, it is collected, budgeted, reported."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from support.outer import SMALL, Outcome, pytest_in
+
+GATE = '''
+import numpy as np
+
+from pytest_kvquant.checks.declaration import Budget, gate
+from pytest_kvquant.checks.e_value import judge_by_e_value
+from pytest_kvquant.checks.kl_mean import judge_kl_mean
+import msgspec
+
+
+def p99(tokens):
+    return float(np.quantile(tokens.kl, 0.99))
+
+
+@gate("kl_p99", title="99th percentile of KL", test="test_kl_p99",
+      budget=Budget("kl_p99", "nats", default=5.0), per_chunk=p99)
+def kl_p99(seen, given):
+    """One token in a hundred may have a KL of this much.
+
+    Why: agents act on single tokens.
+    """
+    found = judge_kl_mean(seen["kl_p99"], given.budgets.more["kl_p99"], given.rules)
+    return msgspec.structs.replace(found, name="kl_p99")
+'''
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project beside an installed package with one gate and its entry point."""
+    root = tmp_path_factory.mktemp("gate")
+    site = root / "site"
+    (site / "their_checks-1.0.dist-info").mkdir(parents=True)
+    (site / "their_checks.py").write_text(GATE)
+    (site / "their_checks-1.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: their-checks\nVersion: 1.0\n"
+    )
+    (site / "their_checks-1.0.dist-info" / "entry_points.txt").write_text(
+        "[kvquant.checks]\ntheirs = their_checks\n"
+    )
+    return root
+
+
+def run(project: Path, *arguments: str) -> Outcome:
+    path = os.pathsep.join([str(project / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return pytest_in(project, "--kv-matrix", "-v", *SMALL, "--kv-pairs=q4_0/q4_0",
+                     "--kv-store=store", *arguments, environment={"PYTHONPATH": path})  # fmt: skip
+
+
+def test_a_gate_of_another_package_is_collected_and_reported(project: Path) -> None:
+    ran = run(project, "-k", "kl_p99 or divergence", "--kv-json=r.json")
+    assert "test_kl_p99[q4_0/q4_0]" in ran.text, ran.text
+    cell = json.loads((project / "r.json").read_text())["cells"][1]
+    gate = next(one for one in cell["gates"] if one["name"] == "kl_p99")
+    assert gate["budget"] == 5.0
+    assert 0 < gate["figure"] < 5.0
+    assert len(cell["per_chunk"]["kl_p99"]) == 2
+    assert gate["figure"] > next(g for g in cell["gates"] if g["name"] == "kl_mean")["figure"]
+
+
+def test_its_budget_stands_in_the_configuration(project: Path) -> None:
+    (project / "kvquant.toml").write_text('[budgets."*/*"]\nkl_p99 = 0\n')
+    ran = run(project, "-k", "kl_p99")
+    assert ran.code == 1, ran.text
+    assert "99th percentile of KL fails" in ran.text
+    (project / "kvquant.toml").write_text('[budgets."*/*"]\nkl_p98 = 0\n')
+    ran = run(project, "-k", "kl_p99")
+    assert ran.code == 4, ran.text
+    assert "did you mean 'kl_p99'?" in ran.text
+    (project / "kvquant.toml").unlink()
