@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from pytest_kvquant.checks.family import holm_exit, settled
-from pytest_kvquant.checks.registry import gates
+from pytest_kvquant.checks.kl_mean import judge_kl_mean
+from pytest_kvquant.checks.kl_tail import judge_kl_tail
+from pytest_kvquant.checks.ln_ppl_ratio import judge_ln_ppl
+from pytest_kvquant.checks.top1_flips import judge_top1_flips
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.results.gate import Gate
 from tools.error_rates import chunks
@@ -27,12 +30,10 @@ def judged(cells: chunks.Cells, row: int, rules: Rules) -> list[Gate]:
     for n in range(1, rules.cap + 1):
         kl, tail, ln, flips = (column[row, :n] for column in cells[:4])
         found = [
-            gates.judge_kl_mean(kl, chunks.KL_BUDGET, rules),
-            gates.judge_kl_tail(
-                tail, chunks.TAIL_BUDGET, rules, m_tok=chunks.TOKENS, over=1.0, kl=kl
-            ),
-            gates.judge_ln_ppl(ln, chunks.LN_BUDGET, rules),
-            gates.judge_top1_flips(flips, chunks.FLIP_BUDGET, rules, m_tok=chunks.TOKENS, kl=kl),
+            judge_kl_mean(kl, chunks.KL_BUDGET, rules),
+            judge_kl_tail(tail, chunks.TAIL_BUDGET, rules, m_tok=chunks.TOKENS, over=1.0, kl=kl),
+            judge_ln_ppl(ln, chunks.LN_BUDGET, rules),
+            judge_top1_flips(flips, chunks.FLIP_BUDGET, rules, m_tok=chunks.TOKENS, kl=kl),
         ]
         if rules.early and all(settled(gate, FIGURES) for gate in found):
             break

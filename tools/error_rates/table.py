@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pytest_kvquant.checks.gates import FLIP_DESIGN_EFFECT, TAIL_DESIGN_EFFECT
 
+from pytest_kvquant.checks.kl_tail import TAIL_DESIGN_EFFECT
+from pytest_kvquant.checks.top1_flips import FLIP_DESIGN_EFFECT
 from pytest_kvquant.numerics.rules import Rules
 from tools.error_rates import chunks
 from tools.error_rates.chunks import Cells, draw
