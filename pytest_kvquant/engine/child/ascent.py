@@ -1,0 +1,137 @@
+"""Child side: one ascent through a context, with a ladder of batch shapes at each depth.
+
+At a depth the same next tokens are decoded in batches of every size, and taken back again
+(``llama_memory_seq_rm`` of the tail), so that all see the very same cache. The oracle watches; the
+logits of each size are compared with those of the largest, and with those of f16 in that size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.engine.child.watch import Watched
+
+F32 = npt.NDArray[np.float32]
+I32 = npt.NDArray[np.int32]
+
+FUSED = (1, 8, 64)
+"""Batch sizes that are decoded once more without the oracle."""
+
+
+class Rung(NamedTuple):
+    """One batch size at one depth."""
+
+    depth: int
+    tokens: int
+    own: float | None
+    """Mean KL of its logits against those of the largest size, nats; ``None`` for the largest."""
+    reference: float | None
+    """Mean KL against f16 in the same size; ``None`` for f16 itself."""
+    fused: float | None
+    """Mean KL against the same batch without the oracle; 0 for equal bits."""
+
+
+class Ascent:
+    """Climbs one context.
+
+    Args:
+        tokens: those of the text, at least as many as the context holds.
+        store: where logits of f16 are kept.
+        is_reference: whether this is f16, which leaves its logits there.
+        alive: called between batches, so that the parent sees that work goes on.
+    """
+
+    def __init__(
+        self,
+        context: Watched,
+        tokens: I32,
+        store: Path | None,
+        *,
+        is_reference: bool,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._context, self._tokens, self._store = context, tokens, store
+        self._is_reference, self._alive = is_reference, alive
+        self.reached = 0
+        self.takes_back = True
+        """Whether the memory can give up the tail of a sequence: a recurrent state cannot."""
+
+    def climb(self, depths: Sequence[int], sizes: Sequence[int]) -> Iterator[Rung]:
+        """Rungs of every depth, the shallow ones first."""
+        for depth in sorted(depths):
+            self._fill(depth)
+            yield from self._rungs(depth, [size for size in sizes if self._fits(depth, size)])
+
+    def _fits(self, depth: int, size: int) -> bool:
+        return depth + size <= len(self._tokens) and size <= self._context.ubatch
+
+    def _fill(self, depth: int) -> None:
+        self._context.watch(False)
+        while self.reached < depth:
+            count = min(depth - self.reached, self._context.batch)
+            self._decode(self.reached, count, wanted=False)
+            self.reached += count
+            self._alive()
+
+    def _rungs(self, depth: int, sizes: Sequence[int]) -> Iterator[Rung]:
+        largest: F32 | None = None
+        for size in sorted(sizes, reverse=True):
+            if self.reached + size > len(self._tokens):
+                continue
+            self._context.watch(True)
+            rows = self._decode(self.reached, size)
+            start = self.reached
+            self._take_back(start, size)
+            fused = self._fused(start, size, rows) if size in FUSED and self.takes_back else None
+            own = None
+            if largest is None:
+                largest = rows
+            elif self.takes_back:
+                own = kl(largest[:size], rows)
+            yield Rung(depth, size, own, self._against_reference(depth, size, rows), fused)
+            self._alive()
+
+    def _fused(self, start: int, size: int, rows: F32) -> float:
+        self._context.watch(False)
+        again = self._decode(start, size)
+        self._take_back(start, size)
+        return 0.0 if np.array_equal(again, rows) else max(kl(again, rows), 1e-30)
+
+    def _against_reference(self, depth: int, size: int, rows: F32) -> float | None:
+        if self._store is None:
+            return None
+        path = self._store / f"ladder-{depth}-{size}.npy"
+        if self._is_reference:
+            self._store.mkdir(parents=True, exist_ok=True)
+            np.save(path, rows)
+            return None
+        return kl(np.load(path), rows) if path.exists() else None
+
+    def _decode(self, start: int, count: int, *, wanted: bool = True) -> F32:
+        span = np.arange(start, start + count, dtype=np.int32)
+        flags = np.full(count, wanted, np.bool_)
+        tokens = self._tokens[start : start + count]
+        return self._context.decode(tokens, span, np.zeros_like(span), flags).copy()
+
+    def _take_back(self, start: int, count: int) -> None:
+        context = self._context
+        if self.takes_back and context.llama.llama_memory_seq_rm(context.memory, 0, start, -1):
+            context.mirrors.tell("remove", 0, start, -1)
+            self.reached = start
+        else:
+            self.takes_back = False
+            self.reached = start + count
+
+
+def kl(reference: F32, rows: F32) -> float:
+    """Mean KL(reference ‖ rows), nats; infinite where a row is not finite."""
+    p, q = (np.asarray(logits, np.float64) for logits in (reference, rows))
+    if not (np.isfinite(p).all() and np.isfinite(q).all()):
+        return 1e30
+    p, q = (x - np.logaddexp.reduce(x, axis=1, keepdims=True) for x in (p, q))
+    return max(0.0, float((np.exp(p) * (p - q)).sum(1).mean()))

@@ -1,0 +1,168 @@
+"""Child side: the small operations around attention, each against float64 on its own inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.engine.child.finding import Corner, Finding
+from pytest_kvquant.engine.child.nodes import Node
+from pytest_kvquant.engine.child.values import Values
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+LIMIT = 1e-9
+"""NMSE of a row: a few roundings to f32, and sums of a row in f32."""
+
+PRODUCT_LIMIT = {"f32": 1e-9, "f16": 2e-6, "bf16": 1e-4}
+"""NMSE of a product of matrices, by the type of the left one: what the right one is rounded to.
+All other types round it to 8 bits in blocks."""
+
+EIGHT_BITS = 4e-4
+
+
+def _norm(x: F64, node: Node) -> F64:
+    epsilon = float(node.floats[0])
+    return np.asarray(x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + epsilon))
+
+
+def _centred(x: F64, node: Node) -> F64:
+    return _norm(x - x.mean(axis=-1, keepdims=True), node)
+
+
+def _unit(x: F64, node: Node) -> F64:
+    length = np.sqrt(np.square(x).sum(axis=-1, keepdims=True))
+    return np.asarray(x / np.maximum(length, float(node.floats[0])))
+
+
+def _scaled(x: F64, node: Node) -> F64:
+    return np.asarray(x * float(node.floats[0]) + float(node.floats[1]))
+
+
+ALONE: dict[str, Callable[[F64, Node], F64]] = {
+    "RMS_NORM": _norm,
+    "NORM": _centred,
+    "L2_NORM": _unit,
+    "SCALE": _scaled,
+}
+PAIRED: dict[str, Callable[[F64, F64], F64]] = {
+    "ADD": np.add,
+    "SUB": np.subtract,
+    "MUL": np.multiply,
+    "DIV": np.divide,
+}
+MOVED = frozenset({"CONT", "CPY", "DUP", "PAD"})
+
+UNDERSTOOD = frozenset({*ALONE, *PAIRED, *MOVED, "MUL_MAT", "SOFT_MAX"})
+
+
+def judge(node: Node, values: Values, layer: int) -> list[Finding] | None:
+    """A node of one of the operations above; ``None`` where its form is not understood."""
+    source = node.source(0)
+    if source is None or {node.type, source.type} - {"f32", "f16"}:
+        return None
+    meant = _meant(node, source, values)
+    if meant is None:
+        return None
+    found = values.whole(node)
+    if node.type == "f16":
+        with np.errstate(over="ignore"):
+            meant = meant.astype(np.float16).astype(np.float64)
+    return [_compared(node, found.reshape(meant.shape), meant, layer, LIMIT, _kind(node))]
+
+
+def _meant(node: Node, source: Node, values: Values) -> F64 | None:
+    x = values.whole(source)
+    if node.op in ALONE:
+        return ALONE[node.op](x, node)
+    if node.op in PAIRED:
+        other = node.source(1)
+        if other is None or other.type not in ("f32", "f16"):
+            return None
+        y = values.whole(other)
+        repeats = [a // b for a, b in zip(x.shape, y.shape, strict=True)]
+        return PAIRED[node.op](x, np.tile(y, repeats))
+    if node.op == "PAD":
+        return _padded(x, node)
+    return x.reshape(tuple(reversed(node.ne)))
+
+
+def _padded(x: F64, node: Node) -> F64 | None:
+    """Zeros behind the values, or before them where the parameters say so."""
+    shape = tuple(reversed(node.ne))
+    before = [int(node.integers[2 * d]) for d in (3, 2, 1, 0)]
+    if any(b + have > room for b, have, room in zip(before, x.shape, shape, strict=True)):
+        before = [0, 0, 0, 0]
+    meant = np.zeros(shape)
+    meant[tuple(slice(b, b + n) for b, n in zip(before, x.shape, strict=True))] = x
+    return meant
+
+
+def judge_product(
+    node: Node, values: Values, rng: np.random.Generator, layer: int, most: int
+) -> list[Finding] | None:
+    """MUL_MAT of a cache and activations: some columns of one plane, in float64."""
+    left, right = node.source(0), node.source(1)
+    if left is None or right is None or right.type != "f32":
+        return None
+    found: Finding | None = None
+    for plane in sorted({0, node.ne[2] - 1, int(rng.integers(node.ne[2]))}):
+        columns = np.array(sorted({0, node.ne[1] - 1, *rng.integers(node.ne[1], size=most)}))
+        a = values.rows(left, plane // (node.ne[2] // left.ne[2]))
+        b = values.rows(right, plane, 0, columns)
+        meant = b @ a.T
+        out = values.rows(node, plane, 0, columns)
+        limit = PRODUCT_LIMIT.get(left.type, EIGHT_BITS)
+        one = _compared(node, out, meant, layer, limit, "product")
+        found = one if found is None or not one.ratio <= found.ratio else found
+    return [found] if found else None
+
+
+def judge_softmax(node: Node, values: Values, layer: int) -> list[Finding] | None:
+    """SOFT_MAX with its mask, scale, ALiBi and sinks, first and last head."""
+    source, mask, sinks = (node.source(number) for number in range(3))
+    if source is None:
+        return None
+    from pytest_kvquant.numerics.attention import slopes
+
+    scale, bias = (float(one) for one in node.floats[:2])
+    factors = slopes(node.ne[2], bias)
+    found: Finding | None = None
+    for head in sorted({0, node.ne[2] - 1}):
+        score = scale * values.rows(source, head)
+        if mask is not None:
+            score = score + factors[head] * values.rows(mask)[: len(score), : score.shape[1]]
+        largest = score.max(axis=1, keepdims=True)
+        extra = 0.0
+        if sinks is not None:
+            sink = values.rows(sinks)[0][head]
+            largest = np.maximum(largest, sink)
+            extra = np.exp(sink - largest)
+        raised = np.exp(score - largest)
+        meant = raised / (raised.sum(axis=1, keepdims=True) + extra)
+        one = _compared(node, values.rows(node, head), meant, layer, 1e-8, "softmax")
+        found = one if found is None or not one.ratio <= found.ratio else found
+    return [found] if found else None
+
+
+def _kind(node: Node) -> str:
+    return "norm" if node.op.endswith("NORM") else "plain"
+
+
+def _compared(node: Node, found: F64, meant: F64, layer: int, limit: float, kind: str) -> Finding:
+    """NMSE of the worst row."""
+    found, meant = (rows.reshape(-1, rows.shape[-1]) for rows in (found, meant))
+    hidden = np.isneginf(meant) & (found < -6e4)  # a mask: nothing to subtract
+    rows = np.where(hidden, 0, found) - np.where(hidden, 0, meant)
+    sizes = np.square(np.where(hidden, 0, meant)).sum(axis=1)
+    share = np.square(rows).sum(axis=1) / np.maximum(sizes, max(float(sizes.mean()) * 1e-4, 1e-30))
+    share[~np.isfinite(share)] = np.inf
+    worst, at = float(share.max(initial=0)), int(share.argmax()) if share.size else 0
+    corner = Corner(kind, head_k=node.ne[0], tokens=node.ne[1], backend=node.backend)
+    text = ""
+    if not worst <= limit:
+        text = f"{node.op} {node.name} on {node.backend}: row {at}: NMSE {worst:.2g}"
+    return Finding(corner, node.name, layer, worst, limit, float(share.mean()), text)

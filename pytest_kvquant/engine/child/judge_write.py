@@ -1,0 +1,110 @@
+"""Child side: rows written to a cache, against the reference quantizer of the rows handed in."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.engine.child.finding import Corner, Finding
+from pytest_kvquant.engine.child.nodes import Node
+from pytest_kvquant.engine.child.values import Values
+from pytest_kvquant.numerics import writes
+
+I64 = npt.NDArray[np.int64]
+F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
+
+MOST_ROWS = 64
+"""Rows of one write that are compared; all of smaller ones."""
+
+
+class Write(NamedTuple):
+    """Sampled rows of one write."""
+
+    rows: I64
+    cells: I64
+    source: F32
+    stored: U8
+
+
+def read(node: Node, values: Values, rng: np.random.Generator) -> Write | None:
+    """What SET_ROWS was handed and what lies in the cache now; ``None`` where rows are no rows.
+
+    A transposed V is written element by element: its rows are one element long.
+    """
+    source, places = node.source(0), node.source(1)
+    assert source is not None
+    assert places is not None
+    if source.ne[2] * source.ne[3] > 1 or places.ne[1] > 1:
+        return None
+    rows = _sample(source.ne[1], rng)
+    raw = values.plane(source, rows=rows)
+    given = values.floats(raw, source.type).astype(np.float32)
+    cells = values.plane(places)[0].view(np.int64 if places.type == "i64" else np.int32)
+    where = cells[rows].astype(np.int64)
+    stored = values.plane(node, rows=where)
+    return Write(rows, where, given, stored)
+
+
+def judge(node: Node, values: Values, rng: np.random.Generator, layer: int) -> list[Finding]:
+    """The written rows of a SET_ROWS node, byte by byte."""
+    found = read(node, values, rng)
+    if found is None:
+        return []
+    codec = values.codecs[node.type]
+    if node.type == "f16":
+        meant = found.source.astype(np.float16).view(np.uint8).reshape(len(found.rows), -1)
+        held, wanted = (raw.view(np.float16).astype(np.float32) for raw in (found.stored, meant))
+        rounding, block = 2.0**-20, 32
+    else:
+        meant = codec.quantize(found.source)
+        held, wanted = codec.floats(found.stored), codec.floats(meant)
+        rounding, block = (
+            codec.basis(_head(found.source.shape[1], codec.block)).rounding,
+            codec.block,
+        )
+    compared = writes.compare(found.stored, meant, held, wanted, block=block, rounding=rounding)
+    on_cpu = node.backend.startswith("CPU")
+    right = writes.is_right(compared, elsewhere=not on_cpu)
+    limit = writes.TIES if on_cpu else writes.TIES_ELSEWHERE
+    side = "V" if "cache_v" in node.name else "K"
+    corner = Corner(
+        "write", node.type if side == "K" else "", node.type if side == "V" else "",
+        tokens=node_rows(node), backend=node.backend,
+    )  # fmt: skip
+    text = "" if right else _words(side, node, found, compared)
+    figure = compared.differing if right else max(compared.differing, 2 * limit)
+    return [Finding(corner, node.name, layer, figure, limit, compared.error, text)]
+
+
+def node_rows(node: Node) -> int:
+    """How many rows a write hands in."""
+    source = node.source(0)
+    return source.ne[1] if source is not None else 0
+
+
+def _head(elements: int, block: int) -> int:
+    for size in (256, 128, 64, 32):
+        if elements % size == 0 and size % block == 0:
+            return size
+    return max(block, 1)
+
+
+def _sample(rows: int, rng: np.random.Generator) -> I64:
+    if rows <= MOST_ROWS:
+        return np.arange(rows)
+    edges = {0, 1, rows - 1, rows - 2, *(edge + d for edge in (32, 256) for d in (-1, 0))}
+    some = set(rng.choice(rows, MOST_ROWS // 2, replace=False).tolist())
+    return np.array(sorted({row for row in edges | some if row < rows}), np.int64)
+
+
+def _words(side: str, node: Node, found: Write, compared: writes.Written) -> str:
+    row, cell = int(found.rows[compared.row]), int(found.cells[compared.row])
+    return (
+        f"write of {side} as {node.type}, rows of {node.ne[0]} elements, {node_rows(node)} tokens, "
+        f"on {node.backend}: {compared.differing:.2%} of the bytes are not the reference "
+        f"quantizer's, {compared.worst:.0%} of row {row} (cell {cell}); {compared.blocks} blocks "
+        f"differ by more than the type's rounding, NMSE {compared.error:.2g}"
+    )

@@ -1,0 +1,166 @@
+"""Child side: which token lies in which cell, kept beside the library and not asked of it.
+
+Every token that a context is given and every operation on its sequences is told to the mirror too;
+the graph says only which cell a row is written to. From that follows what each query may see: the
+mask is recomputed, not taken from the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+MOST_SEQUENCES = 64
+
+
+class Placed(NamedTuple):
+    """Tokens of one graph, in the order of its rows."""
+
+    positions: I64
+    sequences: I64
+
+
+class Mirror:
+    """Cells of one layer's cache.
+
+    Args:
+        unified: whether all sequences share one stream of cells.
+    """
+
+    def __init__(self, *, unified: bool) -> None:
+        self.unified = unified
+        self.size = 0
+        """Cells of a stream; 0 before the first write."""
+        self.where = np.zeros(0, np.int64)
+        """Position of the token in each cell, over all streams."""
+        self.owners = np.zeros(0, np.uint64)
+        """A bit for each sequence that the cell belongs to."""
+        self.moved = np.zeros(0, np.int64)
+        """How far each cell has been shifted since the last graph that turned the keys."""
+        self._waiting: dict[int, list[tuple[int, int]]] = {}
+
+    def given(self, positions: I32, sequences: I32) -> None:
+        """A batch is about to be decoded."""
+        self._waiting = {}
+        for position, sequence in zip(positions.tolist(), sequences.tolist(), strict=True):
+            stream = 0 if self.unified else sequence
+            self._waiting.setdefault(stream, []).append((position, sequence))
+
+    def written(self, cells: I64, size: int, streams: int) -> Placed:
+        """Rows go to these cells; what they are, in order.
+
+        Args:
+            size: cells per stream.
+
+        Raises:
+            LookupError: more rows are written to a stream than it was given tokens.
+        """
+        if not self.size:
+            self.size = size
+            self.where = np.full(size * streams, -1, np.int64)
+            self.owners = np.zeros(size * streams, np.uint64)
+            self.moved = np.zeros(size * streams, np.int64)
+        placed = []
+        for cell in cells.tolist():
+            queue = self._waiting.get(0 if self.unified else cell // size, [])
+            if not queue:
+                raise LookupError(f"a row is written to cell {cell}, for which no token waits")
+            placed.append(queue.pop(0))
+        found = np.array(placed, np.int64).reshape(-1, 2)
+        self.where[cells] = found[:, 0]
+        self.owners[cells] = np.left_shift(np.uint64(1), found[:, 1].astype(np.uint64))
+        self.moved[cells] = 0
+        return Placed(found[:, 0], found[:, 1])
+
+    def seen(self, position: int, sequence: int, first: int, cells: int, window: int) -> Bools:
+        """Which of ``cells`` cells from ``first`` on a query sees; shape ``(cells,)``.
+
+        Args:
+            window: tokens that it looks back on, itself included; 0: all.
+        """
+        where = self.where[first : first + cells]
+        seen = self._of(sequence)[first : first + cells] & (where <= position)
+        if window:
+            seen &= position - where < window
+        return seen
+
+    def positions(self, sequence: int) -> I64:
+        """Positions of a sequence that are in the cache, in order."""
+        return np.sort(self.where[self._of(sequence)])
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.owners[:] = 0
+        self.moved[:] = 0
+
+    def remove(self, sequence: int, first: int, last: int) -> None:
+        """``llama_memory_seq_rm``; a negative bound is open."""
+        inside = self._within(first, last)
+        if sequence < 0:
+            self.owners[inside] = 0
+        else:
+            self.owners[inside] &= ~_bit(sequence)
+
+    def keep(self, sequence: int) -> None:
+        """``llama_memory_seq_keep``."""
+        self.owners &= _bit(sequence)
+
+    def copy(self, source: int, target: int, first: int, last: int) -> None:
+        """``llama_memory_seq_cp``: within one stream a cell gets another owner; across streams
+        all of a stream is copied."""
+        if self.unified:
+            self.owners[self._of(source) & self._within(first, last)] |= _bit(target)
+            return
+        ours, theirs = (slice(one * self.size, (one + 1) * self.size) for one in (source, target))
+        self.where[theirs], self.moved[theirs] = self.where[ours], self.moved[ours]
+        self.owners[theirs] = np.where(self.owners[ours] > 0, _bit(target), np.uint64(0))
+
+    def shift(self, sequence: int, first: int, last: int, delta: int) -> None:
+        """``llama_memory_seq_add``; what moves before 0 is gone."""
+        hit = self._of(sequence) & self._within(first, last)
+        self.where[hit] += delta
+        self.moved[hit] += delta
+        self.owners[hit & (self.where < 0)] = 0
+
+    def divide(self, sequence: int, first: int, last: int, by: int) -> None:
+        """``llama_memory_seq_div``."""
+        hit = self._of(sequence) & self._within(first, last)
+        before = self.where[hit]
+        self.where[hit] = before // by
+        self.moved[hit] += self.where[hit] - before
+
+    def turned(self) -> None:
+        """The keys have been turned to where their cells are now."""
+        self.moved[:] = 0
+
+    def _of(self, sequence: int) -> Bools:
+        return (self.owners & _bit(sequence)) > 0
+
+    def _within(self, first: int, last: int) -> Bools:
+        inside = self.where >= max(first, 0)
+        return inside & (self.where < last) if last >= 0 else inside
+
+
+def _bit(sequence: int) -> np.uint64:
+    return np.uint64(1 << sequence)
+
+
+class Mirrors:
+    """A mirror per watched layer: layers with a window have cells of their own."""
+
+    def __init__(self, layers: Iterable[int], *, unified: bool) -> None:
+        self.by_layer = {layer: Mirror(unified=unified) for layer in layers}
+        self.trusted = True
+        """False once cells were changed in a way that is not mirrored (a restored state)."""
+
+    def tell(self, operation: str, *arguments: Any) -> None:
+        """Call the same method of every layer's mirror."""
+        for mirror in self.by_layer.values():
+            getattr(mirror, operation)(*arguments)

@@ -1,0 +1,234 @@
+"""Child side: watches a live context and judges what its graphs compute.
+
+Each operation between the projections and the output projection of sampled layers is held against
+exact arithmetic on its own inputs; positions, masks and parameters against what the context was
+told and what the model's header says. An operation that is not understood is counted by its name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.engine.child import (
+    judge_attention,
+    judge_plain,
+    judge_rope,
+    judge_write,
+)
+from pytest_kvquant.engine.child.facts import Facts
+from pytest_kvquant.engine.child.finding import Corner, Finding
+from pytest_kvquant.engine.child.judge_mask import judge_mask
+from pytest_kvquant.engine.child.ledger import Ledger
+from pytest_kvquant.engine.child.mirror import Mirrors, Placed
+from pytest_kvquant.engine.child.nodes import Node
+from pytest_kvquant.engine.child.values import Values
+from pytest_kvquant.engine.child.codec import rotate
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+ROTATIONS = {"attn_inp_k_rot", "attn_inp_v_rot"}
+"""Inputs of the graph that hold a Hadamard matrix."""
+
+OUTSIDE = frozenset({"GET_ROWS", "GLU", "MUL_MAT_ID", "SSM_CONV", "SSM_SCAN"})
+"""Operations that are no part of attention, though they may stand beside it."""
+
+
+class Oracle:
+    """Judges the nodes that a tap shows.
+
+    Args:
+        rows: query rows of an attention node that are looked at, about.
+    """
+
+    def __init__(
+        self, values: Values, facts: Facts, mirrors: Mirrors, *, seed: int, rows: int = 6
+    ) -> None:
+        self.values, self.facts, self.mirrors = values, facts, mirrors
+        self.ledger = Ledger()
+        self.unknown: Counter[str] = Counter()
+        """Operations that were not understood, by name."""
+        self.judging = True
+        self._rows = rows
+        self._rng = np.random.default_rng(seed)
+        self._placed: dict[int, Placed] = {}
+        self._turned: dict[int, list[tuple[str, I64]]] = {}
+        self._scaled: dict[int, float] = {}
+        self._cells: dict[int, I64] = {}
+
+    def begins(self) -> None:
+        """A graph begins."""
+        self.values.forget()
+        self._placed.clear()
+        self._turned.clear()
+        self._scaled.clear()
+
+    def ahead(self, node: Node, layer: int) -> None:
+        """Follow which token goes to which cell; look at masks before they are used."""
+        if node.op == "SET_ROWS" and node.root.name.startswith("cache_"):
+            self._follow(node, layer)
+        elif node.op in ("FLASH_ATTN_EXT", "SOFT_MAX") and self.judging:
+            self._look_at_mask(node, layer)
+        elif node.op == "ROPE" and (root := _cache_of(node)) is not None:
+            self.values.keep(root)  # turned in place
+
+    def computed(self, node: Node, layer: int) -> None:
+        """Judge a node, and keep what it holds for those that follow."""
+        if self.judging:
+            found = self._judge(node, layer)
+            if found is None:
+                self.unknown[node.op] += 1
+            else:
+                self.ledger.add(found, node, self.values)
+        self.values.keep(node)
+
+    def _judge(self, node: Node, layer: int) -> Sequence[Finding] | None:
+        handler = getattr(self, f"_judge_{node.op.lower()}", None)
+        if handler is not None:
+            found: Sequence[Finding] | None = handler(node, layer)
+            return found
+        if node.op in judge_plain.UNDERSTOOD:
+            if node.op == "SCALE":
+                self._scaled[layer] = self._scaled.get(layer, 1.0) * float(node.floats[0])
+            if node.op == "CPY" and node.root.name.startswith("cache_"):
+                return self._judge_set_rows(node, layer)
+            return judge_plain.judge(node, self.values, layer)
+        return [] if node.op in OUTSIDE else None
+
+    def _judge_flash_attn_ext(self, node: Node, layer: int) -> Sequence[Finding]:
+        found = judge_attention.judge(node, self.values, self._rng, layer, self._rows)
+        inputs = judge_attention.Inputs.of(node)
+        said = judge_attention.parameters(node)
+        scale = said.scale * self._scaled.get(layer, 1.0)
+        wrong = self.facts.differing(layer, inputs.k.ne[0], scale, said.softcap, said.bias)
+        if wrong:
+            corner = found[0].corner._replace(operation="parameters")
+            found.append(
+                Finding(corner, node.name, layer, 2, 1, 0, f"attention of layer {layer}: {wrong}")
+            )
+        return found
+
+    def _judge_set_rows(self, node: Node, layer: int) -> Sequence[Finding] | None:
+        if not node.root.name.startswith("cache_"):
+            return []
+        return judge_write.judge(node, self.values, self._rng, layer)
+
+    def _judge_rope(self, node: Node, layer: int) -> Sequence[Finding]:
+        rows = np.unique([0, node.ne[2] - 1, *self._rng.integers(node.ne[2], size=self._rows)])
+        positions = node.source(1)
+        assert positions is not None
+        shift = _cache_of(node) is not None
+        given = self.values.plane(positions)[0].view(np.int32).astype(np.int64)
+        if shift:
+            return self._judge_shift(node, layer, given, rows)
+        self._turned.setdefault(layer, []).append((node.name, given))
+        known = self.facts.rope(layer)
+        return judge_rope.judge(node, self.values, layer, None, known, rows)
+
+    def _judge_shift(self, node: Node, layer: int, given: I64, rows: I64) -> Sequence[Finding]:
+        mirror = self.mirrors.by_layer.get(layer)
+        live = np.flatnonzero(given)
+        rows = np.unique([*rows, *self._rng.choice(live, min(4, len(live)))]).astype(np.int64)
+        found = list(judge_rope.judge(node, self.values, layer, None, None, rows))
+        if mirror is not None and self.mirrors.trusted and len(given) <= len(mirror.moved):
+            owned = mirror.owners[: len(given)] > 0
+            wrong = np.flatnonzero(owned & (mirror.moved[: len(given)] != given))
+            if wrong.size:
+                cell = int(wrong[0])
+                text = (
+                    f"context shift of layer {layer}: cell {cell} is turned by {given[cell]} "
+                    f"positions and was moved by {mirror.moved[cell]}"
+                )
+                corner = Corner("parameters", tokens=node.ne[2], backend=node.backend)
+                found.append(Finding(corner, node.name, layer, 2, 1, 0, text))
+            mirror.turned()
+        return found
+
+    def _judge_turbo_wht(self, node: Node, layer: int) -> Sequence[Finding] | None:
+        """A rotation before quantization: the quantizer's own basis says what it must be."""
+        codec = next((self.values.codecs[name] for name in self.facts.rotated), None)
+        groups = [int(node.integers[place]) for place in (1, 4)]  # builds keep it here or there
+        size = next((one for one in groups if one > 1), 128)
+        if codec is None or node.ne[0] % size:
+            return None
+        matrix = codec.basis(size).matrix
+        if matrix is None:
+            return None
+        turned = np.asarray(matrix, np.float64)
+        factor = node.source(1)
+        scales = np.ones(size) if factor is None else self.values.rows(factor)[0][:size]
+        forward = int(node.integers[0]) == 0
+        turned = scales[:, None] * turned if forward else turned.T * scales
+        return judge_rope.judge_rotation(node, self.values, layer, turned, self._some_rows(node))
+
+    def _judge_mul_mat(self, node: Node, layer: int) -> Sequence[Finding] | None:
+        left = node.source(0)
+        assert left is not None
+        if left.name in ROTATIONS:
+            matrix = rotate(np.eye(left.ne[0], dtype=np.float32), left.ne[0]).astype(np.float64)
+            rows = self._some_rows(node)
+            return judge_rope.judge_rotation(node, self.values, layer, matrix, rows)
+        if left.op == "NONE" and not left.root.name.startswith("cache_"):
+            return []  # a projection
+        return judge_plain.judge_product(node, self.values, self._rng, layer, self._rows)
+
+    def _judge_soft_max(self, node: Node, layer: int) -> Sequence[Finding] | None:
+        return judge_plain.judge_softmax(node, self.values, layer)
+
+    def _some_rows(self, node: Node) -> I64:
+        rows = node.elements // node.ne[0]
+        return np.unique([0, rows - 1, *self._rng.integers(rows, size=4 * self._rows)])
+
+    def _follow(self, node: Node, layer: int) -> None:
+        places, root = node.source(1), node.root
+        mirror = self.mirrors.by_layer.get(layer)
+        if places is None or mirror is None:
+            return
+        kind = np.int64 if places.type == "i64" else np.int32
+        cells = self.values.plane(places)[0].view(kind).astype(np.int64)
+        corner = Corner("parameters", tokens=len(cells), backend=node.backend)
+        if root.name.startswith("cache_k"):
+            self._cells[layer] = cells
+            try:
+                self._placed[layer] = mirror.written(cells, root.ne[1], root.ne[2])
+            except LookupError as error:
+                self.ledger.add([Finding(corner, node.name, layer, 2, 1, 0, str(error))], node)
+                return
+            self._check_positions(node, layer, corner)
+        elif len(cells) == len(self._cells.get(layer, ())) and (cells != self._cells[layer]).any():
+            text = f"V of layer {layer} is written to other cells than its K"
+            self.ledger.add([Finding(corner, node.name, layer, 2, 1, 0, text)], node)
+
+    def _check_positions(self, node: Node, layer: int, corner: Corner) -> None:
+        meant = self._placed[layer].positions
+        for name, given in self._turned.get(layer, ()):
+            found = given[: len(meant)]
+            if len(given) % len(meant) == 0 and (found != meant).any():
+                at = int(np.flatnonzero(found != meant)[0])
+                text = (
+                    f"rope of {name}: token {at} is at position {meant[at]} and is turned for "
+                    f"position {found[at]}"
+                )
+                self.ledger.add([Finding(corner, node.name, layer, 2, 1, 0, text)], node)
+
+    def _look_at_mask(self, node: Node, layer: int) -> None:
+        mirror = self.mirrors.by_layer.get(layer)
+        if mirror is None or layer not in self._placed or not self.mirrors.trusted:
+            return
+        window = self.facts.window(layer)
+        found = judge_mask(node, self.values, mirror, self._placed[layer], window, layer)
+        self.ledger.add(found, node)
+
+
+def _cache_of(node: Node) -> Node | None:
+    """The cache that a rope turns in place; ``None`` for the rope of fresh keys and queries."""
+    source = node.source(0)
+    while source is not None:
+        if source.root.name.startswith("cache_k"):
+            return source.root
+        source = source.source(0) if source.op in ("CPY", "MUL_MAT", "RESHAPE", "VIEW") else None
+    return None

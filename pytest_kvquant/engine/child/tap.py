@@ -1,0 +1,107 @@
+"""Child side: the scheduler's eval callback, which hands over each node of a graph.
+
+Asked for a node, it may say that it wants its data; the scheduler then computes up to that node,
+waits, and shows it. While nothing is wanted a graph is computed as without a callback. What is
+wanted are all operations of sampled layers between the projections and the output projection: in
+place operations and fused kernels would otherwise hide the inputs of what is judged.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Callable, Collection
+from typing import Any, Protocol
+
+from pytest_kvquant.engine.child.nodes import Ggml, Node, TensorPointer
+
+VIEWS = frozenset({"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE"})
+"""Operations that compute nothing."""
+
+_LAYER = re.compile(r"(?:-|cache_[a-z_]*_l)(\d+)(?: |$)")
+_ENDS = re.compile(r"attn_(out|output|o|v_b|kv_b)\b.*weight|attn_output")
+
+
+class Watcher(Protocol):
+    """Who is shown nodes."""
+
+    def begins(self) -> None:
+        """A graph begins."""
+
+    def ahead(self, node: Node, layer: int) -> None:
+        """A node of any layer comes next; its constant inputs are in place."""
+
+    def computed(self, node: Node, layer: int) -> None:
+        """A wanted node has been computed."""
+
+
+class Tap:
+    """Made before the context; its :attr:`callback` goes into the context's parameters.
+
+    Args:
+        layers: sampled ones; can be changed between graphs.
+    """
+
+    def __init__(self, ggml: Ggml, watcher: Watcher, layers: Collection[int]) -> None:
+        self.ggml, self.watcher, self.layers = ggml, watcher, frozenset(layers)
+        self.active = False
+        """Whether nodes of sampled layers are wanted; if not, only :meth:`Watcher.ahead` hears."""
+        self.error: BaseException | None = None
+        """What a watcher raised: a callback has nobody to raise it to."""
+        self.spoil: Callable[[Node, int], None] | None = None
+        """Changes a node in memory before anybody looks: tests plant their faults here."""
+        self._layer, self._past, self._seen = -1, False, 0
+
+    def attach(self, params: Any) -> None:
+        """Put the callback into context parameters."""
+        kind = {entry[0]: entry[1] for entry in params._fields_}["cb_eval"]
+        self._callback = kind(self._called)
+        params.cb_eval = self._callback
+
+    def check(self) -> None:
+        """Raise what a watcher raised meanwhile."""
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+
+    def _called(self, pointer: int, ask: bool, _data: object) -> bool:
+        try:
+            raw = ctypes.cast(pointer, TensorPointer)
+            return self._asked(raw) if ask else self._shown(raw)
+        except Exception as error:
+            self.error = self.error or error
+            return not ask
+
+    def _asked(self, raw: Any) -> bool:
+        tensor = raw.contents
+        op = self.ggml.op_name(tensor.op)
+        name = tensor.name
+        if (op == "GET_ROWS" and name.startswith(b"embd")) or name.startswith(b"inp_embd"):
+            self._begin()
+        if (found := _LAYER.search(name.decode("utf-8", "replace"))) is not None:
+            layer = int(found[1])
+            if layer != self._layer:
+                self._layer, self._past = layer, False
+        if op in VIEWS:
+            return False
+        if op in ("SET_ROWS", "FLASH_ATTN_EXT", "SOFT_MAX", "CPY"):
+            self.watcher.ahead(Node(self.ggml, raw), self._layer)
+        wanted = self.active and self._layer in self.layers and not self._past
+        if op == "MUL_MAT" and tensor.src[0]:
+            weight = tensor.src[0].contents.name.decode("utf-8", "replace")
+            if _ENDS.search(weight):
+                self._past = True
+                return False
+        return wanted or self.spoil is not None
+
+    def _begin(self) -> None:
+        self._layer, self._past = -1, False
+        self.watcher.begins()
+
+    def _shown(self, raw: Any) -> bool:
+        node = Node(self.ggml, raw)
+        if self.spoil is not None:
+            self.spoil(node, self._layer)
+        if self.active and self._layer in self.layers and not self._past:
+            self.watcher.computed(node, self._layer)
+        return True

@@ -1,0 +1,87 @@
+"""Child side: numbers of a node, as they were when it was computed.
+
+Operations in place overwrite their input, so outputs of watched nodes are kept until the graph
+ends.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.engine.child.nodes import Node
+from pytest_kvquant.engine.child.codec import Codecs
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
+
+PLAIN = {"f32": np.float32, "f16": np.float16, "i32": np.int32, "i64": np.int64}
+
+
+class Values:
+    """Reads nodes; remembers those that were kept."""
+
+    def __init__(self, codecs: Codecs) -> None:
+        self.codecs = codecs
+        self._kept: dict[int, U8] = {}
+
+    def keep(self, node: Node) -> None:
+        """Remember what a node holds now."""
+        if node.op != "SET_ROWS":
+            self._kept[node.address] = node.bytes().copy()
+
+    def forget(self) -> None:
+        """A new graph begins."""
+        self._kept.clear()
+
+    def bytes(self, node: Node) -> U8:
+        """Its memory from its first element on."""
+        root = node.root
+        kept = self._kept.get(root.address)
+        if kept is not None:
+            return kept[node.offset if root is not node else 0 :]
+        return node.bytes()
+
+    def plane(self, node: Node, at2: int = 0, at3: int = 0, rows: I64 | None = None) -> U8:
+        """Bytes of rows of one plane, shape ``(rows, row bytes)``; rows must be whole."""
+        size = node.ggml.row_bytes(node.type, node.ne[0])
+        start = at2 * node.nb[2] + at3 * node.nb[3]
+        which = np.arange(node.ne[1]) if rows is None else rows
+        kept = self._kept.get(node.root.address)
+        if kept is not None:
+            memory = self.bytes(node)[start:]
+        elif not len(which):
+            memory = np.empty(0, np.uint8)
+        else:
+            first, last = int(which.min()), int(which.max())
+            memory = node.bytes((last - first) * node.nb[1] + size, start + first * node.nb[1])
+            which = which - first
+        view = np.lib.stride_tricks.as_strided(
+            memory, (len(memory) // node.nb[1] + 1, size), (node.nb[1], 1), writeable=False
+        )
+        return np.ascontiguousarray(view[which])
+
+    def floats(self, raw: U8, kind: str) -> F64:
+        """Rows of bytes as numbers, as the type's own ``to_float`` reads them."""
+        if kind in PLAIN:
+            return raw.view(PLAIN[kind]).astype(np.float64)
+        return self.codecs[kind].floats(raw).astype(np.float64)
+
+    def rows(self, node: Node, at2: int = 0, at3: int = 0, rows: I64 | None = None) -> F64:
+        """Rows of one plane as numbers, shape ``(rows, elements)``."""
+        if node.type in PLAIN and node.nb[0] != np.dtype(PLAIN[node.type]).itemsize:
+            whole = self.whole(node)[at3, at2]
+            return whole if rows is None else whole[rows]
+        return self.floats(self.plane(node, at2, at3, rows), node.type)
+
+    def whole(self, node: Node) -> F64:
+        """All elements of a node of plain numbers; shape outermost first, 4 dimensions."""
+        kind = np.dtype(PLAIN[node.type])
+        memory = self.bytes(node)
+        usable = memory[: len(memory) // kind.itemsize * kind.itemsize].view(kind)
+        strides = tuple(reversed(node.nb))
+        shape = tuple(reversed(node.ne))
+        return np.lib.stride_tricks.as_strided(usable, shape, strides, writeable=False).astype(
+            np.float64
+        )

@@ -1,0 +1,66 @@
+"""Child side: a context whose graphs are watched, and whose every operation the mirror is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.engine.child.facts import Facts
+from pytest_kvquant.engine.child.mirror import Mirrors
+from pytest_kvquant.engine.child.nodes import Ggml
+from pytest_kvquant.engine.child.oracle import Oracle
+from pytest_kvquant.engine.child.tap import Tap
+from pytest_kvquant.engine.child.values import Values
+from pytest_kvquant.engine.child.codec import Codecs
+from pytest_kvquant.engine.child.context import Context, Model
+
+F32 = npt.NDArray[np.float32]
+I32 = npt.NDArray[np.int32]
+
+
+class Watched(Context):
+    """A context with an oracle beside it.
+
+    Args:
+        layers: those whose nodes are judged.
+        facts: of the model's header.
+        fields: as :class:`Context` takes them.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        ggml: Ggml,
+        codecs: Codecs,
+        *,
+        layers: Sequence[int],
+        facts: Facts,
+        seed: int,
+        **fields: Any,
+    ) -> None:
+        self.mirrors = Mirrors(
+            layers, unified=fields.get("unified", False) or fields["sequences"] == 1
+        )
+        self.oracle = Oracle(Values(codecs), facts, self.mirrors, seed=seed)
+        self.tap = Tap(ggml, self.oracle, layers)
+        super().__init__(model, prepare=self.tap.attach, **fields)
+
+    def watch(self, on: bool) -> None:
+        """Judge the next graphs, or let them pass."""
+        self.tap.active = self.oracle.judging = on
+
+    def decode(self, tokens: I32, positions: I32, sequences: I32, outputs: npt.NDArray[Any]) -> F32:
+        """As :meth:`Context.decode`; raises what the oracle raised."""
+        self.mirrors.tell("given", positions, sequences)
+        rows = super().decode(tokens, positions, sequences, outputs)
+        self.tap.check()
+        return rows
+
+    def clear(self) -> None:
+        """Forget every sequence."""
+        super().clear()
+        self.mirrors.tell("clear")
+        self.mirrors.trusted = True

@@ -1,0 +1,198 @@
+"""Attention in exact arithmetic: one head, some query rows, all keys, in float64.
+
+Pure: NumPy arrays in, numbers out; the worker imports it too, so nothing but NumPy is used.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+F64 = npt.NDArray[np.float64]
+
+HALF_ROUNDING = 2.0**-22 / 6
+"""Mean square of the relative error of one rounding to f16: spacings run from 2⁻¹¹ to 2⁻¹⁰ of the
+value and errors are uniform within one, so the mean square is between 2⁻²²/12 and 2⁻²⁰/12; with
+mantissas spread evenly it is about 2⁻²¹/12."""
+
+SINGLE_ROUNDING = 2.0**-48 / 6
+"""The same of one rounding to f32."""
+
+BLOCKS = 64
+"""Partial sums looked at, at most, for how an accumulator's rounding adds up."""
+
+
+class Scores(NamedTuple):
+    """How an attention operation turns products of query and key into scores."""
+
+    scale: float
+    softcap: float = 0.0
+    """``softcap · tanh(score / softcap)``; 0: none."""
+    slope: float = 1.0
+    """ALiBi's factor of the mask for this head."""
+    sink: float | None = None
+    """A score that takes part in the softmax and brings no value."""
+
+
+class Attended(NamedTuple):
+    """What attention should give, and how its figures move."""
+
+    out: F64
+    """Shape ``(rows, value size)``."""
+    by_score: F64
+    """Derivative of ``out`` by the logarithm of a common factor of all scores."""
+    halves: F64
+    """Shape ``(rows,)``: expected squared error if sums are kept in f16."""
+    singles: F64
+    """The same if sums are kept in f32 and weights of the softmax are exact."""
+    weights_in_half: F64
+    """The same if the softmax's weights are rounded to f16 before they meet the values."""
+
+
+def slopes(heads: int, bias: float) -> F64:
+    """ALiBi's factors per head, as ggml computes them; ones where ``bias`` is 0."""
+    if bias <= 0:
+        return np.ones(heads)
+    power = 1 << (heads.bit_length() - 1)
+    first, rest = 2.0 ** (-bias / power), 2.0 ** (-bias / 2 / power)
+    return np.array(
+        [
+            first ** (head + 1) if head < power else rest ** (2 * (head - power) + 1)
+            for head in range(heads)
+        ]
+    )
+
+
+def attend(q: F64, k: F64, v: F64, mask: F64, how: Scores) -> Attended:
+    """softmax(scale·QKᵀ + slope·mask)·V of one head.
+
+    Args:
+        q: shape ``(rows, key size)``.
+        k: shape ``(cells, key size)``.
+        v: shape ``(cells, value size)``.
+        mask: shape ``(rows, cells)``, added to the scores; -inf hides a cell.
+    """
+    seen = np.flatnonzero((mask > -np.inf).any(axis=0))
+    k, v, mask = k[seen], v[seen], mask[:, seen]
+    score = how.scale * (q @ k.T)
+    if how.softcap:
+        score = how.softcap * np.tanh(score / how.softcap)
+    biased = score + how.slope * np.where(mask > -np.inf, mask, 0)
+    biased[mask == -np.inf] = -np.inf
+    weights = _softmax(biased, how.sink)
+    out = weights @ v
+    moved = weights * (score - (weights * score).sum(axis=1, keepdims=True))
+    halves, most = _accumulated(weights, v)
+    square = (weights**2) @ (v**2).sum(axis=1)
+    return Attended(
+        out,
+        moved @ v,
+        HALF_ROUNDING * (halves + square),
+        SINGLE_ROUNDING * (halves + 16 * square) + 1e-13 * most,
+        HALF_ROUNDING * square,
+    )
+
+
+def _softmax(score: F64, sink: float | None) -> F64:
+    largest = score.max(axis=1, keepdims=True, initial=-np.inf)
+    if sink is not None:
+        largest = np.maximum(largest, sink)
+    largest = np.where(np.isfinite(largest), largest, 0)
+    raised = np.exp(score - largest)
+    total = raised.sum(axis=1, keepdims=True)
+    if sink is not None:
+        total = total + np.exp(sink - largest)
+    return np.asarray(raised / np.where(total > 0, total, 1))
+
+
+def _accumulated(weights: F64, v: F64) -> tuple[F64, F64]:
+    """Sum of the squared sizes of all partial sums, and the largest of them; shape ``(rows,)``.
+
+    An accumulator is rounded once per key, in proportion to what it holds at that moment.
+    """
+    cells = len(v)
+    step = -(-cells // BLOCKS) or 1
+    edges = np.arange(0, cells, step)
+    total, most = np.zeros(len(weights)), np.zeros(len(weights))
+    if not cells:
+        return total, most
+    for row, weight in enumerate(weights):
+        parts = np.add.reduceat(weight[:, None] * v, edges, axis=0)
+        squares = np.square(np.cumsum(parts, axis=0)).sum(axis=1)
+        total[row], most[row] = step * squares.sum(), squares.max()
+    return total, most
+
+
+def rounded_to_eights(values: F64, *, scale_in_half: bool) -> F64:
+    """Blocks of 32 rounded to 8 bits, as q8_0 and q8_1 activations are.
+
+    Args:
+        values: shape ``(rows, elements)``; rows that are no multiple of 32 come back as they are.
+        scale_in_half: whether the block's scale is kept in f16 (CPU) or f32.
+    """
+    if values.shape[1] % 32:
+        return values
+    blocks = values.reshape(len(values), -1, 32).astype(np.float32)
+    step = np.abs(blocks).max(axis=2, keepdims=True) / np.float32(127)
+    inverse = np.divide(1, step, out=np.zeros_like(step), where=step > 0)
+    levels = np.rint(blocks * inverse)
+    kept = step.astype(np.float16).astype(np.float32) if scale_in_half else step
+    return np.asarray((levels * kept).reshape(values.shape), np.float64)
+
+
+class Misfit(NamedTuple):
+    """How an output differs from what it should be, for one head.
+
+    Squared errors are over the head's mean squared row, so that a row that happens to be small
+    does not weigh more.
+    """
+
+    error: float
+    """Mean over rows."""
+    worst: float
+    """Largest of a row."""
+    row: int
+    """Which row that is."""
+    by_score: float
+    """Common relative change of the scores that fits the error best."""
+    by_value: float
+    """Common relative change of the values that fits it best."""
+    by_part: float
+    """Largest squared error of a group of 32 elements over all rows, as a share of the group."""
+
+
+def misfit(out: F64, meant: Attended) -> Misfit:
+    """Compare rows of an output with what they should be; NaN counts as infinitely wrong."""
+    if not np.isfinite(out).all():
+        bad = int(np.flatnonzero(~np.isfinite(out).all(axis=1))[0])
+        return Misfit(np.inf, np.inf, bad, np.inf, np.inf, np.inf)
+    error = out - meant.out
+    size = float(np.square(meant.out).sum(axis=1).mean()) or 1.0
+    rows = np.square(error).sum(axis=1) / size
+    return Misfit(
+        float(rows.mean()),
+        float(rows.max()),
+        int(rows.argmax()),
+        *_gains(error, meant),
+        _by_part(error, meant.out),
+    )
+
+
+def _gains(error: F64, meant: Attended) -> tuple[float, float]:
+    """Least squares of the error on both directions at once: they are not orthogonal."""
+    a, b = meant.by_score.ravel(), meant.out.ravel()
+    aa, ab, bb = a @ a, a @ b, b @ b
+    ae, be = a @ error.ravel(), b @ error.ravel()
+    det = aa * bb - ab * ab
+    if det <= 1e-9 * aa * bb or not bb:
+        return 0.0, float(be / bb) if bb else 0.0
+    return float((ae * bb - be * ab) / det), float((be * aa - ae * ab) / det)
+
+
+def _by_part(error: F64, meant: F64) -> float:
+    starts = np.arange(0, error.shape[1], 32)
+    wrong = np.add.reduceat(np.square(error).sum(axis=0), starts)
+    size = np.add.reduceat(np.square(meant).sum(axis=0), starts)
+    return float((wrong / np.maximum(size, 1e-30)).max())

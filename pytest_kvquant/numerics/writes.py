@@ -1,0 +1,71 @@
+"""Stored rows against what the reference quantizer makes of the same rows. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
+
+TIES = 1e-3
+"""Share of bytes that may differ: a value in the middle between two steps goes either way."""
+
+TIES_ELSEWHERE = 1e-2
+"""On other backends than the CPU: types that search for a scale compare nearly equal ones
+(up to 4e-3 of the bytes, seen for a type that normalizes its rows)."""
+
+ROW_SHARE = 0.25
+"""Share of one row's bytes that may differ, at most: a block whose scale rounds the other way."""
+
+
+class Written(NamedTuple):
+    """How stored rows compare."""
+
+    differing: float
+    """Share of bytes that differ."""
+    worst: float
+    """The same of the row where it is largest."""
+    row: int
+    """Which row that is."""
+    blocks: int
+    """Blocks further from what they should be than the type's own rounding explains."""
+    error: float
+    """NMSE of all rows, both read back."""
+
+
+def compare(
+    stored: U8, meant: U8, held: F32, wanted: F32, *, block: int, rounding: float
+) -> Written:
+    """Compare rows.
+
+    Args:
+        stored, meant: bytes, shape ``(rows, row bytes)``.
+        held, wanted: the same read back, shape ``(rows, elements)``.
+        block: elements of a block.
+        rounding: NMSE of the type on a normal distribution.
+    """
+    unequal = stored != meant
+    by_row = unequal.mean(axis=1)
+    error = np.square(held.astype(np.float64) - wanted)
+    size = np.square(wanted.astype(np.float64))
+    part = max(block, 32) if held.shape[1] % max(block, 32) == 0 else held.shape[1]
+    errors, sizes = (array.reshape(len(held), -1, part).sum(axis=2) for array in (error, size))
+    with np.errstate(invalid="ignore"):
+        bad = ~(errors <= np.maximum(sizes, 1e-20) * max(2 * rounding, 1e-9))
+    total = float(size.sum())
+    return Written(
+        float(unequal.mean()),
+        float(by_row.max()),
+        int(by_row.argmax()),
+        int(bad.sum()),
+        float(error.sum()) / total if total else float(error.sum()),
+    )
+
+
+def is_right(found: Written, *, elsewhere: bool) -> bool:
+    """Whether the rows are what the reference quantizer makes, but for ties."""
+    share = TIES_ELSEWHERE if elsewhere else TIES
+    return found.blocks == 0 and found.differing <= share and found.worst <= ROW_SHARE
