@@ -12,12 +12,11 @@ import numpy.typing as npt
 
 F64 = npt.NDArray[np.float64]
 
-HALF_ROUNDING = 2.0**-22 / 6
-"""Mean square of the relative error of one rounding to f16: spacings run from 2⁻¹¹ to 2⁻¹⁰ of the
-value and errors are uniform within one, so the mean square is between 2⁻²²/12 and 2⁻²⁰/12; with
-mantissas spread evenly it is about 2⁻²¹/12."""
+HALF_ROUNDING = 2.0**-20 / 12
+"""Mean square of the relative error of one rounding to f16, at its largest: errors are uniform
+within a spacing, which is 2⁻¹⁰ of the smallest value that has it (half of that of the largest)."""
 
-SINGLE_ROUNDING = 2.0**-48 / 6
+SINGLE_ROUNDING = 2.0**-46 / 12
 """The same of one rounding to f32."""
 
 BLOCKS = 64
@@ -140,6 +139,27 @@ def rounded_to_eights(values: F64, *, scale_in_half: bool) -> F64:
     levels = np.rint(blocks * inverse)
     kept = step.astype(np.float16).astype(np.float32) if scale_in_half else step
     return np.asarray((levels * kept).reshape(values.shape), np.float64)
+
+
+def with_offsets(q: F64, k: F64) -> tuple[F64, F64]:
+    """Queries rounded as q8_1 is, and keys, so that their products are those of types that store
+    the smallest value of a block beside its scale (q4_1, q5_1).
+
+    q8_1 keeps the sum of each block in f16, which meets the block's smallest value: one more
+    element per block on either side brings that sum's rounding.
+    """
+    if q.shape[1] % 32:
+        return q, k
+    blocks = q.reshape(len(q), -1, 32).astype(np.float32)
+    step = np.abs(blocks).max(axis=2) / np.float32(127)
+    inverse = np.divide(1, step, out=np.zeros_like(step), where=step > 0)
+    levels = np.rint(blocks * inverse[..., None])
+    kept = step.astype(np.float16).astype(np.float32)
+    total = levels.sum(axis=2)
+    missing = (total * step).astype(np.float16).astype(np.float64) - kept * total
+    rounded = np.asarray((levels * kept[..., None]).reshape(q.shape), np.float64)
+    smallest = k.reshape(len(k), -1, 32).min(axis=2)
+    return np.hstack((rounded, missing)), np.hstack((k, smallest))
 
 
 class Misfit(NamedTuple):

@@ -26,7 +26,7 @@ class Corner(NamedTuple):
     backend: str = ""
 
 
-class Finding(NamedTuple):
+class NodeFinding(NamedTuple):
     """One judged node."""
 
     corner: Corner

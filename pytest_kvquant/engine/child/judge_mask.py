@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pytest_kvquant.engine.child.finding import Corner, Finding
+from pytest_kvquant.engine.child.finding import Corner, NodeFinding
 from pytest_kvquant.engine.child.mirror import Mirror, Placed
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
@@ -15,7 +15,7 @@ MOST_ROWS = 48
 
 def judge_mask(
     node: Node, values: Values, mirror: Mirror, placed: Placed, window: int | None, layer: int
-) -> list[Finding]:
+) -> list[NodeFinding]:
     """The mask of an attention or softmax node, for every cell of some query rows.
 
     Args:
@@ -43,8 +43,8 @@ def judge_mask(
             text = _wrong(given, mirror, position, sequence, start, window, bias=bias)
             if text:
                 words = f"mask of layer {layer}, query {row} (position {position}): {text}"
-                return [Finding(corner, mask.name, layer, 2, 1, 0, words)]
-    return [Finding(corner, mask.name, layer, 0, 1, 0)]
+                return [NodeFinding(corner, mask.name, layer, 2, 1, 0, words)]
+    return [NodeFinding(corner, mask.name, layer, 0, 1, 0)]
 
 
 def _wrong(

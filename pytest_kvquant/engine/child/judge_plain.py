@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant.engine.child.finding import Corner, Finding
+from pytest_kvquant.engine.child.finding import Corner, NodeFinding
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 
@@ -59,7 +59,7 @@ MOVED = frozenset({"CONT", "CPY", "DUP", "PAD"})
 UNDERSTOOD = frozenset({*ALONE, *PAIRED, *MOVED, "MUL_MAT", "SOFT_MAX"})
 
 
-def judge(node: Node, values: Values, layer: int) -> list[Finding] | None:
+def judge(node: Node, values: Values, layer: int) -> list[NodeFinding] | None:
     """A node of one of the operations above; ``None`` where its form is not understood."""
     source = node.source(0)
     if source is None or {node.type, source.type} - {"f32", "f16"}:
@@ -103,12 +103,12 @@ def _padded(x: F64, node: Node) -> F64 | None:
 
 def judge_product(
     node: Node, values: Values, rng: np.random.Generator, layer: int, most: int
-) -> list[Finding] | None:
+) -> list[NodeFinding] | None:
     """MUL_MAT of a cache and activations: some columns of one plane, in float64."""
     left, right = node.source(0), node.source(1)
     if left is None or right is None or right.type != "f32":
         return None
-    found: Finding | None = None
+    found: NodeFinding | None = None
     for plane in sorted({0, node.ne[2] - 1, int(rng.integers(node.ne[2]))}):
         columns = np.array(sorted({0, node.ne[1] - 1, *rng.integers(node.ne[1], size=most)}))
         a = values.rows(left, plane // (node.ne[2] // left.ne[2]))
@@ -121,7 +121,7 @@ def judge_product(
     return [found] if found else None
 
 
-def judge_softmax(node: Node, values: Values, layer: int) -> list[Finding] | None:
+def judge_softmax(node: Node, values: Values, layer: int) -> list[NodeFinding] | None:
     """SOFT_MAX with its mask, scale, ALiBi and sinks, first and last head."""
     source, mask, sinks = (node.source(number) for number in range(3))
     if source is None:
@@ -130,7 +130,7 @@ def judge_softmax(node: Node, values: Values, layer: int) -> list[Finding] | Non
 
     scale, bias = (float(one) for one in node.floats[:2])
     factors = slopes(node.ne[2], bias)
-    found: Finding | None = None
+    found: NodeFinding | None = None
     for head in sorted({0, node.ne[2] - 1}):
         score = scale * values.rows(source, head)
         if mask is not None:
@@ -152,7 +152,9 @@ def _kind(node: Node) -> str:
     return "norm" if node.op.endswith("NORM") else "plain"
 
 
-def _compared(node: Node, found: F64, meant: F64, layer: int, limit: float, kind: str) -> Finding:
+def _compared(
+    node: Node, found: F64, meant: F64, layer: int, limit: float, kind: str
+) -> NodeFinding:
     """NMSE of the worst row."""
     found, meant = (rows.reshape(-1, rows.shape[-1]) for rows in (found, meant))
     hidden = np.isneginf(meant) & (found < -6e4)  # a mask: nothing to subtract
@@ -165,4 +167,4 @@ def _compared(node: Node, found: F64, meant: F64, layer: int, limit: float, kind
     text = ""
     if not worst <= limit:
         text = f"{node.op} {node.name} on {node.backend}: row {at}: NMSE {worst:.2g}"
-    return Finding(corner, node.name, layer, worst, limit, float(share.mean()), text)
+    return NodeFinding(corner, node.name, layer, worst, limit, float(share.mean()), text)

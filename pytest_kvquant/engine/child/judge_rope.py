@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant.engine.child.finding import Corner, Finding
+from pytest_kvquant.engine.child.finding import Corner, NodeFinding
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics.rope import MROPE, Rope, turn
@@ -48,7 +48,7 @@ def judge(
     positions: I64 | None,
     known: Mapping[str, Any] | None,
     rows: I64,
-) -> list[Finding]:
+) -> list[NodeFinding]:
     """A ROPE node.
 
     Args:
@@ -67,7 +67,7 @@ def judge(
     if known and (wrong := _differing(rope, known)):
         text = f"rope of {node.name} on {node.backend}: {wrong}"
         found.append(
-            Finding(corner._replace(operation="parameters"), node.name, layer, 2, 1, 0, text)
+            NodeFinding(corner._replace(operation="parameters"), node.name, layer, 2, 1, 0, text)
         )
         rope = rope._replace(**known)
     if positions is not None and len(positions) == sections.shape[1]:
@@ -77,7 +77,7 @@ def judge(
                 f"says {sections[0][at[0]]}"
             )
             wrong_place = corner._replace(operation="parameters")
-            found.append(Finding(wrong_place, node.name, layer, 2, 1, 0, text))
+            found.append(NodeFinding(wrong_place, node.name, layer, 2, 1, 0, text))
         fixed = sections.copy()
         fixed[: 3 if len(fixed) > 1 else 1] = positions
         sections = fixed
@@ -95,7 +95,7 @@ def _compare(
     rows: I64,
     corner: Corner,
     layer: int,
-) -> Finding:
+) -> NodeFinding:
     before = np.stack([values.rows(source, int(row)) for row in rows])
     after = np.stack([values.rows(node, int(row)) for row in rows])
     places = sections[:, rows].astype(np.float64)
@@ -109,7 +109,7 @@ def _compare(
             f"rope of {node.name}, head size {node.ne[0]}, {node.ne[2]} tokens, on {node.backend}: "
             f"token {row} at position {int(sections[0][row])}, head {head[1]}: NMSE {worst:.2g}"
         )
-    return Finding(corner, node.name, layer, worst, limit, error, text)
+    return NodeFinding(corner, node.name, layer, worst, limit, error, text)
 
 
 def _worst(values: F64, meant: F64) -> tuple[float, float, tuple[int, int]]:
@@ -131,7 +131,9 @@ def _differing(rope: Rope, known: Mapping[str, Any]) -> str:
     return ""
 
 
-def judge_rotation(node: Node, values: Values, layer: int, matrix: F64, rows: I64) -> list[Finding]:
+def judge_rotation(
+    node: Node, values: Values, layer: int, matrix: F64, rows: I64
+) -> list[NodeFinding]:
     """A rotation of groups of elements by a known orthonormal matrix.
 
     Args:
@@ -152,7 +154,7 @@ def judge_rotation(node: Node, values: Values, layer: int, matrix: F64, rows: I6
             f"rotation {node.op} {node.name} of {size} elements, on {node.backend}: row "
             f"{int(rows[at[0]])}: NMSE {worst:.2g}"
         )
-    return [Finding(corner, node.name, layer, worst, ROTATION_LIMIT, error, text)]
+    return [NodeFinding(corner, node.name, layer, worst, ROTATION_LIMIT, error, text)]
 
 
 def _picked(node: Node, values: Values, rows: I64) -> F64:

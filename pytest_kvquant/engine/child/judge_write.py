@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant.engine.child.finding import Corner, Finding
+from pytest_kvquant.engine.child.finding import Corner, NodeFinding
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics import writes
@@ -48,7 +48,7 @@ def read(node: Node, values: Values, rng: np.random.Generator) -> Write | None:
     return Write(rows, where, given, stored)
 
 
-def judge(node: Node, values: Values, rng: np.random.Generator, layer: int) -> list[Finding]:
+def judge(node: Node, values: Values, rng: np.random.Generator, layer: int) -> list[NodeFinding]:
     """The written rows of a SET_ROWS node, byte by byte."""
     found = read(node, values, rng)
     if found is None:
@@ -76,7 +76,7 @@ def judge(node: Node, values: Values, rng: np.random.Generator, layer: int) -> l
     )  # fmt: skip
     text = "" if right else _words(side, node, found, compared)
     figure = compared.differing if right else max(compared.differing, 2 * limit)
-    return [Finding(corner, node.name, layer, figure, limit, compared.error, text)]
+    return [NodeFinding(corner, node.name, layer, figure, limit, compared.error, text)]
 
 
 def node_rows(node: Node) -> int:

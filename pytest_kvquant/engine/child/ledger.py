@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pytest_kvquant.engine.child.finding import Corner, Finding
+from pytest_kvquant.engine.child.finding import Corner, NodeFinding
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 
@@ -19,10 +19,10 @@ class Ledger:
     def __init__(self) -> None:
         self._corners: dict[Corner, list[float]] = {}
         self.failures: list[dict[str, Any]] = []
-        self.keep: Callable[[Finding, Node], str | None] | None = None
+        self.keep: Callable[[NodeFinding, Node], str | None] | None = None
         """Writes a reproducer of a wrong node; its path."""
 
-    def add(self, found: Sequence[Finding], node: Node, _values: Values | None = None) -> None:
+    def add(self, found: Sequence[NodeFinding], node: Node, _values: Values | None = None) -> None:
         """Take findings about one node."""
         for one in found:
             sums = self._corners.setdefault(one.corner, [0, 0, 0.0, 0.0, 0.0])
@@ -34,7 +34,7 @@ class Ledger:
             if one.text:
                 self._fail(one, node)
 
-    def _fail(self, one: Finding, node: Node) -> None:
+    def _fail(self, one: NodeFinding, node: Node) -> None:
         same = [f for f in self.failures if f["operation"] == one.corner.operation]
         if len(same) < MOST_FAILURES:
             path = self.keep(one, node) if self.keep is not None and not same else None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant.engine.child.library import BadLibrary, Library
+from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
 
 U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
@@ -63,7 +63,7 @@ class Ggml:
         BadLibrary: one is missing, or tensors are laid out in a way that is not known.
     """
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: LoadedLibrary) -> None:
         self.library = library
         pointer, size = ctypes.c_void_p, ctypes.c_size_t
         self._op_name = library.function("ggml_op_name", ctypes.c_char_p, ctypes.c_int)
@@ -231,12 +231,12 @@ class Node:
             if self.nb[0] == self.ggml.library.types[self.type]["bytes"]
             else ((self.ne[0] - 1) * self.nb[0] + self.ggml.library.types[self.type]["bytes"])
         )
-        return inner + sum((self.ne[i] - 1) * self.nb[i] for i in (1, 2, 3))
+        return int(inner + sum((self.ne[i] - 1) * self.nb[i] for i in (1, 2, 3)))
 
     def bytes(self, size: int | None = None, offset: int = 0) -> U8:
         """Bytes of its memory from ``offset`` on, without a copy where the processor can read."""
         size = self.extent - offset if size is None else size
         if self.ggml.buffer(self.root.raw.contents.buffer)[1] and self.data:
             memory = (ctypes.c_uint8 * size).from_address(self.data + offset)
-            return np.frombuffer(memory, np.uint8)
+            return np.ctypeslib.as_array(memory)
         return self.ggml.read(self.raw, size, offset)

@@ -19,14 +19,14 @@ from pytest_kvquant.engine.child import (
     judge_rope,
     judge_write,
 )
+from pytest_kvquant.engine.child.codec import rotate
 from pytest_kvquant.engine.child.facts import Facts
-from pytest_kvquant.engine.child.finding import Corner, Finding
+from pytest_kvquant.engine.child.finding import Corner, NodeFinding
 from pytest_kvquant.engine.child.judge_mask import judge_mask
 from pytest_kvquant.engine.child.ledger import Ledger
 from pytest_kvquant.engine.child.mirror import Mirrors, Placed
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
-from pytest_kvquant.engine.child.codec import rotate
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -86,10 +86,10 @@ class Oracle:
                 self.ledger.add(found, node, self.values)
         self.values.keep(node)
 
-    def _judge(self, node: Node, layer: int) -> Sequence[Finding] | None:
+    def _judge(self, node: Node, layer: int) -> Sequence[NodeFinding] | None:
         handler = getattr(self, f"_judge_{node.op.lower()}", None)
         if handler is not None:
-            found: Sequence[Finding] | None = handler(node, layer)
+            found: Sequence[NodeFinding] | None = handler(node, layer)
             return found
         if node.op in judge_plain.UNDERSTOOD:
             if node.op == "SCALE":
@@ -99,7 +99,7 @@ class Oracle:
             return judge_plain.judge(node, self.values, layer)
         return [] if node.op in OUTSIDE else None
 
-    def _judge_flash_attn_ext(self, node: Node, layer: int) -> Sequence[Finding]:
+    def _judge_flash_attn_ext(self, node: Node, layer: int) -> Sequence[NodeFinding]:
         found = judge_attention.judge(node, self.values, self._rng, layer, self._rows)
         inputs = judge_attention.Inputs.of(node)
         said = judge_attention.parameters(node)
@@ -107,17 +107,16 @@ class Oracle:
         wrong = self.facts.differing(layer, inputs.k.ne[0], scale, said.softcap, said.bias)
         if wrong:
             corner = found[0].corner._replace(operation="parameters")
-            found.append(
-                Finding(corner, node.name, layer, 2, 1, 0, f"attention of layer {layer}: {wrong}")
-            )
+            text = f"attention of layer {layer}: {wrong}"
+            found.append(NodeFinding(corner, node.name, layer, 2, 1, 0, text))
         return found
 
-    def _judge_set_rows(self, node: Node, layer: int) -> Sequence[Finding] | None:
+    def _judge_set_rows(self, node: Node, layer: int) -> Sequence[NodeFinding] | None:
         if not node.root.name.startswith("cache_"):
             return []
         return judge_write.judge(node, self.values, self._rng, layer)
 
-    def _judge_rope(self, node: Node, layer: int) -> Sequence[Finding]:
+    def _judge_rope(self, node: Node, layer: int) -> Sequence[NodeFinding]:
         rows = np.unique([0, node.ne[2] - 1, *self._rng.integers(node.ne[2], size=self._rows)])
         positions = node.source(1)
         assert positions is not None
@@ -129,7 +128,7 @@ class Oracle:
         known = self.facts.rope(layer)
         return judge_rope.judge(node, self.values, layer, None, known, rows)
 
-    def _judge_shift(self, node: Node, layer: int, given: I64, rows: I64) -> Sequence[Finding]:
+    def _judge_shift(self, node: Node, layer: int, given: I64, rows: I64) -> Sequence[NodeFinding]:
         mirror = self.mirrors.by_layer.get(layer)
         live = np.flatnonzero(given)
         rows = np.unique([*rows, *self._rng.choice(live, min(4, len(live)))]).astype(np.int64)
@@ -144,11 +143,11 @@ class Oracle:
                     f"positions and was moved by {mirror.moved[cell]}"
                 )
                 corner = Corner("parameters", tokens=node.ne[2], backend=node.backend)
-                found.append(Finding(corner, node.name, layer, 2, 1, 0, text))
+                found.append(NodeFinding(corner, node.name, layer, 2, 1, 0, text))
             mirror.turned()
         return found
 
-    def _judge_turbo_wht(self, node: Node, layer: int) -> Sequence[Finding] | None:
+    def _judge_turbo_wht(self, node: Node, layer: int) -> Sequence[NodeFinding] | None:
         """A rotation before quantization: the quantizer's own basis says what it must be."""
         codec = next((self.values.codecs[name] for name in self.facts.rotated), None)
         groups = [int(node.integers[place]) for place in (1, 4)]  # builds keep it here or there
@@ -165,7 +164,7 @@ class Oracle:
         turned = scales[:, None] * turned if forward else turned.T * scales
         return judge_rope.judge_rotation(node, self.values, layer, turned, self._some_rows(node))
 
-    def _judge_mul_mat(self, node: Node, layer: int) -> Sequence[Finding] | None:
+    def _judge_mul_mat(self, node: Node, layer: int) -> Sequence[NodeFinding] | None:
         left = node.source(0)
         assert left is not None
         if left.name in ROTATIONS:
@@ -176,7 +175,7 @@ class Oracle:
             return []  # a projection
         return judge_plain.judge_product(node, self.values, self._rng, layer, self._rows)
 
-    def _judge_soft_max(self, node: Node, layer: int) -> Sequence[Finding] | None:
+    def _judge_soft_max(self, node: Node, layer: int) -> Sequence[NodeFinding] | None:
         return judge_plain.judge_softmax(node, self.values, layer)
 
     def _some_rows(self, node: Node) -> I64:
@@ -196,12 +195,12 @@ class Oracle:
             try:
                 self._placed[layer] = mirror.written(cells, root.ne[1], root.ne[2])
             except LookupError as error:
-                self.ledger.add([Finding(corner, node.name, layer, 2, 1, 0, str(error))], node)
+                self.ledger.add([NodeFinding(corner, node.name, layer, 2, 1, 0, str(error))], node)
                 return
             self._check_positions(node, layer, corner)
         elif len(cells) == len(self._cells.get(layer, ())) and (cells != self._cells[layer]).any():
             text = f"V of layer {layer} is written to other cells than its K"
-            self.ledger.add([Finding(corner, node.name, layer, 2, 1, 0, text)], node)
+            self.ledger.add([NodeFinding(corner, node.name, layer, 2, 1, 0, text)], node)
 
     def _check_positions(self, node: Node, layer: int, corner: Corner) -> None:
         meant = self._placed[layer].positions
@@ -213,7 +212,7 @@ class Oracle:
                     f"rope of {name}: token {at} is at position {meant[at]} and is turned for "
                     f"position {found[at]}"
                 )
-                self.ledger.add([Finding(corner, node.name, layer, 2, 1, 0, text)], node)
+                self.ledger.add([NodeFinding(corner, node.name, layer, 2, 1, 0, text)], node)
 
     def _look_at_mask(self, node: Node, layer: int) -> None:
         mirror = self.mirrors.by_layer.get(layer)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant.engine.child.finding import Finding
+from pytest_kvquant.engine.child.finding import NodeFinding
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 
@@ -22,10 +22,10 @@ U8 = npt.NDArray[np.uint8]
 FORMAT = "pytest-kvquant node 1"
 
 
-def save(node: Node, values: Values, found: Finding, path: Path, build: str) -> str:
+def save(node: Node, values: Values, found: NodeFinding, path: Path, build: str) -> str:
     """Write a node as it was computed; the path."""
     arrays: dict[str, U8] = {"out": _packed(node, values)}
-    sources = []
+    sources: list[dict[str, Any] | None] = []
     for number in range(5):
         source = node.source(number)
         if source is None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.codec import Codecs
+from pytest_kvquant.engine.child.nodes import Node
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -72,7 +72,7 @@ class Values:
         """Rows of one plane as numbers, shape ``(rows, elements)``."""
         if node.type in PLAIN and node.nb[0] != np.dtype(PLAIN[node.type]).itemsize:
             whole = self.whole(node)[at3, at2]
-            return whole if rows is None else whole[rows]
+            return whole if rows is None else np.asarray(whole[rows])
         return self.floats(self.plane(node, at2, at3, rows), node.type)
 
     def whole(self, node: Node) -> F64:
@@ -82,6 +82,6 @@ class Values:
         usable = memory[: len(memory) // kind.itemsize * kind.itemsize].view(kind)
         strides = tuple(reversed(node.nb))
         shape = tuple(reversed(node.ne))
-        return np.lib.stride_tricks.as_strided(usable, shape, strides, writeable=False).astype(
-            np.float64
-        )
+        view = np.lib.stride_tricks.as_strided(usable, shape, strides, writeable=False)
+        whole: F64 = view.astype(np.float64)
+        return whole

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pytest_kvquant.engine.child.codec import Codecs
+from pytest_kvquant.engine.child.context import Context, LoadedModel
 from pytest_kvquant.engine.child.facts import Facts
 from pytest_kvquant.engine.child.mirror import Mirrors
 from pytest_kvquant.engine.child.nodes import Ggml
 from pytest_kvquant.engine.child.oracle import Oracle
 from pytest_kvquant.engine.child.tap import Tap
 from pytest_kvquant.engine.child.values import Values
-from pytest_kvquant.engine.child.codec import Codecs
-from pytest_kvquant.engine.child.context import Context, Model
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -32,7 +32,7 @@ class Watched(Context):
 
     def __init__(
         self,
-        model: Model,
+        model: LoadedModel,
         ggml: Ggml,
         codecs: Codecs,
         *,
