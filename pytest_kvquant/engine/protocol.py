@@ -66,7 +66,7 @@ class Channel:
             value = struct.pack("@ll", int(whole), int(part * 1e6) + 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
-    def send(self, name: str, payload: bytes = b"", **fields: Any) -> None:
+    def send(self, name: str, payload: bytes = b"", /, **fields: Any) -> None:
         """Send one message.
 
         Raises:

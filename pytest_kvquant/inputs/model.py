@@ -62,6 +62,15 @@ def read_model(path: Path) -> Model:
     return _describe(path, size, architecture, fields)
 
 
+def read_header(path: Path) -> dict[str, Any]:
+    """All fields of a GGUF header by name, but for long arrays.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    return _read_fields(path, path.stat().st_size)
+
+
 def _read_fields(path: Path, size: int) -> dict[str, Any]:
     header = _header_reader()
     try:

@@ -21,7 +21,7 @@ from pytest_kvquant.engine import census
 from pytest_kvquant.engine.child import scoring
 from pytest_kvquant.engine.child.ceiling import CeilingMessages
 from pytest_kvquant.engine.child.context import Context, DecodeFailed, LoadedModel, Refused
-from pytest_kvquant.engine.child.emulating import EmulationMessages
+from pytest_kvquant.engine.child.examining import ExaminationMessages
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
 from pytest_kvquant.engine.child.probing import ProbeMessages
 from pytest_kvquant.engine.child.script import Player
@@ -37,7 +37,7 @@ FLOW = ("free", "stop")
 """Messages that steer a scoring under way; one that comes late means nothing any more."""
 
 
-class Child(TimingMessages, CeilingMessages, ProbeMessages, EmulationMessages):
+class Child(TimingMessages, CeilingMessages, ProbeMessages, ExaminationMessages):
     """Answers one message after another; each ``on_<name>`` method is one message's meaning."""
 
     def __init__(self, channel: Channel) -> None:

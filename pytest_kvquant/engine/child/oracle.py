@@ -229,5 +229,7 @@ def _cache_of(node: Node) -> Node | None:
     while source is not None:
         if source.root.name.startswith("cache_k"):
             return source.root
-        source = source.source(0) if source.op in ("CPY", "MUL_MAT", "RESHAPE", "VIEW") else None
+        if source.op not in ("CPY", "MUL_MAT", "RESHAPE", "VIEW", "TURBO_WHT"):
+            return None
+        source = source.source(1 if source.op == "MUL_MAT" else 0)
     return None

@@ -18,6 +18,9 @@ from pytest_kvquant.engine.child.nodes import Ggml, Node, TensorPointer
 VIEWS = frozenset({"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE"})
 """Operations that compute nothing."""
 
+FORESEEN = frozenset({"SET_ROWS", "FLASH_ATTN_EXT", "SOFT_MAX", "ROPE"})
+"""Operations of which a watcher hears before they are computed."""
+
 _LAYER = re.compile(r"(?:-|cache_[a-z_]*_l)(\d+)(?: |$)")
 _ENDS = re.compile(r"attn_(out|output|o|v_b|kv_b)\b.*weight|attn_output")
 
@@ -84,7 +87,7 @@ class Tap:
                 self._layer, self._past = layer, False
         if op in VIEWS:
             return False
-        if op in ("SET_ROWS", "FLASH_ATTN_EXT", "SOFT_MAX", "CPY"):
+        if op in FORESEEN:
             self.watcher.ahead(Node(self.ggml, raw), self._layer)
         wanted = self.active and self._layer in self.layers and not self._past
         if op == "MUL_MAT" and tensor.src[0]:

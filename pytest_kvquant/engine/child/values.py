@@ -31,6 +31,10 @@ class Values:
         if node.op != "SET_ROWS":
             self._kept[node.address] = node.bytes().copy()
 
+    def release(self, node: Node) -> None:
+        """Forget what one node held: from now on its memory is read as it is."""
+        self._kept.pop(node.address, None)
+
     def forget(self) -> None:
         """A new graph begins."""
         self._kept.clear()

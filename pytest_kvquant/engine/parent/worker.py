@@ -320,6 +320,22 @@ class Worker:
         """
         return self._ask("play_healthy", tokens.tobytes(), folder=str(folder), sides=sides).fields
 
+    def exchange(
+        self,
+        name: str,
+        payload: bytes = b"",
+        /,
+        *,
+        answer: str,
+        on_message: Callable[[Message], None] = lambda _message: None,
+        **fields: Any,
+    ) -> dict[str, Any]:
+        """Send a message and wait for its answer; what comes before goes to ``on_message``."""
+        self._send(name, payload, **fields)
+        while (message := self._receive()).name != answer:
+            on_message(message)
+        return message.fields
+
     def log(self, lines: int = LOG_LINES) -> str:
         """The last lines that the library printed."""
         told = [line for line in self.log_text().splitlines() if not _CHATTER.search(line)]
@@ -344,7 +360,7 @@ class Worker:
             pass
         return message
 
-    def _send(self, name: str, payload: bytes = b"", **fields: Any) -> None:
+    def _send(self, name: str, payload: bytes = b"", /, **fields: Any) -> None:
         try:
             self.channel.send(name, payload, **fields)
         except Closed:

@@ -1,0 +1,88 @@
+"""What a model's header says of its attention, so that nothing of it is taken from a graph.
+
+As llama.cpp loads it. Where an architecture is not listed here, its parameters are not compared:
+``None`` says so.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from pytest_kvquant.inputs.model import Model, read_header
+
+NORMAL_ROPE = frozenset(
+    {"llama", "llama4", "baichuan", "internlm2", "minicpm", "command-r", "cohere2", "olmo",
+     "deepseek", "deepseek2", "granite", "granitemoe", "granitehybrid", "smollm3", "arcee",
+     "ernie4_5"}
+)  # fmt: skip
+"""Architectures whose rope turns neighbouring elements."""
+
+NEOX_ROPE = frozenset(
+    {"falcon", "falcon-h1", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "qwen3next", "olmo2", "olmoe",
+     "phi2", "phi3", "phimoe", "gemma", "gemma2", "gemma3", "starcoder2", "gptneox", "nemotron",
+     "exaone", "gpt-oss"}
+)  # fmt: skip
+"""Architectures whose rope turns elements that are half a head apart."""
+
+ALIBI = {"bloom": 8.0, "jais": 8.0, "mpt": None, "refact": 8.0}
+"""Largest bias where it is fixed; ``None``: the header says it."""
+
+OTHER_SCALES = frozenset({"deepseek2", "grok", "llama4", "granite", "granitemoe", "granitehybrid"})
+"""Architectures whose scores are scaled by more than the size of a head."""
+
+
+def attention_facts(model: Model) -> dict[str, Any]:
+    """Fields of :class:`pytest_kvquant.engine.child.facts.Facts`."""
+    fields = read_header(Path(model.path))
+    architecture = model.architecture
+
+    def value(key: str, default: Any = None) -> Any:
+        return fields.get(f"{architecture}.{key}", default)
+
+    listed = architecture in NORMAL_ROPE | NEOX_ROPE | ALIBI.keys()
+    base, windows = _ropes(model, value)
+    scale = value("attention.scale")
+    if scale is None and listed and architecture not in OTHER_SCALES:
+        scale = 1 / math.sqrt(model.head_dim_k)
+    if architecture == "gemma2" or (architecture == "gemma3" and model.n_layer == 62):
+        wide = {46: model.n_embd / model.n_head, 62: model.n_embd / model.n_head}
+        scale = 1 / math.sqrt(wide.get(model.n_layer, model.head_dim_k))
+    softcap = value("attn_logit_softcapping", 50.0 if architecture == "gemma2" else 0.0)
+    bias = ALIBI.get(architecture, 0.0)
+    if bias is None:
+        bias = float(value("attention.max_alibi_bias", 0.0))
+    return {
+        "scale": scale or None,
+        "softcap": float(softcap) if listed else None,
+        "bias": float(bias) if listed else None,
+        "window_length": 0 if architecture == "phi3" else model.window,
+        "windowed": None if model.windowed is None else list(model.windowed),
+        "ropes": base,
+        "ropes_of_windows": windows,
+    }
+
+
+def _ropes(model: Model, value: Any) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Fields of the ropes of full and of window layers; only those that the header determines."""
+    architecture = model.architecture
+    if architecture not in NORMAL_ROPE | NEOX_ROPE:
+        return None, None
+    scaling = value("rope.scaling.type", "none")
+    found: dict[str, Any] = {
+        "mode": 2 if architecture in NEOX_ROPE else 0,
+        "base": float(value("rope.freq_base", 10_000.0)),
+    }
+    if architecture not in ("deepseek2", "minicpm"):
+        found["dims"] = int(value("rope.dimension_count", model.head_dim_k))
+    if scaling == "none":
+        found["scale"] = 1.0
+    elif scaling == "linear":
+        found["scale"] = 1 / float(value("rope.scaling.factor", 1.0) or 1.0)
+    windows = dict(found)
+    if architecture == "gemma3":
+        windows |= {"base": float(value("rope.freq_base_swa", 10_000.0)), "scale": 1.0}
+    elif (swa := value("rope.freq_base_swa")) is not None:
+        windows["base"] = float(swa)
+    return found, windows

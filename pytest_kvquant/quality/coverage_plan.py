@@ -1,0 +1,63 @@
+"""How much is examined: which depths, batch sizes, layers and scenarios belong to a level."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+LADDER = (1, 2, 3, 4, 5, 7, 8, 9, 16, 31, 32, 33, 64)
+"""Query tokens: kernels change at powers of two, at 8 and at 32; speculative decoding and parallel
+slots use all of them."""
+
+MINIMAL_LADDER = (1, 2, 3, 8, 33)
+FEW = (1, 4, 33)
+LEVELS = ("minimal", "standard", "full")
+
+
+class Level(NamedTuple):
+    """What one level examines."""
+
+    name: str
+    climbs: tuple[tuple[int, tuple[int, ...]], ...]
+    """Depths, and the batch sizes there."""
+    layers: int
+    """Layers whose nodes are judged."""
+    scenarios: bool
+    left_out: tuple[str, ...]
+    """In words."""
+
+
+def level(name: str, *, cells: int, ubatch: int, depths: tuple[int, ...] = ()) -> Level:
+    """The level of this name for contexts of so many cells.
+
+    Args:
+        depths: further depths that the run visits.
+    """
+    near = min(250, max(0, cells - 100))
+    if name == "minimal":
+        return Level(
+            name, ((near, MINIMAL_LADDER),), 2, scenarios=False,
+            left_out=(
+                f"depths but {near}", "batch sizes but " + ", ".join(map(str, MINIMAL_LADDER)),
+                "cache operations and slots",
+            ),
+        )  # fmt: skip
+    whole = (*LADDER, min(ubatch, cells))
+    end = max(0, cells - 65)
+    if name == "standard":
+        climbs = {0: (1, min(ubatch, cells)), near: LADDER, end: FEW}
+        left = ("further layers and depths", "scenarios of the level full")
+        return Level(name, tuple(sorted(climbs.items())), 2, scenarios=True, left_out=left)
+    everywhere = {0: whole, near: LADDER, cells // 2: LADDER, end: LADDER}
+    everywhere |= {depth: LADDER for depth in depths if 0 < depth <= cells - 65}
+    return Level(name, tuple(sorted(everywhere.items())), 4, scenarios=True, left_out=())
+
+
+def sampled(layers: list[int], count: int, seed: int) -> tuple[int, ...]:
+    """The first and the last layer, and others by the seed."""
+    if len(layers) <= count:
+        return tuple(layers)
+    rng = np.random.default_rng(seed)
+    inner = rng.permutation(layers[1:-1])[: count - 2].tolist()
+    return tuple(sorted({layers[0], layers[-1], *(int(one) for one in inner)}))

@@ -1,0 +1,298 @@
+"""Examines the kernels of pairs: the oracle and the ladder on one ascent, then cache operations.
+
+f16 is examined first and as every other; its logits stay in a folder for the others. A scenario
+that kills the worker costs that scenario: the next ones go on in a fresh process.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.engine.parent.examination import WatchPlan, ascend, play_scenario
+from pytest_kvquant.engine.parent.worker import Engine, Worker
+from pytest_kvquant.errors import CellError
+from pytest_kvquant.inputs.attention import attention_facts
+from pytest_kvquant.inputs.model import Model
+from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.quality.coverage_plan import Level, sampled
+from pytest_kvquant.quality.scenarios.registry import Scenario, all_scenarios
+from pytest_kvquant.quality.scenarios.tape import Tape, in_words
+from pytest_kvquant.results.kernels import (
+    CornerRecord,
+    Examination,
+    NodeFailure,
+    RungRecord,
+    ScenarioRecord,
+)
+
+I32 = npt.NDArray[np.int32]
+
+NOISE = 10.0
+"""A figure within this many times what f16 shows between the same two is noise."""
+
+LADDER_FACTOR = 8.0
+"""A scenario's KL against f16 may be so many times that of plain decoding of the same pair: a few
+rows of a heavy-tailed figure, and keys that are rounded again when they are shifted."""
+
+LEAST = 2e-4
+"""Nats: what a rounding that falls the other way moves in a handful of logits."""
+
+NO_TAIL = "the ladder on logits: this memory does not give up a tail"
+
+
+class Subject(NamedTuple):
+    """What is examined: a model on an engine, with a text."""
+
+    engine: Engine
+    model: Model
+    gpu_layers: int
+    tokens: I32
+    """A text; at least as many tokens as the contexts hold."""
+    ubatch: int = 512
+    threads: int = 1
+    seed: int = 0
+    build: str = ""
+    reproducers: Path | None = None
+    """Where inputs and outputs of wrong nodes go."""
+    scenario_files: tuple[Path, ...] = ()
+
+
+class Examiner:
+    """Examines pairs of one subject at one level.
+
+    Args:
+        level: see :func:`pytest_kvquant.quality.coverage_plan.level`.
+    """
+
+    def __init__(self, subject: Subject, level: Level) -> None:
+        self.subject, self.level = subject, level
+        self._folder = tempfile.TemporaryDirectory(prefix="pytest-kvquant-")
+        self._store = Path(self._folder.name)
+        self._done: dict[Pair, Examination] = {}
+        self._bos: int | None = None
+        held = [number for number, heads in enumerate(subject.model.n_head_kv) if heads]
+        self._plan = WatchPlan(
+            layers=sampled(held, level.layers, subject.seed),
+            facts=attention_facts(subject.model),
+            seed=subject.seed,
+            batch=max(subject.ubatch, 1),
+            ubatch=subject.ubatch,
+            threads=subject.threads,
+            folder=subject.reproducers,
+            build=subject.build,
+        )
+        chosen = all_scenarios(subject.scenario_files) if level.scenarios else []
+        self._scenarios = [one for one in chosen if level.name == "full" or one.level != "full"]
+
+    def examine(self, pair: Pair) -> Examination:
+        """All findings about a pair, made now if they have not been.
+
+        Never raises a :class:`CellError`: a death is part of what is found.
+        """
+        if pair not in self._done:
+            if pair != REFERENCE:
+                self.examine(REFERENCE)
+            self._done[pair] = self._examine(pair)
+        return self._done[pair]
+
+    def _examine(self, pair: Pair) -> Examination:
+        begun = time.perf_counter()
+        found = Examination(level=self.level.name, left_out=self.level.left_out)
+        bench = Bench(self.subject)
+        try:
+            found = self._climb(bench, pair, found)
+            if found.problem is None:
+                for scenario in self._scenarios:
+                    found = self._play(bench, pair, scenario, found)
+        finally:
+            bench.close()
+        return msgspec.structs.replace(found, seconds=time.perf_counter() - begun)
+
+    def _climb(self, bench: Bench, pair: Pair, found: Examination) -> Examination:
+        try:
+            seen = ascend(
+                bench.worker(), pair, self._plan, self._text(bench),
+                climbs=self.level.climbs, store=self._store,
+            )  # fmt: skip
+        except CellError as error:
+            bench.drop()
+            return msgspec.structs.replace(found, problem=f"{error.verdict}: {error}")
+        found = _with(found, seen)
+        left = () if seen["takes_back"] else (NO_TAIL,)
+        return msgspec.structs.replace(
+            found,
+            rungs=msgspec.convert(seen["rungs"], tuple[RungRecord, ...]),
+            left_out=(*found.left_out, *left),
+        )
+
+    def _text(self, bench: Bench) -> I32:
+        tokens = self.subject.tokens.copy()
+        if bench.bos is not None:
+            tokens[0] = bench.bos
+        return tokens
+
+    def _play(
+        self, bench: Bench, pair: Pair, scenario: Scenario, found: Examination
+    ) -> Examination:
+        model, begun = self.subject.model, time.perf_counter()
+        try:
+            worker = bench.worker()
+            tape = Tape(
+                self.subject.tokens, cells=scenario.cells, window=model.window, bos=bench.bos
+            )
+            scenario.record(tape)
+            last = [0]
+            seen = play_scenario(
+                worker, pair, self._plan, name=scenario.name, steps=tape.steps, equal=tape.equal,
+                cells=scenario.cells, sequences=scenario.sequences, unified=scenario.unified,
+                store=self._store, on_step=lambda number: last.__setitem__(0, number),
+            )  # fmt: skip
+        except CellError as error:
+            bench.drop()
+            record = _dead(scenario, error, tape.steps, last[0])
+        else:
+            record = self._judged(pair, scenario, seen, found)
+            found = _with(found, seen)
+        record = msgspec.structs.replace(record, seconds=time.perf_counter() - begun)
+        return msgspec.structs.replace(found, scenarios=(*found.scenarios, record))
+
+    def _judged(
+        self, pair: Pair, scenario: Scenario, seen: dict[str, Any], found: Examination
+    ) -> ScenarioRecord:
+        if seen["unsupported"]:
+            text = f"the library says that it cannot: {seen['unsupported']}"
+            return ScenarioRecord(
+                name=scenario.name, title=scenario.title, verdict="unsupported", text=text
+            )
+        own = max(seen["own"], default=None)
+        reference = max(seen["reference"].values(), default=None)
+        control = self._control(pair, scenario.name)
+        limits = (
+            max(LEAST, NOISE * (control.own or 0.0) if control else 0.0, usual(found) / 10),
+            max(10 * LEAST, LADDER_FACTOR * usual(found)),
+        )
+        wrong = sum(one["failed"] for one in seen["corners"])
+        complaints = []
+        if own is not None and not own <= limits[0]:
+            complaints.append(
+                f"what should be equal differs by KL {own:.2g}, allowed {limits[0]:.2g}"
+            )
+        if reference is not None and not reference <= limits[1]:
+            complaints.append(
+                f"KL against f16 in the same steps is {reference:.2g}, allowed {limits[1]:.2g}"
+            )
+        if wrong:
+            complaints.append(f"{wrong} nodes are wrong, first: {seen['failures'][0]['text']}")
+        return ScenarioRecord(
+            name=scenario.name,
+            title=scenario.title,
+            verdict="fail" if complaints else "pass",
+            text="; ".join(complaints) or scenario.title,
+            reference=reference,
+            own=own,
+            limit=limits[0] if own is not None else limits[1],
+            wrong_nodes=wrong,
+        )
+
+    def _control(self, pair: Pair, name: str) -> ScenarioRecord | None:
+        if pair == REFERENCE or REFERENCE not in self._done:
+            return None
+        played = self._done[REFERENCE].scenarios
+        return next((one for one in played if one.name == name), None)
+
+
+def usual(found: Examination) -> float:
+    """The pair's KL against f16 by plain decoding: the largest of a rung of 16 tokens or more."""
+    figures = [one.reference for one in found.rungs if one.reference is not None]
+    large = [one.reference for one in found.rungs if one.reference is not None and one.tokens >= 16]
+    return max(large or figures, default=0.0)
+
+
+class Bench:
+    """A worker with the model loaded; another one after a death."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._worker: Worker | None = None
+        self.bos: int | None = None
+
+    def worker(self) -> Worker:
+        """The worker, started now if there is none.
+
+        Raises:
+            CellError: it cannot be started.
+        """
+        if self._worker is None:
+            worker = self._worker = Worker(self._subject.engine)
+            worker.library(self._subject.engine.directory)
+            model = self._subject.model
+            loaded = worker.model(model.path, gpu_layers=self._subject.gpu_layers)
+            self.bos = int(loaded["bos"]) if loaded["add_bos"] else None
+        return self._worker
+
+    def drop(self) -> None:
+        """Give up a worker that is dead or in doubt."""
+        self.close()
+
+    def close(self) -> None:
+        """End the worker."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.__exit__(None, None, None)
+
+
+def _with(found: Examination, seen: dict[str, Any]) -> Examination:
+    """The findings with those of another watch; equal corners are summed up."""
+    corners = {_key(one): one for one in found.corners}
+    for one in msgspec.convert(seen["corners"], tuple[CornerRecord, ...]):
+        old = corners.get(_key(one))
+        corners[_key(one)] = one if old is None else _sum(old, one)
+    failures = msgspec.convert(seen["failures"], tuple[NodeFailure, ...])
+    unknown = dict(found.unknown)
+    for name, count in seen["unknown"].items():
+        unknown[name] = unknown.get(name, 0) + count
+    return msgspec.structs.replace(
+        found,
+        corners=tuple(corners.values()),
+        failures=(*found.failures, *failures),
+        unknown=unknown,
+    )
+
+
+def _key(one: CornerRecord) -> tuple[Any, ...]:
+    return (one.operation, one.k_type, one.v_type, one.head_k, one.head_v, one.group, one.tokens,
+            one.length, one.mask, one.backend)  # fmt: skip
+
+
+def _sum(one: CornerRecord, other: CornerRecord) -> CornerRecord:
+    nodes = one.nodes + other.nodes
+    return msgspec.structs.replace(
+        one,
+        nodes=nodes,
+        failed=one.failed + other.failed,
+        ratio=max(one.ratio, other.ratio),
+        error=(one.error * one.nodes + other.error * other.nodes) / nodes,
+        worst=max(one.worst, other.worst),
+    )
+
+
+def _dead(scenario: Scenario, error: CellError, steps: Sequence[Any], last: int) -> ScenarioRecord:
+    """The record of a scenario that killed its worker, or that the library refused."""
+    words = [in_words(step) for step in steps[: last + 1]]
+    done = [word for word in words[:-1] if not word.startswith("llama_decode")]
+    after = f" after {', '.join(done)}" if done else ""
+    at = words[-1] if words else "llama_init_from_model"
+    return ScenarioRecord(
+        name=scenario.name,
+        title=scenario.title,
+        verdict=error.verdict,
+        text=f"{scenario.title}: {error.verdict} in {at}{after}. {error}",
+    )

@@ -1,0 +1,104 @@
+"""What was found about the kernels of a pair: node by node, batch size by size, operation by
+operation."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class CornerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Nodes of one operation under the same conditions, judged against exact arithmetic."""
+
+    operation: str
+    """``attention``, ``write``, ``rope``, ``rotation``, ``norm``, ``product``, ``softmax``,
+    ``plain``, ``mask`` or ``parameters`` (positions, scale and the like against the header)."""
+    k_type: str = ""
+    v_type: str = ""
+    head_k: int = 0
+    """Elements of a head of K (of a row, where the operation has no heads)."""
+    head_v: int = 0
+    group: int = 0
+    """Query heads per KV head."""
+    tokens: int = 0
+    """Query tokens of a node."""
+    length: int = 0
+    """Cells that a query sees, rounded up to a power of two."""
+    mask: str = ""
+    """``causal``, ``alibi`` or ``window``, with ``+sinks``, ``+softcap``, ``+streams``."""
+    backend: str = ""
+    """Name of the buffer that results lie in."""
+    nodes: int
+    failed: int
+    ratio: float
+    """Largest figure over its limit; a node is wrong above 1."""
+    error: float
+    """Mean NMSE."""
+    worst: float
+    """Largest NMSE."""
+
+
+class NodeFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that is wrong."""
+
+    operation: str
+    layer: int
+    node: str
+    """Its name in the graph."""
+    tokens: int
+    text: str
+    ratio: float
+    """Its figure over the limit."""
+    reproducer: str | None = None
+    """File with the node's inputs and outputs; see ``kvquant reproduce``."""
+
+
+class RungRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The same tokens over the same cache in one batch size."""
+
+    depth: int
+    """Tokens in the cache before."""
+    tokens: int
+    """Tokens of the batch."""
+    own: float | None = None
+    """Mean KL of the logits against those of the largest size, nats."""
+    reference: float | None = None
+    """Mean KL against f16 in the same size, nats."""
+    fused: float | None = None
+    """Mean KL against the same batch without the oracle, nats; 0 for equal bits."""
+
+
+class ScenarioRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A scenario of cache operations, as it was played on the pair."""
+
+    name: str
+    title: str
+    verdict: str
+    """``pass``, ``fail``, ``crashed``, ``timeout``, ``out-of-memory`` or ``unsupported``."""
+    text: str
+    reference: float | None = None
+    """Largest mean KL of a label against f16 in the same steps, nats."""
+    own: float | None = None
+    """Largest mean KL between labels that should be equal, nats."""
+    limit: float | None = None
+    """Of the figure that is nearest to its limit, nats."""
+    wrong_nodes: int = 0
+    """Nodes that the oracle found wrong meanwhile."""
+    seconds: float = 0.0
+
+
+class Examination(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it, for one pair."""
+
+    level: str
+    """``minimal``, ``standard`` or ``full``."""
+    corners: tuple[CornerRecord, ...] = ()
+    failures: tuple[NodeFailure, ...] = ()
+    unknown: dict[str, int] = {}
+    """Operations around attention that were not understood, and so not judged; by name."""
+    rungs: tuple[RungRecord, ...] = ()
+    scenarios: tuple[ScenarioRecord, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """What this level, or this model, leaves out, in words."""
+    problem: str | None = None
+    """Why nodes could not be judged, if so."""
+    seconds: float = 0.0
