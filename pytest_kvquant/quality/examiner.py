@@ -48,7 +48,7 @@ LEAST = 2e-4
 NO_TAIL = "the ladder on logits: this memory does not give up a tail"
 
 
-class Subject(NamedTuple):
+class Examined(NamedTuple):
     """What is examined: a model on an engine, with a text."""
 
     engine: Engine
@@ -72,7 +72,7 @@ class Examiner:
         level: see :func:`pytest_kvquant.quality.coverage_plan.level`.
     """
 
-    def __init__(self, subject: Subject, level: Level) -> None:
+    def __init__(self, subject: Examined, level: Level) -> None:
         self.subject, self.level = subject, level
         self._folder = tempfile.TemporaryDirectory(prefix="pytest-kvquant-")
         self._store = Path(self._folder.name)
@@ -106,7 +106,7 @@ class Examiner:
     def _examine(self, pair: Pair) -> Examination:
         begun = time.perf_counter()
         found = Examination(level=self.level.name, left_out=self.level.left_out)
-        bench = Bench(self.subject)
+        bench = Workplace(self.subject)
         try:
             found = self._climb(bench, pair, found)
             if found.problem is None:
@@ -116,7 +116,7 @@ class Examiner:
             bench.close()
         return msgspec.structs.replace(found, seconds=time.perf_counter() - begun)
 
-    def _climb(self, bench: Bench, pair: Pair, found: Examination) -> Examination:
+    def _climb(self, bench: Workplace, pair: Pair, found: Examination) -> Examination:
         try:
             seen = ascend(
                 bench.worker(), pair, self._plan, self._text(bench),
@@ -133,14 +133,14 @@ class Examiner:
             left_out=(*found.left_out, *left),
         )
 
-    def _text(self, bench: Bench) -> I32:
+    def _text(self, bench: Workplace) -> I32:
         tokens = self.subject.tokens.copy()
         if bench.bos is not None:
             tokens[0] = bench.bos
         return tokens
 
     def _play(
-        self, bench: Bench, pair: Pair, scenario: Scenario, found: Examination
+        self, bench: Workplace, pair: Pair, scenario: Scenario, found: Examination
     ) -> Examination:
         model, begun = self.subject.model, time.perf_counter()
         try:
@@ -216,10 +216,10 @@ def usual(found: Examination) -> float:
     return max(large or figures, default=0.0)
 
 
-class Bench:
+class Workplace:
     """A worker with the model loaded; another one after a death."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Examined) -> None:
         self._subject = subject
         self._worker: Worker | None = None
         self.bos: int | None = None

@@ -19,6 +19,7 @@ from pytest_kvquant.engine.child import (
     judge_rope,
     judge_write,
 )
+from pytest_kvquant.engine.child.attention_inputs import Inputs, parameters
 from pytest_kvquant.engine.child.codec import rotate
 from pytest_kvquant.engine.child.facts import Facts
 from pytest_kvquant.engine.child.finding import Corner, NodeFinding
@@ -101,8 +102,8 @@ class Oracle:
 
     def _judge_flash_attn_ext(self, node: Node, layer: int) -> Sequence[NodeFinding]:
         found = judge_attention.judge(node, self.values, self._rng, layer, self._rows)
-        inputs = judge_attention.Inputs.of(node)
-        said = judge_attention.parameters(node)
+        inputs = Inputs.of(node)
+        said = parameters(node)
         scale = said.scale * self._scaled.get(layer, 1.0)
         wrong = self.facts.differing(layer, inputs.k.ne[0], scale, said.softcap, said.bias)
         if wrong:

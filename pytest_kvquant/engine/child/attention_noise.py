@@ -1,0 +1,98 @@
+"""Child side: what kernels round on their way, and how wrong that makes a healthy one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.engine.child.attention_inputs import Head
+from pytest_kvquant.numerics import attention
+
+F64 = npt.NDArray[np.float64]
+
+FACTOR = 5.0
+"""A row may be so many times as wrong as arithmetic models it."""
+
+SINGLE_UNIT = 2.0**-25
+"""Half a spacing of f32, relative: one rounding."""
+
+HALF_UNIT = 2.0**-12
+"""The same of f16: on GPUs products of queries and keys are made in f16 or kept in it."""
+
+
+class Taken(NamedTuple):
+    """Queries and keys as a kernel takes them."""
+
+    q: F64
+    k: F64
+    in_eights: bool = False
+    """Whether queries are rounded to 8 bits."""
+
+
+def roundings(q: F64, k: F64, k_type: str, *, on_cpu: bool) -> list[Taken]:
+    """What kernels may make of the queries before they meet the keys, the likeliest first.
+
+    On a CPU f16 keys meet f16 queries, q-types 8-bit ones; on GPUs f16 or f32 as the kernel's
+    family has it, and blocks of 8 bits (q8_1) for q-types and few queries.
+    """
+    exact, halves = Taken(q, k), Taken(q.astype(np.float16).astype(np.float64), k)
+    if k_type in ("f32", "f16"):
+        return [exact, halves] if k_type == "f32" or not on_cpu else [halves, exact]
+    if k_type == "bf16":
+        return [Taken(_brain(q), k), exact, halves]
+    eights = [
+        Taken(attention.rounded_to_eights(q, scale_in_half=half), k, in_eights=True)
+        for half in (True, False)
+    ]
+    if not on_cpu:
+        return [halves, *reversed(eights), exact]
+    if k_type.endswith("_1"):
+        eights.insert(0, Taken(*attention.with_offsets(q, k), in_eights=True))
+    return [*eights, exact, halves]
+
+
+def one_step(taken: Taken, head: Head) -> F64:
+    """What it costs at most if one element of a query is rounded one step otherwise.
+
+    That happens where it lies in the middle between two steps, and another order of the same
+    arithmetic decides.
+    """
+    blocks = np.abs(head.q).reshape(len(head.q), -1, 32 if head.q.shape[1] % 32 == 0 else 1)
+    steps = np.repeat(blocks.max(axis=2) / 127, blocks.shape[2], axis=1)
+    worst = np.zeros(len(head.q))
+    for row, step in enumerate(steps):
+        seen = np.flatnonzero(head.mask[row] > -np.inf)
+        keys = head.k[seen]
+        query, mask = taken.q[row : row + 1], head.mask[row : row + 1, seen]
+        one = attention.attend(query, taken.k[seen], np.eye(len(seen)), mask, head.how)
+        weights = one.out[0]
+        moved = head.how.scale * step[:, None] * keys.T
+        moved = weights * (moved - (moved @ weights)[:, None])
+        worst[row] = np.square(moved @ head.v[seen]).sum(axis=1).max(initial=0)
+    return worst * (2 / FACTOR)
+
+
+def _brain(q: F64) -> F64:
+    bits = q.astype(np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    return np.asarray(rounded.astype(np.uint32).view(np.float32), np.float64)
+
+
+def noise_of(meant: attention.Attended, head: Head, v_type: str, *, on_cpu: bool) -> F64:
+    """Squared error that arithmetic models for each row.
+
+    A CPU sums f16 values in f16, all others in f32. On GPUs the family of the kernel decides, and
+    scores, weights and unpacked rows are f16.
+    """
+    size = np.linalg.norm(head.q, axis=1) * float(np.linalg.norm(head.k, axis=1).max(initial=0))
+    largest = np.abs(head.how.scale) * size
+    unit = SINGLE_UNIT if on_cpu else HALF_UNIT
+    # a sum of d products, rounded d times to its own size
+    per_score = unit * (np.sqrt(head.q.shape[1]) * largest if on_cpu else np.maximum(1.0, largest))
+    moved = np.square(meant.by_score).sum(axis=1) + np.square(meant.out).sum(axis=1) * 1e-2
+    by_scores = np.square(np.minimum(per_score, 1.0) + 8 * SINGLE_UNIT) * moved
+    if on_cpu and v_type != "f16":
+        return np.asarray(meant.singles + by_scores) + 1e-30
+    return np.asarray(meant.halves + meant.weights_in_half + by_scores) + 1e-30

@@ -1,0 +1,69 @@
+"""The mirror of a cache's cells: who owns what, and what a query may see."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pytest_kvquant.engine.child.mirror import Mirror
+
+
+def filled(*, unified: bool = True, streams: int = 1, count: int = 6) -> Mirror:
+    mirror = Mirror(unified=unified)
+    mirror.given(np.arange(count, dtype=np.int32), np.zeros(count, np.int32))
+    mirror.written(np.arange(count), 16, streams)
+    return mirror
+
+
+def test_a_query_sees_what_is_not_behind_it() -> None:
+    mirror = filled()
+    assert mirror.seen(3, 0, 0, 16, 0).tolist() == [True] * 4 + [False] * 12
+    assert mirror.seen(5, 0, 0, 16, 2).tolist() == [False] * 4 + [True] * 2 + [False] * 10
+    assert not mirror.seen(5, 1, 0, 16, 0).any()
+
+
+def test_a_row_for_which_no_token_waits_is_an_error() -> None:
+    mirror = filled()
+    with pytest.raises(LookupError, match="cell 9"):
+        mirror.written(np.array([9]), 16, 1)
+
+
+def test_a_context_shift_moves_positions_and_remembers_by_how_much() -> None:
+    mirror = filled()
+    mirror.remove(0, 1, 3)
+    mirror.shift(0, 3, -1, -2)
+    assert mirror.positions(0).tolist() == [0, 1, 2, 3]
+    assert mirror.moved[:6].tolist() == [0, 0, 0, -2, -2, -2]
+    mirror.turned()
+    assert not mirror.moved.any()
+
+
+def test_what_moves_before_the_beginning_is_gone() -> None:
+    mirror = filled()
+    mirror.shift(0, 0, -1, -2)
+    assert mirror.positions(0).tolist() == [0, 1, 2, 3]
+
+
+def test_dividing_positions_moves_them_back() -> None:
+    mirror = filled()
+    mirror.divide(0, 0, -1, 2)
+    assert mirror.positions(0).tolist() == [0, 0, 1, 1, 2, 2]
+    assert mirror.moved[:6].tolist() == [0, -1, -1, -2, -2, -3]
+
+
+def test_copies_within_a_unified_cache_share_cells_until_one_is_forgotten() -> None:
+    mirror = filled()
+    mirror.copy(0, 3, 2, -1)
+    assert mirror.positions(3).tolist() == [2, 3, 4, 5]
+    mirror.keep(3)
+    assert mirror.positions(0).size == 0
+    assert mirror.positions(3).tolist() == [2, 3, 4, 5]
+    mirror.remove(-1, -1, -1)
+    assert mirror.positions(3).size == 0
+
+
+def test_copies_across_streams_take_the_cells_along() -> None:
+    mirror = filled(unified=False, streams=2)
+    mirror.copy(0, 1, -1, -1)
+    assert mirror.seen(5, 1, 16, 16, 0).sum() == 6
+    assert mirror.seen(5, 0, 0, 16, 0).sum() == 6
