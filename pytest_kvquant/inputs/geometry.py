@@ -1,18 +1,18 @@
-"""How large a cache has to be: rows and bytes per token from the model's header, and whether the
-census agrees. Pure arithmetic."""
+"""How large a cache has to be: rows and bytes per token, layer by layer and cache by cache.
+
+The layers come from the model's header, or from what f16's own cache shows where the header is not
+understood. Pure arithmetic.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pytest_kvquant.inputs.model import Model
+from pytest_kvquant.inputs.caches import CachedLayer, CacheShape
+from pytest_kvquant.inputs.model import Model, simple_caches
 from pytest_kvquant.matrix import REFERENCE, Pair
-
-if TYPE_CHECKING:
-    pass
-
 
 Types = Mapping[str, Mapping[str, Any]]
 """ggml types by name, each with ``block`` (elements) and ``bytes`` (of a block)."""
@@ -21,33 +21,39 @@ CELLS = 256
 """llama.cpp rounds the cells of a cache up to a multiple of this."""
 
 
-class LayerShape(NamedTuple):
-    """A layer with a KV cache."""
-
-    number: int
-    """Which layer of the model; -1 if that is not known."""
-    heads: int
-    windowed: bool = False
+Source = Literal["header", "f16"]
+"""Where a geometry comes from: the model's header, or the cache of f16/f16 of this very build."""
 
 
 class Expectation(NamedTuple):
-    """The cache of a pair, as the model's header and ggml's block sizes would have it."""
+    """The cache of a pair, as the geometry and ggml's block sizes would have it."""
 
     pair: Pair
-    layers: tuple[LayerShape, ...]
-    head_dim_k: int
-    head_dim_v: int
+    caches: tuple[CacheShape, ...]
     bytes_per_token: int
     """While every layer holds every token: window layers stop growing at their window."""
     windowed_bytes_per_token: int
     """Of these, in window layers, as far as they are known."""
     compression: float
     """Bytes per token of f16/f16 over those of the pair."""
+    source: Source = "header"
+    described: int | None = None
+    """Bytes per token by the header, where it was not believed."""
+
+    @property
+    def layers(self) -> tuple[CachedLayer, ...]:
+        """Of all caches, in their order."""
+        return tuple(layer for shape in self.caches for layer in shape.layers)
 
 
 def row_bytes(entry: Mapping[str, Any], heads: int, dim: int) -> int:
-    """Bytes of a cache row: whole blocks, and where they do not divide the head, padded heads."""
+    """Bytes of a cache row: whole blocks, and where they do not divide the head, padded heads.
+
+    Args:
+        heads: 0: not known, ``dim`` is the whole row.
+    """
     block = int(entry["block"])
+    heads = heads or 1
     elements = heads * dim
     if elements % block:
         elements = heads * -(-dim // block) * block
@@ -110,27 +116,30 @@ def expect(model: Model, pair: Pair, types: Types) -> Expectation:
     Raises:
         KeyError: the library has no such type.
     """
-    flags = model.windowed or [False] * model.n_layer
-    layers = tuple(
-        LayerShape(number, heads, bool(flags[number]))
-        for number, heads in enumerate(model.n_head_kv)
-        if heads
-    )
+    return expect_of(model.caches or simple_caches(model), pair, types)
 
-    def per_token(of: Pair, among: Iterable[LayerShape]) -> int:
-        return sum(
-            row_bytes(types[of.k], layer.heads, model.head_dim_k)
-            + row_bytes(types[of.v], layer.heads, model.head_dim_v)
-            for layer in among
-        )
 
-    total = per_token(pair, layers)
+def expect_of(caches: tuple[CacheShape, ...], pair: Pair, types: Types) -> Expectation:
+    """What the cache of ``pair`` should be, with the layers of ``caches``.
+
+    Raises:
+        KeyError: the library has no such type.
+    """
+    layers = [layer for shape in caches for layer in shape.layers]
+    windowed = [layer for shape in caches if shape.kind == "window" for layer in shape.layers]
+    total = _per_token(pair, layers, types)
     return Expectation(
         pair,
-        layers,
-        model.head_dim_k,
-        model.head_dim_v,
+        caches,
         bytes_per_token=total,
-        windowed_bytes_per_token=per_token(pair, (one for one in layers if one.windowed)),
-        compression=per_token(REFERENCE, layers) / total if total else 1.0,
+        windowed_bytes_per_token=_per_token(pair, windowed, types),
+        compression=_per_token(REFERENCE, layers, types) / total if total else 1.0,
+    )
+
+
+def _per_token(pair: Pair, layers: Iterable[CachedLayer], types: Types) -> int:
+    return sum(
+        row_bytes(types[pair.k], layer.heads, layer.dim_k)
+        + (row_bytes(types[pair.v], layer.heads, layer.dim_v) if layer.dim_v else 0)
+        for layer in layers
     )

@@ -1,13 +1,17 @@
-"""Whether the census agrees with what the model's header and the types asked for would have."""
+"""Whether the census agrees with what the geometry and the types asked for would have."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from pytest_kvquant.inputs.caches import CachedLayer, CacheShape
+from pytest_kvquant.inputs.geometry import Expectation, Types, expect, expect_of, row_bytes
+
 if TYPE_CHECKING:
-    from pytest_kvquant.engine.census import Census, CensusLayer
-from pytest_kvquant.inputs.geometry import Expectation, LayerShape, Types, row_bytes
+    from pytest_kvquant.engine.census import Cache, Census, CensusLayer
+    from pytest_kvquant.inputs.model import Model
+    from pytest_kvquant.matrix import Pair
 
 PADDINGS = (32, 64, 128, 256, 512)
 """Multiples that head dimensions have been padded to."""
@@ -30,7 +34,44 @@ class _Found(NamedTuple):
     type: str
     row: int
     heads: int
+    """0: not known, and ``dim`` is the whole row; -1: nothing is known of the layer."""
     dim: int
+
+
+def expected_by(
+    model: Model, pair: Pair, control: Census, control_pair: Pair, types: Types
+) -> Expectation:
+    """What the cache of ``pair`` should be, once it is known what the control's is.
+
+    Where the header does not explain the control, it is the header that is not understood: then
+    the control's own layers are the geometry, and types only scale it.
+
+    Args:
+        control: the census of ``control_pair``, f16/f16 as a rule.
+    """
+    expectation = expect(model, pair, types)
+    if control.problem is not None:
+        return expectation
+    told = explain(control, expect(model, control_pair, types), types).kind
+    if told != "differs":
+        return expectation
+    found = expect_of(tuple(_shown(cache, types) for cache in control.caches), pair, types)
+    return found._replace(source="f16", described=expectation.bytes_per_token)
+
+
+def _shown(cache: Cache, types: Types) -> CacheShape:
+    """A cache with the elements of its rows; which head is where does not show."""
+
+    def elements(name: str | None, row: int) -> int:
+        return row // int(types[name]["bytes"]) * int(types[name]["block"]) if name else 0
+
+    return CacheShape(
+        "window" if cache.kind == "window" else "attention",
+        tuple(
+            CachedLayer(-1, 0, elements(one.k_type, one.k_row), elements(one.v_type, one.v_row))
+            for one in cache.layers
+        ),
+    )
 
 
 def explain(census: Census, expectation: Expectation, types: Types) -> Explanation:
@@ -47,7 +88,6 @@ def explain(census: Census, expectation: Expectation, types: Types) -> Explanati
         (cache.kind, place, layer)
         for cache in census.caches
         for place, layer in enumerate(cache.layers)
-        if cache.kind != "other"
     ]
     shapes = _matched(census, expectation)
     sides = list(_sides(layers, shapes, expectation))
@@ -58,7 +98,7 @@ def explain(census: Census, expectation: Expectation, types: Types) -> Explanati
         problems.insert(
             0,
             f"the cache has {_count(len(layers), 'layer')}, the model's header describes "
-            f"{len(expectation.layers)} with KV heads",
+            f"{len(expectation.layers)}",
         )
     lines = [*substituted, *problems, *padded]
     kind: Literal["agree", "padded", "substituted", "differs"] = "agree"
@@ -68,8 +108,17 @@ def explain(census: Census, expectation: Expectation, types: Types) -> Explanati
         kind = "differs"
     elif padded:
         kind = "padded"
-    agreed = f"{expectation.bytes_per_token:,} bytes per token, as the model's geometry says"
-    return Explanation(kind, "; ".join(lines) or agreed)
+    return Explanation(kind, "; ".join(lines) or _agreed(expectation))
+
+
+def _agreed(expectation: Expectation) -> str:
+    said = f"{expectation.bytes_per_token:,} bytes per token"
+    if expectation.source == "header":
+        return f"{said}, as the model's geometry says"
+    return (
+        f"{said}; the geometry of this model is not known (its header reads as "
+        f"{expectation.described:,} in f16's place): taken from f16"
+    )
 
 
 def held_bytes(census: Census, expectation: Expectation, types: Types) -> int | None:
@@ -77,82 +126,98 @@ def held_bytes(census: Census, expectation: Expectation, types: Types) -> int | 
 
     ``None`` where it is not known which layer of the model is which of the census.
     """
-    layers = [layer for cache in census.caches if cache.kind != "other" for layer in cache.layers]
+    layers = [layer for cache in census.caches for layer in cache.layers]
     total = 0
     for layer, shape in zip(layers, _matched(census, expectation), strict=True):
         if shape is None:
             return None
-        total += row_bytes(types[layer.k_type], shape.heads, expectation.head_dim_k)
+        total += row_bytes(types[layer.k_type], shape.heads, shape.dim_k)
         if layer.v_type is not None:
-            total += row_bytes(types[layer.v_type], shape.heads, expectation.head_dim_v)
+            total += row_bytes(types[layer.v_type], shape.heads, shape.dim_v)
     return total
 
 
-def _matched(census: Census, expectation: Expectation) -> list[LayerShape | None]:
+def _matched(census: Census, expectation: Expectation) -> list[CachedLayer | None]:
     """The model's layer for each one of the census, ``None`` where that is not known.
 
     A cache lists its layers in the model's order but does not number them.
     """
-    counts = [len(cache.layers) for cache in census.caches if cache.kind != "other"]
-    if sum(counts) != len(expectation.layers):
-        return [None] * sum(counts)
-    if len(counts) < 2:
-        return list(expectation.layers)
-    base = [layer for layer in expectation.layers if not layer.windowed]
-    window = [layer for layer in expectation.layers if layer.windowed]
-    if [len(base), len(window)] == counts:
-        return [*base, *window]
-    if len({layer.heads for layer in expectation.layers}) == 1:
-        return [layer._replace(number=-1) for layer in expectation.layers]
-    return [None] * sum(counts)
+    found = [len(cache.layers) for cache in census.caches if cache.layers]
+    expected = [len(shape.layers) for shape in expectation.caches if shape.layers]
+    layers = expectation.layers
+    if sum(found) != len(layers):
+        return [None] * sum(found)
+    if found == expected:
+        return list(layers)
+    if len({(layer.heads, layer.dim_k, layer.dim_v) for layer in layers}) == 1:
+        return [CachedLayer(-1, one.heads, one.dim_k, one.dim_v) for one in layers]
+    return [None] * sum(found)
 
 
 def _sides(
     layers: Sequence[tuple[str, int, CensusLayer]],
-    shapes: Sequence[LayerShape | None],
+    shapes: Sequence[CachedLayer | None],
     expectation: Expectation,
 ) -> Iterator[_Found]:
     pair = expectation.pair
     for (kind, place, layer), shape in zip(layers, shapes, strict=True):
-        heads = shape.heads if shape else 0
+        heads, dim_k, dim_v = (shape.heads, shape.dim_k, shape.dim_v) if shape else (-1, 0, 0)
         known = shape is not None and shape.number >= 0
         at = ("layer", shape.number) if shape and known else (f"{kind} layer", place)
-        dims = expectation.head_dim_k, expectation.head_dim_v
-        yield _Found("K", *at, pair.k, layer.k_type, layer.k_row, heads, dims[0])
-        if layer.v_type is not None:
-            yield _Found("V", *at, pair.v, layer.v_type, layer.v_row, heads, dims[1])
+        yield _Found("K", *at, pair.k, layer.k_type, layer.k_row, heads, dim_k)
+        if layer.v_type is not None or dim_v:
+            yield _Found("V", *at, pair.v, layer.v_type or "", layer.v_row, heads, dim_v)
 
 
 def _substitution(found: _Found) -> str | None:
-    if found.type == found.asked:
+    if found.type == found.asked or not found.type:
         return None
     return f"{found.side} is {found.type} instead of {found.asked}"
 
 
 def _misfit(found: _Found, types: Types) -> str | None:
-    if not found.heads or _padded_to(found, types) is not None:
+    if not found.type:
+        return f"there is no {found.side}, of which the model's header describes {found.dim}"
+    if found.heads < 0 or _padded_to(found, types) is not None:
         return None
+    if not found.dim:
+        return f"there is a {found.side}, of which the model's header knows nothing"
+    heads = _count(found.heads, "head") + " of " if found.heads else ""
     return (
         f"a {found.side} row has {found.row} bytes of {found.type}, which "
-        f"{_count(found.heads, 'head')} of {found.dim} elements cannot fill"
+        f"{heads}{found.dim} elements cannot fill"
     )
 
 
 def _padding(found: _Found, types: Types) -> str | None:
-    multiple = _padded_to(found, types) if found.heads else None
+    multiple = _padded_to(found, types) if found.heads >= 0 and found.type else None
     if not multiple:
         return None
+    if not found.heads:
+        return f"each {found.side} head is padded to a multiple of {multiple} elements"
     stored = -(-found.dim // multiple) * multiple
     return f"each {found.side} head is padded from {found.dim} to {stored} elements"
 
 
 def _padded_to(found: _Found, types: Types) -> int | None:
     """0: not padded; otherwise the multiple; ``None``: no multiple explains the row."""
+    if not found.dim:
+        return None
     entry = types[found.type]
     elements = found.row // int(entry["bytes"]) * int(entry["block"])
-    for multiple in (1, *PADDINGS):
-        if elements == found.heads * (-(-found.dim // multiple) * multiple):
-            return 0 if multiple == 1 else multiple
+    if elements == (found.heads or 1) * found.dim:
+        return 0
+    possible = (
+        [(found.heads, found.dim)]
+        if found.heads
+        else [(n, found.dim // n) for n in range(1, found.dim + 1) if found.dim % n == 0]
+    )
+    for heads, dim in possible:
+        for multiple in PADDINGS:
+            if (found.heads or multiple < 2 * dim) and elements == heads * (
+                -(-dim // multiple) * multiple
+            ):
+                return multiple
     return None
 
 

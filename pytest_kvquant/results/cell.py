@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from pytest_kvquant.inputs.geometry import Source
 from pytest_kvquant.numerics.metrics import KLProfile, Quality
 from pytest_kvquant.results.baseline import BaselineRecord
 from pytest_kvquant.results.diagnosis import Diagnosis
@@ -86,9 +87,12 @@ class CensusRecord(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     """``agree``, ``padded``, ``substituted``, ``differs`` or ``unreadable``."""
     text: str
+    source: Source = "header"
+    """Where the expected sizes come from: the model's header, or, where that does not explain the
+    cache of f16/f16, that cache."""
     understood: bool = True
-    """Whether the state is readable and the model's header explains that of f16/f16: else nobody
-    knows how many bytes a token should take."""
+    """Whether the state is readable, and that of f16/f16: else nobody knows how many bytes a token
+    should take."""
 
     @property
     def measured_compression(self) -> float | None:

@@ -9,10 +9,9 @@ import msgspec
 from pytest_kvquant.config.expectations import held_as
 from pytest_kvquant.config.settings import MIXED
 from pytest_kvquant.engine.census import Census
-from pytest_kvquant.inputs import geometry
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair
-from pytest_kvquant.quality.effective_types import Explanation, explain, held_bytes
+from pytest_kvquant.quality.effective_types import Explanation, expected_by, explain, held_bytes
 from pytest_kvquant.results.cell import CensusRecord, LayerRecord
 from pytest_kvquant.results.library import Library
 
@@ -56,11 +55,9 @@ def identify(
         same_pair: whether the control is of the same pair.
     """
     types = msgspec.to_builtins(library.types)
-    expectation = geometry.expect(model, pair, types)
+    compared = pair if same_pair else REFERENCE
+    expectation = expected_by(model, pair, control, compared, types)
     explanation = explain(census, expectation, types)
-    compared = geometry.expect(model, pair if same_pair else REFERENCE, types)
-    # Where f16 is not as the header says either, it is the header that is not understood.
-    known = explain(control, compared, types).kind == "agree"
     record = CensusRecord(
         layers=tuple(
             LayerRecord(k=layer.k_type, v=layer.v_type, k_row=layer.k_row, v_row=layer.v_row)
@@ -72,7 +69,8 @@ def identify(
         compression=expectation.compression,
         kind=explanation.kind,
         text=explanation.text,
-        understood=census.problem is None and known,
+        source=expectation.source,
+        understood=census.problem is None and control.problem is None,
     )
     if explanation.kind == "differs" and not record.understood:
         explanation = explanation._replace(kind="unreadable")

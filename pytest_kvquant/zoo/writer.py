@@ -14,7 +14,7 @@ from pytest_kvquant.zoo import blocks
 from pytest_kvquant.zoo.declaration import Member, Tensor, Value
 from pytest_kvquant.zoo.vocabulary import END, bytes_only
 
-OWN_NAMESPACES = ("general.", "tokenizer.", "split.")
+OWN_NAMESPACES = ("general.", "tokenizer.", "split.", "xielu.")
 
 
 def write(path: Path, member: Member) -> Path:

@@ -179,7 +179,7 @@ def test_sizes_without_explanation_differ() -> None:
     few = counted((Side("f16", 64), Side("f16", 64)))
     assert explain(few, expected, TYPES) == (
         "differs",
-        "the cache has 1 layer, the model's header describes 2 with KV heads",
+        "the cache has 1 layer, the model's header describes 2",
     )
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.lying import HONEST, lies, mutated, packed
+from support.splitting import split
 from support.tinygguf import Tiny, write
 
 from pytest_kvquant.data import EMBEDDED_MODEL
@@ -32,7 +36,7 @@ def refused(path: Path) -> str:
 
 
 def header_only(path: Path, architecture: str, **keys: object) -> Path:
-    """A GGUF file without tensors."""
+    """A GGUF file with one tensor of one element."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(2)
     writer.add_embedding_length(64)
@@ -41,6 +45,7 @@ def header_only(path: Path, architecture: str, **keys: object) -> Path:
         kind = {bool: writer.add_bool, list: writer.add_array}
         add = kind.get(type(value), writer.add_uint32)
         add(f"{architecture}.{name.replace('__', '.')}", value)
+    writer.add_tensor("token_embd.weight", np.zeros((1, 1), np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -131,8 +136,10 @@ class TestRefusals:
         assert "is empty; give a GGUF file with --kv-model" in refused(tmp_path / "m.gguf")
 
     def test_not_gguf(self, tmp_path: Path) -> None:
+        (tmp_path / "m.gguf").write_bytes(b"hello, world" + bytes(100))
+        assert "is not a GGUF file (it starts with b'hell" in refused(tmp_path / "m.gguf")
         (tmp_path / "m.gguf").write_bytes(b"PK\x03\x04" + bytes(100))
-        assert "is not a GGUF file (it starts with b'PK" in refused(tmp_path / "m.gguf")
+        assert "is a PyTorch checkpoint" in refused(tmp_path / "m.gguf")
 
     def test_unreadable(self) -> None:
         unreadable = Path("/proc/self/mem")
@@ -204,8 +211,104 @@ class TestRefusals:
 
     def test_a_header_without_geometry(self, tmp_path: Path) -> None:
         writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+        writer.add_tensor("token_embd.weight", np.zeros((1, 1), np.float32))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
         assert "has no 'llama.block_count' in its header" in refused(tmp_path / "m.gguf")
+
+    @pytest.mark.parametrize(("lie", "content"), list(lies()), ids=[name for name, _ in lies()])
+    def test_a_lying_header_is_one_sentence_or_harmless(
+        self, lie: str, content: bytes, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "m.gguf"
+        path.write_bytes(content)
+        said = told(path)
+        assert said.isprintable(), lie
+        assert len(said) < 500
+
+    @pytest.mark.slow
+    def test_five_thousand_mutations(self, tmp_path: Path) -> None:
+        whole = packed(HONEST)
+        path = tmp_path / "m.gguf"
+        read = 0
+        for seed in range(5_000):
+            path.write_bytes(mutated(whole, seed, len(whole) - HONEST.data))
+            said = told(path)
+            read += not said
+            assert said.isprintable(), seed
+        assert 100 < read < 4_900
+
+
+def told(path: Path) -> str:
+    """What is said of the file; empty where it is read."""
+    try:
+        read_model(path)
+    except ModelError as error:
+        return str(error)
+    return ""
+
+
+class TestFilesThatAreNoModels:
+    def test_a_git_lfs_pointer(self, tmp_path: Path) -> None:
+        (tmp_path / "m.gguf").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid x\n")
+        assert "is a Git LFS pointer" in refused(tmp_path / "m.gguf")
+
+    def test_a_vocabulary(self, tmp_path: Path) -> None:
+        shape = replace(SMALL, n_layer=1)
+        path = write(tmp_path / "m.gguf", shape)
+        reader = gguf.GGUFReader(path)
+        alone = gguf.GGUFWriter(tmp_path / "vocab.gguf", "qwen3")
+        alone.add_token_list(reader.fields["tokenizer.ggml.tokens"].contents())
+        alone.write_header_to_file()
+        alone.write_kv_data_to_file()
+        alone.write_tensors_to_file()
+        alone.close()
+        assert "holds a vocabulary and no weights" in refused(tmp_path / "vocab.gguf")
+
+    @pytest.mark.parametrize(
+        ("architecture", "kind", "what"),
+        [("llama", "adapter", "is an adapter (LoRA)"), ("clip", "mmproj", "projector (mmproj)"),
+         ("llada", "model", "is a diffusion model"), ("eagle3", "model", "is a draft model"),
+         ("mamba2", "model", "no KV cache")],
+    )  # fmt: skip
+    def test_of_another_kind(self, architecture: str, kind: str, what: str, tmp_path: Path) -> None:
+        writer = gguf.GGUFWriter(tmp_path / "m.gguf", architecture)
+        writer.add_type(kind)
+        writer.add_tensor("t", np.zeros((1, 1), np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        assert what in refused(tmp_path / "m.gguf")
+
+
+class TestSplitModels:
+    @pytest.fixture
+    def shards(self, tiny: Path, tmp_path: Path) -> list[Path]:
+        return split(tiny, tmp_path, 3)
+
+    def test_any_file_stands_for_all(self, tiny: Path, shards: list[Path]) -> None:
+        found = [read_model(shard) for shard in shards]
+        assert found[0] == found[1] == found[2]
+        assert found[0].path == str(shards[0])
+        assert found[0].files == tuple(map(str, shards))
+        assert found[0].size == sum(shard.stat().st_size for shard in shards)
+        assert found[0].caches == read_model(tiny).caches
+
+    def test_every_file_counts(self, shards: list[Path]) -> None:
+        before = read_model(shards[0]).fingerprint
+        content = bytearray(shards[2].read_bytes())
+        content[-1] ^= 1
+        shards[2].write_bytes(content)
+        assert read_model(shards[0]).fingerprint != before
+
+    def test_a_missing_or_truncated_one_is_named(self, shards: list[Path]) -> None:
+        content = shards[1].read_bytes()
+        shards[1].write_bytes(content[:-64])
+        assert f"the tensors of {shards[1].name} need" in refused(shards[0])
+        shards[1].unlink()
+        assert f"{shards[1].name} is missing" in refused(shards[0])
+        shards[0].rename(shards[0].with_name("first.gguf"))
+        assert "was renamed" in refused(shards[0].with_name("first.gguf"))
