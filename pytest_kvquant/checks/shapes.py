@@ -7,11 +7,17 @@ from collections.abc import Mapping
 from pytest_kvquant.checks.declaration import check
 from pytest_kvquant.checks.facts import FLOOR_FACTOR, fact
 from pytest_kvquant.checks.subject import Subject
-from pytest_kvquant.results.cell import Check
+from pytest_kvquant.matrix import REFERENCE
+from pytest_kvquant.results.cell import Check, TwoPaths
 
 BUDGET_SHARE = 0.1
 """Two shapes of one cell may differ by this share of its KL budget: a rounding that falls the
 other way moves a quantized value by a whole step, which f16 does not know."""
+
+
+PATHS_LIMIT = 2e-3
+"""Nats: fifty times what f16 shows between one token and 128 at once on a CPU (3.8e-5), and still a
+change of the perplexity of at most 6 % (Pinsker)."""
 
 
 def check_shapes(
@@ -53,6 +59,28 @@ def check_shapes(
     return shapes, restore
 
 
+def check_reference_paths(paths: TwoPaths | None, floor: float) -> Check | None:
+    """f16 must say the same of the same tokens, one at a time and at once; ``None``: it does.
+
+    Every pair is compared with f16 path by path, so that a fault of f16's own decode path would be
+    taken for the yardstick.
+    """
+    limit = max(FLOOR_FACTOR * floor, PATHS_LIMIT)
+    # NaN is a disagreement: hence not (kl <= limit).
+    if paths is None or paths.kl <= limit:
+        return None
+    return fact(
+        "shapes",
+        "fail",
+        f"f16 itself does not agree with itself: one token at a time it has a perplexity of "
+        f"{paths.ppl_decode:,.4g} where the same tokens at once have {paths.ppl_prefill:,.4g} "
+        f"(KL {paths.kl:.2g}, allowed {limit:.2g}). No other figure of the decode path can be "
+        "trusted: f16's kernel for one token is wrong, or sequences do not begin alike",
+        figure=paths.kl,
+        limit=limit,
+    )
+
+
 def _disagreement(wrong: list[str], kl: Mapping[str, float], limits: Mapping[str, float]) -> str:
     parts = [f"{name}: KL {kl[name]:.2g}, allowed {limits[name]:.2g}" for name in wrong]
     return f"the same tokens give other logits in another batch shape ({'; '.join(parts)})"
@@ -68,7 +96,12 @@ def shapes(subject: Subject) -> Check | None:
 
     A failure means: the shape that the text names takes another kernel, and that one is wrong.
     """
-    return _judged(subject)[0] if subject.shapes else None
+    if not subject.shapes:
+        return None
+    assert subject.floor is not None
+    own = subject.pair == REFERENCE and subject.floor.paths is not None
+    wrong = check_reference_paths(subject.floor.paths, subject.floor.kl) if own else None
+    return wrong or _judged(subject)[0]
 
 
 @check("restore", title="save and restore", test="test_save_restore", group="paths",

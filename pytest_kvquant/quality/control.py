@@ -6,6 +6,7 @@ a quantized cell; what is smaller than it cannot be measured here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -15,11 +16,11 @@ import numpy.typing as npt
 from pytest_kvquant.engine.census import Census
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.matrix import REFERENCE, Pair
-from pytest_kvquant.numerics.kernels import compare_rows
+from pytest_kvquant.numerics.kernels import F64, TokenFigures, compare_rows
 from pytest_kvquant.quality import paths
 from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
-from pytest_kvquant.results.cell import NoiseFloor
+from pytest_kvquant.results.cell import NoiseFloor, TwoPaths
 
 F32 = npt.NDArray[np.float32]
 
@@ -57,9 +58,39 @@ def measure_control(
         for _ in worker.play(paths.trajectory_steps(plan), task.vocabulary, rows=1):
             pass
         chosen = worker.chosen
+        both = _two_paths(worker, plan, kept.rows, task.vocabulary) if plan.decoded.size else None
         shapes = all_shapes(worker, task, plan)
         floor = _noise_floor(worker, task, source, shapes)
+        floor = msgspec.structs.replace(floor, paths=both)
         return Control(plan, census, kept.rows, chosen, floor, worker.decode_seconds)
+
+
+def _two_paths(worker: Worker, plan: paths.PathsPlan, decode: F32, vocabulary: int) -> TwoPaths:
+    """Bring the tokens of the decode path in at once, and compare.
+
+    Args:
+        decode: logits of the decode path, shape ``(rows, vocabulary)``.
+    """
+    targets, row = plan.targets.ravel(), 0
+    found: list[TokenFigures] = []
+    for block in worker.play(paths.at_once_steps(plan), vocabulary, rows=plan.decoded.shape[1]):
+        rows = slice(row, row + len(block.logits))
+        one_by_one = np.ascontiguousarray(decode[rows])
+        found.append(compare_rows(block.logits, one_by_one, targets[rows]))
+        row = rows.stop
+
+    def mean(of: Callable[[TokenFigures], F64]) -> float:
+        return float(np.concatenate([of(block) for block in found]).mean())
+
+    def perplexity(of: Callable[[TokenFigures], F64]) -> float:
+        with np.errstate(over="ignore"):
+            return float(np.exp(mean(of)))
+
+    return TwoPaths(
+        kl=max(0.0, mean(lambda block: block.kl)),
+        ppl_prefill=perplexity(lambda block: block.nll_reference),
+        ppl_decode=perplexity(lambda block: block.nll_cell),
+    )
 
 
 def all_shapes(worker: Worker, task: Task, plan: paths.PathsPlan) -> dict[str, float]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from pytest_kvquant.engine.parent.examination import WatchPlan, ascend, play_scenario
 from pytest_kvquant.engine.parent.worker import Engine, Worker
+from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.errors import CellError
 from pytest_kvquant.inputs.attention import attention_facts
 from pytest_kvquant.inputs.model import Model
@@ -134,10 +135,7 @@ class Examiner:
         )
 
     def _text(self, bench: Workplace) -> I32:
-        tokens = self.subject.tokens.copy()
-        if bench.bos is not None:
-            tokens[0] = bench.bos
-        return tokens
+        return from_start(self.subject.tokens, bench.bos)
 
     def _play(
         self, bench: Workplace, pair: Pair, scenario: Scenario, found: Examination
@@ -235,7 +233,7 @@ class Workplace:
             worker.library(self._subject.engine.directory)
             model = self._subject.model
             loaded = worker.model(model.path, gpu_layers=self._subject.gpu_layers)
-            self.bos = int(loaded["bos"]) if loaded["add_bos"] else None
+            self.bos = loaded["bos"]
         return self._worker
 
     def drop(self) -> None:

@@ -87,6 +87,15 @@ def decode_steps(plan: PathsPlan) -> Steps:
     return steps
 
 
+def at_once_steps(plan: PathsPlan) -> Steps:
+    """The tokens of the decode path by prefill: per chunk the prefix, then all of them at once."""
+    steps: Steps = []
+    for prefix, tokens in zip(plan.prefixes.tolist(), plan.decoded.tolist(), strict=True):
+        whole = ["decode", [[0, len(prefix), tokens, len(tokens)]]]
+        steps += [["clear"], _whole(prefix, 0), whole]
+    return steps
+
+
 def trajectory_steps(plan: PathsPlan) -> Steps:
     """The script of the greedy continuations."""
     steps: Steps = []

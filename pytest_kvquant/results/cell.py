@@ -102,6 +102,15 @@ class CensusRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.expected_bytes_per_token * self.compression / self.bytes_per_token
 
 
+class TwoPaths(msgspec.Struct, frozen=True, kw_only=True):
+    """The same tokens by the decode path and by the prefill path, of one cell."""
+
+    kl: float
+    """Mean KL(prefill ‖ decode), nats."""
+    ppl_prefill: float
+    ppl_decode: float
+
+
 class NoiseFloor(msgspec.Struct, frozen=True, kw_only=True):
     """What f16 shows against f16 in another n_ubatch and with another number of threads."""
 
@@ -113,6 +122,8 @@ class NoiseFloor(msgspec.Struct, frozen=True, kw_only=True):
     """Logits: twice the 99.9 % quantile of the change of the top-1/top-2 margin."""
     shapes: dict[str, float]
     """Mean KL between batch shapes, by shape."""
+    paths: TwoPaths | None = None
+    """Its tokens one at a time against the same at once; ``None``: none were asked for."""
 
 
 class Trajectory(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,6 +37,7 @@ from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
 from pytest_kvquant.engine.batching import sequences_per_batch
 from pytest_kvquant.engine.parent.devices import in_use
 from pytest_kvquant.engine.parent.worker import BatchShape, Engine, Worker
+from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.errors import (
     CellError,
     CellUnsupported,
@@ -133,10 +134,10 @@ class Session:
         with Worker(self.engine) as worker:
             self.library = self._restricted(_identify(worker, self.engine))
             _check_types(self.pairs, self.library)
-            vocabulary = _load(worker, self.model, settings.gpu_layers)
+            vocabulary, bos = _load(worker, self.model, settings.gpu_layers)
             tokens = _tokenize(worker, self.corpus)
         self._corpus_tokens = len(tokens)
-        self.task, self._chunk_numbers = self._plan_task(tokens, vocabulary)
+        self.task, self._chunk_numbers = self._plan_task(tokens, vocabulary, bos)
         self.reference_library = self._meet_reference(vocabulary)
         self.yardstick = self._make_yardstick()
         self.yardstick.source(REFERENCE)  # a store that cannot be used is told now
@@ -295,7 +296,7 @@ class Session:
         )
 
     def _plan_task(
-        self, tokens: npt.NDArray[np.int32], vocabulary: int
+        self, tokens: npt.NDArray[np.int32], vocabulary: int, bos: int | None
     ) -> tuple[Task, npt.NDArray[np.int32]]:
         settings, trained = self.settings, self.model.context_trained
         if trained and settings.ctx > trained:
@@ -336,7 +337,7 @@ class Session:
             gpu_layers=settings.gpu_layers,
             vocabulary=vocabulary,
             shape=shape,
-            chunks=chunks,
+            chunks=from_start(chunks, bos),
             rules=msgspec.structs.replace(rules, cap=len(chunks)),
         )
         return task, numbers
@@ -354,7 +355,7 @@ class Session:
         with Worker(engine) as worker:
             try:
                 library = self._restricted(_identify(worker, engine))
-                found = _load(worker, self.model, settings.gpu_layers)
+                found, _ = _load(worker, self.model, settings.gpu_layers)
             except (LibraryError, ModelError) as error:
                 raise LibraryError(f"--kv-reference-lib: {error}") from None
         _check_types(self.pairs if settings.compare_cells else [REFERENCE], library)
@@ -611,9 +612,11 @@ def _identify(worker: Worker, engine: Engine) -> Library:
     return msgspec.convert(identity, Library)
 
 
-def _load(worker: Worker, model: Model, gpu_layers: int) -> int:
+def _load(worker: Worker, model: Model, gpu_layers: int) -> tuple[int, int | None]:
+    """Tokens of the vocabulary, and the one that every sequence starts with, if there is one."""
     try:
-        return int(worker.model(model.path, gpu_layers=gpu_layers)["vocabulary"])
+        loaded = worker.model(model.path, gpu_layers=gpu_layers)
+        return int(loaded["vocabulary"]), loaded["bos"]
     except CellError as error:
         raise ModelError(f"{error}{error.last_line}") from None
 

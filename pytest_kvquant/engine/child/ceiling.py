@@ -21,6 +21,7 @@ from pytest_kvquant.engine.census import sequence_state
 from pytest_kvquant.engine.child.context import Context, LoadedModel, Refused
 from pytest_kvquant.engine.child.library import LoadedLibrary
 from pytest_kvquant.engine.protocol import Channel, Message
+from pytest_kvquant.engine.sequences import from_start
 
 SEQUENCES = 64
 """Most sequences that every llama.cpp can hold."""
@@ -110,6 +111,8 @@ def _decode(context: Context, start: int, count: int) -> None:
     positions = np.arange(start, start + count, dtype=np.int32)
     outputs = positions == start + count - 1
     tokens = positions % context.model.vocabulary
+    if start == 0:
+        tokens = from_start(tokens, context.model.bos)
     logits = context.decode(tokens, positions, np.zeros(count, np.int32), outputs)
     if not np.isfinite(logits).all():
         raise Refused(f"the logits at token {start + count:,} are not finite")

@@ -65,7 +65,9 @@ class LoadedModel:
         self.vocab = llama.llama_model_get_vocab(self.pointer)
         self.vocabulary = int(llama.llama_vocab_n_tokens(self.vocab))
         self.add_bos = bool(llama.llama_vocab_get_add_bos(self.vocab))
-        self.bos = int(llama.llama_vocab_bos(self.vocab))
+        own = int(llama.llama_vocab_bos(self.vocab))
+        self.bos: int | None = own if self.add_bos and own >= 0 else None
+        """The token that every sequence starts with; ``None``: the model wants none."""
 
     @property
     def keeps_all(self) -> bool:
@@ -80,11 +82,6 @@ class LoadedModel:
     def _on_progress(self, _share: float, _data: object) -> bool:
         self._keep_alive()
         return True
-
-    @property
-    def bos_or_zero(self) -> int:
-        """A token that every model has."""
-        return max(self.bos, 0)
 
     def tokenize(self, text: bytes) -> I32:
         """All tokens of a text, BOS first where the model wants one; shape ``(n,)``."""

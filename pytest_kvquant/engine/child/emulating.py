@@ -15,6 +15,7 @@ from pytest_kvquant.engine.child.context import Context, LoadedModel
 from pytest_kvquant.engine.child.healthy import CachePlace, Learner, Rounder, SideStored
 from pytest_kvquant.engine.child.library import LoadedLibrary
 from pytest_kvquant.engine.protocol import Channel, Message
+from pytest_kvquant.engine.sequences import from_start
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
@@ -53,8 +54,8 @@ class EmulationMessages:
         """
         learner = Learner(self.library)
         context = WatchedContext(self.model, learner, **message.fields)
-        one = np.ones(1, np.int32)
-        context.decode(self.model.bos_or_zero * one, 0 * one, 0 * one, 0 * one)
+        none = np.zeros(1, np.int32)
+        context.decode(from_start(none, self.model.bos), none, none, none)
         context.close()
         found = [(*place, *how) for place, how in learner.stored.items()]
         self.channel.send("stored", places=found)

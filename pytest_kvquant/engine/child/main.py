@@ -27,6 +27,7 @@ from pytest_kvquant.engine.child.probing import ProbeMessages
 from pytest_kvquant.engine.child.script import Player
 from pytest_kvquant.engine.child.timing import TimingMessages
 from pytest_kvquant.engine.protocol import Channel, Closed, Message, Ring
+from pytest_kvquant.engine.sequences import from_start
 
 HOOK = "KVQUANT_WORKER_HOOK"
 """A Python file that is run with the worker's modules before the first message: the tests plant
@@ -78,7 +79,6 @@ class Child(TimingMessages, CeilingMessages, ProbeMessages, ExaminationMessages)
         self.channel.send(
             "model",
             vocabulary=self.model.vocabulary,
-            add_bos=self.model.add_bos,
             bos=self.model.bos,
         )
 
@@ -99,8 +99,9 @@ class Child(TimingMessages, CeilingMessages, ProbeMessages, ExaminationMessages)
         context.clear()
         sizes = []
         for position in range(2):
-            one = np.ones(1, np.int32)
-            context.decode(self.model.bos_or_zero * one, position * one, 0 * one, 0 * one)
+            none = np.zeros(1, np.int32)
+            first = from_start(none, self.model.bos)
+            context.decode(first if position == 0 else none, none + position, none, none)
             state = census.sequence_state(llama, context.pointer)
             sizes.append(len(state))
         windowed = llama.llama_model_n_swa(self.model.pointer) > 0
@@ -131,8 +132,6 @@ class Child(TimingMessages, CeilingMessages, ProbeMessages, ExaminationMessages)
         """
         fields = message.fields
         chunks = np.frombuffer(message.payload, np.int32).reshape(-1, fields["ctx"])
-        if self.model.add_bos:
-            chunks = scoring.with_bos(chunks, self.model.bos)
         self.stopped = False
         context = self._open_context()
         before = context.decode_ns

@@ -66,10 +66,3 @@ def _pieces(context: Context, sequences: int, ctx: int, scored: int) -> Iterator
             size = min(size, with_output)
         yield start, min(start + size, ctx)
         start += size
-
-
-def with_bos(chunks: I32, bos: int) -> I32:
-    """Chunks with their first token replaced by BOS, as ``llama-perplexity`` does."""
-    replaced = chunks.copy()
-    replaced[:, 0] = bos
-    return replaced

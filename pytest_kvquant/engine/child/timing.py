@@ -25,6 +25,7 @@ import numpy.typing as npt
 from pytest_kvquant.engine.census import read, sequence_state
 from pytest_kvquant.engine.child.context import Context, DecodeFailed, LoadedModel, Refused
 from pytest_kvquant.engine.protocol import Channel, Message
+from pytest_kvquant.engine.sequences import from_start
 
 I32 = npt.NDArray[np.int32]
 U8 = npt.NDArray[np.uint8]
@@ -176,9 +177,7 @@ class Lane:
     def _tokens(self, count: int, at: int) -> I32:
         model = self.context.model
         tokens = np.random.default_rng(at).integers(0, model.vocabulary, count, dtype=np.int32)
-        if model.add_bos and at == 0:
-            tokens[0] = model.bos
-        return tokens
+        return from_start(tokens, model.bos) if at == 0 else tokens
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

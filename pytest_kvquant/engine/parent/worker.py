@@ -159,7 +159,7 @@ class Worker:
         return self._ask("library", directory=directory, full=full).fields
 
     def model(self, path: str, *, gpu_layers: int) -> dict[str, Any]:
-        """Load the model: ``vocabulary``, ``add_bos``, ``bos``."""
+        """Load the model: ``vocabulary``, ``bos`` (``None``: it wants none)."""
         return self._ask("model", path=path, gpu_layers=gpu_layers, device=self._device).fields
 
     def tokenize(self, text: bytes) -> npt.NDArray[np.int32]:

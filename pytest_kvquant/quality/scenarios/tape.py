@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pytest_kvquant.engine.sequences import from_start
+
 I32 = npt.NDArray[np.int32]
 
 Step = list[Any]
@@ -147,9 +149,8 @@ class Tape:
     def _take(self, sequence: int, count: int, outputs: int) -> Step:
         position, read = self._at(sequence), self._read.get(sequence, 0)
         where = (self._start(sequence) + read + np.arange(count)) % len(self._tokens)
-        words = self._tokens[where].tolist()
-        if read == 0 and self._bos is not None:
-            words[0] = self._bos
+        taken = self._tokens[where]
+        words = (from_start(taken, self._bos) if read == 0 else taken).tolist()
         self._next[sequence], self._read[sequence] = position + count, read + count
         return [sequence, position, words, outputs]
 
