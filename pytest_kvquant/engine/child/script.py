@@ -55,7 +55,7 @@ class Player:
         tokens, positions, sequences, outputs = [], [], [], []
         for sequence, position, words, wanted in spans:
             span = np.arange(len(words), dtype=np.int32)
-            tokens.append(np.array(words, np.int32))
+            tokens.append(np.array(self._begun(words, position), np.int32))
             positions.append(position + span)
             sequences.append(np.full(len(words), sequence, np.int32))
             outputs.append(span >= len(words) - wanted)
@@ -69,13 +69,14 @@ class Player:
 
     def _each(self, number: int, sequence: int, position: int, tokens: list[int]) -> None:
         rows = np.empty((len(tokens), self._context.model.vocabulary), np.float32)
-        for row, token in enumerate(tokens):
+        for row, token in enumerate(self._begun(tokens, position)):
             rows[row] = self._one(token, position + row, sequence)
         self._hand_over(number, 0, rows)
 
     def _greedy(
         self, _number: int, sequence: int, position: int, tokens: list[int], count: int
     ) -> None:
+        tokens = self._begun(tokens, position)
         self._decode_quietly(tokens[:-1], position, sequence)
         position += len(tokens) - 1
         token, chosen = tokens[-1], []
@@ -97,6 +98,12 @@ class Player:
         )
         if taken != len(state):
             raise Refused(f"llama.cpp took {taken} of {len(state)} bytes of a saved sequence")
+
+    def _begun(self, tokens: list[int], position: int) -> list[int]:
+        """The tokens, the first of a sequence replaced by BOS where the model wants one: as the
+        chunks of :func:`pytest_kvquant.engine.child.scoring.with_bos`."""
+        model = self._context.model
+        return [model.bos, *tokens[1:]] if position == 0 and model.add_bos else tokens
 
     def _one(self, token: int, position: int, sequence: int) -> F32:
         one = np.ones(1, np.int32)
