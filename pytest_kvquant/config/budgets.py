@@ -43,6 +43,8 @@ class Budgets(BatchedBudgets, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Mean KL by the decode path, nats; where no table says, twice ``kl_mean``: fewer tokens."""
     trajectory: float
     """Least share of a greedy continuation that agrees with f16's."""
+    recall: float = 0.8
+    """Least share of what f16 gains from having read a passage before, at every distance."""
 
     @property
     def batched(self) -> BatchedBudgets:
@@ -59,6 +61,7 @@ IDENTICAL = Budgets(
     top1_flips=0.0,
     decode_kl_mean=0.0,
     trajectory=1.0,
+    recall=1.0,
 )
 """``f16/f16`` against itself, batched alike: nothing may differ."""
 

@@ -82,6 +82,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("ubatch", INT, "N", "physical batch, n_ubatch (default: 512)"),
     Option("decode", INT, "N", "tokens per cell scored one at a time (default: 128; 0: none)"),
     Option("trajectory", INT, "N", "tokens of each greedy continuation (default: 16; 0: none)"),
+    Option("recall", INT, "N", "tokens over which recall is measured (default: ctx; 0: not)"),
     Option("speed", TEXT, "ON", "time every pair against f16 (default: on)", choices=("on", "off")),
     Option("depths", INTS, "N,…", "depths to time at (default: by profile; embedded model: 0)"),
     Option("pp", INT, "N", "tokens of the prefill test (default: 512; embedded model: 32)"),

@@ -19,10 +19,10 @@ TABLES = ("budgets", "drift", "floors", "environment", "expect")
 """Keys of the configuration file that are tables, not twins of an option."""
 
 
-_SHARES = ("kl_tail", "top1_flips")
+_SHARES = ("kl_tail", "top1_flips", "recall")
 """Budgets that are shares of tokens."""
 
-_INT32 = ("ctx", "batch", "ubatch", "threads", "chunks", "gpu_layers")
+_INT32 = ("ctx", "batch", "ubatch", "threads", "chunks", "gpu_layers", "recall")
 """What llama.cpp takes as an int32."""
 
 
@@ -43,6 +43,8 @@ class BudgetOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Most mean KL by the decode path, nats per token."""
     trajectory: float | None = None
     """Least share of a greedy continuation that agrees with f16's."""
+    recall: float | None = None
+    """Least share of what f16 gains from having read a passage before, at every distance."""
     more: dict[str, float] = {}
     """Of gates that bring their own budget, by key."""
 
@@ -133,6 +135,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     timeout: float = 600.0
     decode: int = 128
     trajectory: int = 16
+    recall: int | None = None
     profile: Literal["quick", "pr", "nightly"] = "pr"
     strict: bool = False
     store: Path | None = None
@@ -172,7 +175,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         for name in ("rounds", "sample", "ceiling_max", "memory_limit"):
             value = getattr(self, name)
             _require(value is None or 0 < value < math.inf, name, "must be above zero")
-        for name in ("pp", "tg"):
+        for name in ("pp", "tg", "recall"):
             _require((getattr(self, name) or 0) >= 0, name, "must not be negative")
         if self.depths is not None:
             _require(bool(self.depths), "depths", "needs at least one depth")

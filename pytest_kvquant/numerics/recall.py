@@ -20,6 +20,9 @@ F64 = npt.NDArray[np.float64]
 LEAST_GAIN = 0.1
 """Nats a token: a reference that gains less does not recall, whatever its error."""
 
+NO_GAIN = 0.05
+"""Error of calling it a gain where there is none."""
+
 RecallVerdict = Literal["pass", "fail", "inconclusive", "cannot"]
 
 
@@ -44,7 +47,7 @@ def judge(reference: F64, cell: F64, *, keep: float, alpha: float) -> Judged:
         alpha: error of each side.
     """
     mean = float(reference.mean())
-    if mean - _reach(reference, alpha) <= 0 or mean < LEAST_GAIN:
+    if mean - _reach(reference, NO_GAIN) <= 0 or mean < LEAST_GAIN:
         return Judged("cannot", None, None, None)
     kept = float(cell.mean()) / mean
     if not np.isfinite(cell).all():

@@ -84,7 +84,7 @@ def distances(length: int) -> tuple[int, ...]:
     while distance <= farthest:
         found.append(distance)
         distance *= 2
-    if found and farthest >= 1.25 * found[-1]:
+    if found and farthest >= max(1.25 * found[-1], found[-1] + 2 * PASSAGE):
         found.append(farthest)
     return tuple(found)
 
@@ -135,7 +135,7 @@ def measure(worker: Worker, plan: RecallPlan, of_cell: BatchShape, vocabulary: i
     """
     own = shape(plan, of_cell)
     worker.reopen(own)
-    wanted = np.flatnonzero(_wanted(plan))
+    wanted = np.flatnonzero(_wanted(plan)).astype(np.int32)
     targets = plan.sequences[:, wanted + 1].ravel()
     nll, hit, at = np.empty(len(targets)), np.empty(len(targets)), 0
     batch = min(own.batch, own.ctx)

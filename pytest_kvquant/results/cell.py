@@ -11,6 +11,7 @@ from pytest_kvquant.numerics.metrics import KLProfile, Quality
 from pytest_kvquant.results.baseline import BaselineRecord
 from pytest_kvquant.results.diagnosis import Diagnosis
 from pytest_kvquant.results.gate import Gate
+from pytest_kvquant.results.recall import RecallPoint
 
 Verdict = Literal[
     "pass", "fail", "inconclusive",
@@ -177,5 +178,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     timing: Timing | None = None
     diagnosis: Diagnosis | None = None
     """What the cache holds, layer by side by path, and the suspect where the cell fails."""
+    recall: tuple[RecallPoint, ...] = ()
+    """What it gains from having read a passage before, by distance; empty: not measured."""
     baseline: BaselineRecord | None = None
     """The cell beside what was accepted earlier."""

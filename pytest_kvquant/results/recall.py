@@ -7,7 +7,6 @@ from typing import Literal
 import msgspec
 
 
-
 class RecallPoint(msgspec.Struct, frozen=True, kw_only=True):
     """One distance: what f16 and the cell gain from having read a passage before."""
 

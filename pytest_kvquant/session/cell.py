@@ -18,7 +18,7 @@ from pytest_kvquant.config.budgets import Budgets
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import CellError
 from pytest_kvquant.inputs.model import Model
-from pytest_kvquant.matrix import Pair
+from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.metrics import kl_profile
 from pytest_kvquant.numerics.metrics import quality as quality_figures
@@ -31,6 +31,7 @@ from pytest_kvquant.results.cell import Cell, QualitySection, Timing, Verdict
 from pytest_kvquant.results.library import Library
 from pytest_kvquant.session import diagnosing
 from pytest_kvquant.session.identity import identify
+from pytest_kvquant.session.workloads import Workloads
 
 
 class CellInputs(NamedTuple):
@@ -44,6 +45,7 @@ class CellInputs(NamedTuple):
     cells: int
     """Cells of the run: every gated figure of each counts against chance."""
     prober: diagnosing.Prober
+    workloads: Workloads
     same_pair: bool = False
     """Whether a cell is compared with the same pair, of another build."""
 
@@ -97,6 +99,8 @@ def measure(
             subject = _with_quality(subject, evidence, inputs)
             if subject.cell.gates:
                 subject = _with_paths(subject, worker, inputs)
+            if subject.cell.gates:
+                subject = _with_workloads(subject, worker, inputs)
             ended = time.perf_counter()
     except CellError as error:
         return Measured(
@@ -224,6 +228,12 @@ def _with_paths(subject: Subject, worker: Worker, inputs: CellInputs) -> Subject
     shapes = all_shapes(worker, inputs.task, plan)
     cell = msgspec.structs.replace(subject.cell, shapes=shapes)
     return checked(subject._replace(cell=cell, shapes=shapes), "shapes")
+
+
+def _with_workloads(subject: Subject, worker: Worker, inputs: CellInputs) -> Subject:
+    """Recall at distance; last, because it makes the context again in another length."""
+    compared = subject.pair if inputs.same_pair else REFERENCE
+    return checked(inputs.workloads.add(subject, worker, compared, inputs.cells), "recall")
 
 
 def _with_decode(subject: Subject, worker: Worker, inputs: CellInputs) -> Subject:

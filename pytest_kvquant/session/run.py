@@ -78,6 +78,7 @@ from pytest_kvquant.session.builds import measured_engine, reference_engine
 from pytest_kvquant.session.cell import CellInputs, checked, figures_per_cell
 from pytest_kvquant.session.diagnosing import Prober
 from pytest_kvquant.session.speed import SpeedRun
+from pytest_kvquant.session.workloads import Workloads, plan_recall
 
 PROFILES = {
     "quick": Rules(cap=8),
@@ -140,6 +141,12 @@ class Session:
         self.task, self._chunk_numbers = self._plan_task(tokens, vocabulary, bos)
         self.reference_library = self._meet_reference(vocabulary)
         self.yardstick = self._make_yardstick()
+        self._workloads = Workloads(
+            self.task._replace(engine=self._reference_engine),
+            plan_recall(
+                tokens, settings.recall, settings.ctx, self.model.context_trained, observer.note
+            ),
+        )
         self.yardstick.source(REFERENCE)  # a store that cannot be used is told now
         self.speed = SpeedRun(
             settings,
@@ -415,6 +422,7 @@ class Session:
         on_chunk(0)
         try:
             control, budgets = self.control(pair), self.budgets(pair)
+            self._workloads.prepare(self.yardstick.pair(pair))
         except CellError as error:
             compared = self.yardstick.pair(pair)
             where = " of the reference build" if self.other_build is not None else ""
@@ -432,6 +440,7 @@ class Session:
             self.library,
             self.cells_in_run,
             self._prober,
+            self._workloads,
             same_pair=self.settings.compare_cells,
         )
         measured = cell.measure(pair, budgets, self._expected(pair), inputs, on_chunk)

@@ -1,0 +1,7 @@
+"""Other work than the run's own chunks: what was read is found again, on other texts too."""
+
+from __future__ import annotations
+
+from pytest_kvquant.outcomes.declared import tests_of
+
+globals().update(tests_of("workloads"))

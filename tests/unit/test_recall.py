@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_kvquant.checks.recall import check_recall, points
+from pytest_kvquant.numerics.recall import LEAST_GAIN, judge
+from pytest_kvquant.quality import recall
+from pytest_kvquant.quality.recall import CUE, PASSAGE, SCORED, Recalled, distances, plan
+
+RNG = np.random.default_rng(7)
+GAIN = 2.0 + 0.3 * RNG.standard_normal(8)
+
+
+@given(length=st.integers(recall.SHORTEST, 300_000))
+def test_distances_double_and_passages_never_overlap(length: int) -> None:
+    found = distances(length)
+    assert found[0] == recall.NEAREST
+    assert all(b >= 1.25 * a for a, b in itertools.pairwise(found))
+    end = length - PASSAGE * len(found)
+    starts = [end + PASSAGE * at - distance for at, distance in enumerate(found)]
+    assert min(starts) >= 1  # token 0 may become BOS
+    assert max(start + PASSAGE for start in starts) <= end
+    ordered = sorted(starts)
+    assert all(b - a >= PASSAGE for a, b in itertools.pairwise(ordered))
+
+
+def test_the_repeats_repeat_and_the_rest_is_the_text() -> None:
+    tokens = np.arange(10_000, dtype=np.int32)
+    found = plan(tokens, 1000)
+    assert found is not None
+    assert found.sequences.shape == (8, 1000)
+    for passage, again, distance in zip(
+        found.passages, found.repeats, found.distances, strict=True
+    ):
+        assert again - passage == distance
+        first = found.sequences[:, passage : passage + PASSAGE]
+        assert (first == found.sequences[:, again : again + PASSAGE]).all()
+    untouched = found.sequences[3, : found.repeats[0]]
+    assert (np.diff(untouched) == 1).all()
+
+
+@pytest.mark.parametrize(("count", "length"), [(1000, 304), (500, 305), (0, 512)])
+def test_no_plan_where_there_is_no_room(count: int, length: int) -> None:
+    assert plan(np.zeros(count, np.int32), length) is None
+
+
+@pytest.mark.parametrize("batch", [64, 300, 512, 2048])
+def test_the_script_asks_for_the_logits_before_every_scored_token(batch: int) -> None:
+    found = plan(np.arange(2000, dtype=np.int32), 600)
+    assert found is not None
+    seen: list[int] = []
+    position = 0
+    for name, *arguments in recall.steps(found, batch):
+        if name == "clear":
+            position = 0
+            continue
+        (spans,) = arguments
+        assert sum(len(tokens) for _, _, tokens, _ in spans) <= batch
+        for sequence, start, tokens, outputs in spans:
+            assert sequence == 0
+            assert start == position
+            position += len(tokens)
+            seen += range(position - outputs, position)
+    starts = [*found.passages, *found.repeats]
+    wanted = sorted(s + CUE - 1 + n for s in starts for n in range(SCORED))
+    assert seen == wanted * len(found.sequences)
+
+
+def test_a_healthy_cell_passes_and_one_that_forgets_fails() -> None:
+    assert judge(GAIN, GAIN, keep=1.0, alpha=0.01).verdict == "pass"
+    healthy = judge(GAIN, 0.97 * GAIN, keep=0.8, alpha=0.001)
+    assert healthy.verdict == "pass"
+    assert healthy.kept == pytest.approx(0.97)
+    lost = judge(GAIN, 0.02 * RNG.standard_normal(8), keep=0.8, alpha=0.001)
+    assert lost.verdict == "fail"
+    assert lost.high is not None
+    assert lost.high < 0.2
+
+
+def test_little_evidence_decides_nothing() -> None:
+    assert judge(GAIN[:3], GAIN[:3] * [0.6, 0.9, 0.8], keep=0.8, alpha=0.001).verdict == "inconclusive"
+    assert judge(GAIN[:1], GAIN[:1], keep=0.8, alpha=0.001).verdict == "cannot"
+
+
+def test_a_reference_that_gains_nothing_judges_nobody() -> None:
+    noise = 0.2 * RNG.standard_normal(8)
+    assert judge(noise, GAIN, keep=0.8, alpha=0.01).verdict == "cannot"
+    small = np.full(8, LEAST_GAIN / 2)
+    assert judge(small, small, keep=0.8, alpha=0.01).verdict == "cannot"
+
+
+def test_not_a_number_is_a_failure() -> None:
+    cell = GAIN.copy()
+    cell[3] = np.nan
+    assert judge(GAIN, cell, keep=0.8, alpha=0.01).verdict == "fail"
+
+
+def test_false_alarms_on_the_budget_stay_within_alpha() -> None:
+    """Cells that keep exactly the least share, 4,000 times."""
+    rng = np.random.default_rng(0)
+    failed = 0
+    for _ in range(4000):
+        reference = 2 + 0.4 * rng.standard_normal(8)
+        cell = 0.8 * reference + 0.1 * rng.standard_normal(8)
+        failed += judge(reference, cell, keep=0.8, alpha=0.01).verdict == "fail"
+    assert failed <= 0.015 * 4000
+
+
+def _recalled(gain: np.ndarray) -> Recalled:
+    return Recalled(gain + 1.0, np.ones_like(gain), np.full_like(gain, 0.5))
+
+
+def test_the_check_names_the_distance_where_it_is_lost() -> None:
+    reference = np.stack([GAIN, GAIN, 0.01 * RNG.standard_normal(8)], axis=1)
+    cell = reference * [0.98, 0.0, 1.0]
+    found = points((256, 1024, 4096), _recalled(reference), _recalled(cell), 0.8)
+    assert [one.verdict for one in found] == ["pass", "fail", "cannot"]
+    check = check_recall(found, 0.8)
+    assert check.verdict == "fail"
+    assert "1,024: 0%" in check.text
+    assert "4,096: this model cannot recall at that distance" in check.text
+    assert check.figure == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_model_that_cannot_recall_at_all_is_not_judged() -> None:
+    nothing = 0.01 * RNG.standard_normal((8, 1))
+    found = points((256,), _recalled(nothing), _recalled(nothing), 0.8)
+    check = check_recall(found, 0.8)
+    assert check.verdict == "pass"
+    assert check.text.startswith("not judged")
