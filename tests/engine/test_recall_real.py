@@ -43,9 +43,8 @@ def test_a_healthy_cell_recalls_and_says_where_the_model_cannot(tmp_path: Path) 
 
 
 def test_rows_lost_beyond_a_distance_show_there_and_only_there(tmp_path: Path) -> None:
-    cells = run(
-        tmp_path, "q8_0/q8_0", hook=FORGETS, recall=600, batch=128, ubatch=64, decode=0, trajectory=0
-    )
+    shape = {"recall": 600, "batch": 128, "ubatch": 64, "decode": 0, "trajectory": 0}
+    cells = run(tmp_path, "q8_0/q8_0", hook=FORGETS, **shape)
     cell = cells["q8_0/q8_0"]
     assert by_distance(cell) == {256: "pass", 512: "fail"}
     assert cell.verdict == "fail"

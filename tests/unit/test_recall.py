@@ -83,7 +83,8 @@ def test_a_healthy_cell_passes_and_one_that_forgets_fails() -> None:
 
 
 def test_little_evidence_decides_nothing() -> None:
-    assert judge(GAIN[:3], GAIN[:3] * [0.6, 0.9, 0.8], keep=0.8, alpha=0.001).verdict == "inconclusive"
+    apart = GAIN[:3] * [0.6, 0.9, 0.8]
+    assert judge(GAIN[:3], apart, keep=0.8, alpha=0.001).verdict == "inconclusive"
     assert judge(GAIN[:1], GAIN[:1], keep=0.8, alpha=0.001).verdict == "cannot"
 
 
