@@ -37,7 +37,7 @@ from pytest_kvquant.session.speed import EMBEDDED, RULES
 from pytest_kvquant.speed.depth_sweep import measure
 from pytest_kvquant.speed.plan import SpeedPlan
 from pytest_kvquant.speed.stored import StoredSpeed
-from pytest_kvquant.speed.streams import Account, Bed, lanes, sides
+from pytest_kvquant.speed.streams import Account, SpeedSetup, sides, streams
 
 PAIRS = (REFERENCE, Pair("q8_0", "q8_0"))
 DEPTHS = (0, 2048, 4096)
@@ -62,13 +62,13 @@ DELAY = """
 import time
 from pytest_kvquant.engine.child import timing
 
-_decode = timing.Lane._decode
+_decode = timing.Stream._decode
 _make = timing.Bench.__init__
 
 
 def _made(self, *arguments, **fields):
     _make(self, *arguments, **fields)
-    self.lanes[0].slow = SLOW
+    self.streams[0].slow = SLOW
 
 
 def _slow(self, batch):
@@ -81,13 +81,13 @@ def _slow(self, batch):
 
 
 timing.Bench.__init__ = _made
-timing.Lane._decode = _slow
+timing.Stream._decode = _slow
 """
 
 
 def make_bed(
     model: Path, *, threads: int, lib: Path | None = None, hook: Path | None = None
-) -> Bed:
+) -> SpeedSetup:
     """What :func:`measure` needs, without a session around it."""
     configured = {HOOK: str(hook)} if hook else {}
     engine = Engine(
@@ -98,7 +98,7 @@ def make_bed(
     )
     with Worker(engine) as worker:
         library = msgspec.convert(worker.library(engine.directory, full=True), Library)
-    return Bed(
+    return SpeedSetup(
         engine=engine,
         model=read_model(model),
         library=library,
@@ -148,11 +148,11 @@ def loaded(seconds: float) -> Iterator[None]:
             other.join()
 
 
-def count_verdicts(bed: Bed, repetitions: int) -> Counter[str]:
+def count_verdicts(setup: SpeedSetup, repetitions: int) -> Counter[str]:
     """Verdicts of f16/f16 against itself, by test."""
     seen: Counter[str] = Counter()
     for _ in range(repetitions):
-        cell = measure(REFERENCE, brief(), bed)
+        cell = measure(REFERENCE, brief(), setup)
         assert cell.message is None, cell.message
         seen.update(f"{test.kind} {test.verdict}" for test in cell.tests)
     return seen
@@ -161,9 +161,9 @@ def count_verdicts(bed: Bed, repetitions: int) -> Counter[str]:
 @pytest.mark.timeout(3600)
 def test_f16_against_itself_on_a_loaded_machine(benchmark: Any) -> None:
     """30 repetitions: no fail."""
-    bed = make_bed(EMBEDDED_MODEL, threads=os.cpu_count() or 1)
+    setup = make_bed(EMBEDDED_MODEL, threads=os.cpu_count() or 1)
     with loaded(3600):
-        seen = benchmark.pedantic(count_verdicts, (bed, 30), rounds=1)
+        seen = benchmark.pedantic(count_verdicts, (setup, 30), rounds=1)
     print(f"\n30 × f16/f16 against itself, floor {FLOOR}, loaded machine: {dict(seen)}")
     assert not seen["pp fail"] + seen["tg fail"] + seen["pp cliff"] + seen["tg cliff"]
 
@@ -174,9 +174,9 @@ def test_a_loss_ten_percent_beyond_the_floor(benchmark: Any, tmp_path: Path, bus
     """40 repetitions of each test: at least 95 % caught."""
     hook = tmp_path / "delay.py"
     hook.write_text(DELAY.replace("SLOW", str(1 / (FLOOR * 0.9))))
-    bed = make_bed(EMBEDDED_MODEL, threads=os.cpu_count() or 1, hook=hook)
+    setup = make_bed(EMBEDDED_MODEL, threads=os.cpu_count() or 1, hook=hook)
     with loaded(3600 if busy else 0):
-        seen = benchmark.pedantic(count_verdicts, (bed, 40), rounds=1)
+        seen = benchmark.pedantic(count_verdicts, (setup, 40), rounds=1)
     caught = {kind: seen[f"{kind} fail"] + seen[f"{kind} cliff"] for kind in ("pp", "tg")}
     print(f"\nratio {FLOOR * 0.9:.2f} under a floor of {FLOOR}, 40 times: {dict(seen)}")
     assert min(caught.values()) >= 38
@@ -184,9 +184,9 @@ def test_a_loss_ten_percent_beyond_the_floor(benchmark: Any, tmp_path: Path, bus
 
 def test_wall_over_library_time(benchmark: Any) -> None:
     """Samples of half a second: wall time at most 1.1 × the time inside library calls."""
-    bed = make_bed(EMBEDDED_MODEL, threads=1)
+    setup = make_bed(EMBEDDED_MODEL, threads=1)
     plan = msgspec.structs.replace(brief(), prompt=512, generate=128, seconds=0.5, depths=(0, 512))
-    cell = benchmark.pedantic(measure, (PAIRS[1], plan, bed), rounds=1)
+    cell = benchmark.pedantic(measure, (PAIRS[1], plan, setup), rounds=1)
     print(
         f"\nwall {cell.wall:.1f} s, library {cell.library:.1f} s: {cell.wall / cell.library:.3f} "
         f"(target 1.1); prefilled {cell.prefilled}"
@@ -202,7 +202,7 @@ def test_against_llama_bench(
 ) -> None:
     """pp512 and tg128 at depths 0, 2048, 4096: medians within 5 %.
 
-    This plugin as in a run: f16/f16 beside the cell, one climb, its own environment. llama-bench as
+    This plugin as in a run: f16/f16 beside the cell, one sweep, its own environment. llama-bench as
     a user starts it: a process for each test, the shell's environment. They take turns, because the
     speed of a shared machine drifts by more than 5 % within a minute.
     """
@@ -210,8 +210,8 @@ def test_against_llama_bench(
     if not program:
         pytest.skip("KV_LLAMA_BIN does not name a llama-bench")
     model = Path(reference_model[reference_model.index("--kv-model") + 1])
-    bed = make_bed(model, threads=threads, lib=Path(program).resolve().parent)
-    compared = benchmark.pedantic(_compare, (Path(program), bed, pair), rounds=1)
+    setup = make_bed(model, threads=threads, lib=Path(program).resolve().parent)
+    compared = benchmark.pedantic(_compare, (Path(program), setup, pair), rounds=1)
     benchmark.extra_info["against llama-bench"] = [one.text for one in compared]
     assert [one.text for one in compared if not one.holds] == []
 
@@ -263,19 +263,19 @@ class Comparison(NamedTuple):
         )
 
 
-def _compare(program: Path, bed: Bed, pair: Pair) -> list[Comparison]:
+def _compare(program: Path, setup: SpeedSetup, pair: Pair) -> list[Comparison]:
     """Every test at every depth, in turn with llama-bench."""
     found = []
-    with lanes(sides(pair, bed), max(DEPTHS) + 512, bed, Account()) as worker:
+    with streams(sides(pair, setup), max(DEPTHS) + 512, setup, Account()) as worker:
         for depth in DEPTHS:
-            worker.climb(depth)
+            worker.extend_to(depth)
             for kind, count in (("pp", 512), ("tg", 128)):
-                name = f"{pair} {title(kind, count, depth)} -t {bed.threads}"
+                name = f"{pair} {title(kind, count, depth)} -t {setup.threads}"
                 one = Comparison(name, [])
                 while not one.decided and len(one.turns) < MOST_TURNS:
                     worker.warm(kind, count, 0.001)
                     ours = worker.samples(kind, count, (0,) * SAMPLES)
-                    theirs = _llama_bench(program, bed, pair, kind, count, depth)
+                    theirs = _llama_bench(program, setup, pair, kind, count, depth)
                     speed = statistics.median(1e9 * count / ns for ns in ours)
                     one.turns.append(Turn(speed, statistics.median(theirs)))
                 print(f"\n{one.text}", flush=True)
@@ -284,13 +284,13 @@ def _compare(program: Path, bed: Bed, pair: Pair) -> list[Comparison]:
 
 
 def _llama_bench(
-    program: Path, bed: Bed, pair: Pair, kind: str, count: int, depth: int
+    program: Path, setup: SpeedSetup, pair: Pair, kind: str, count: int, depth: int
 ) -> list[float]:
     """tok/s of each of llama-bench's samples, in the shell's own environment."""
     prompt, generate = (count, 0) if kind == "pp" else (0, count)
     ran = subprocess.run(
-        [program, "-m", bed.model.path, "-p", str(prompt), "-n", str(generate), "-d", str(depth),
-         "-t", str(bed.threads), "-fa", "1", "-ctk", pair.k, "-ctv", pair.v, "-r", str(SAMPLES),
+        [program, "-m", setup.model.path, "-p", str(prompt), "-n", str(generate), "-d", str(depth),
+         "-t", str(setup.threads), "-fa", "1", "-ctk", pair.k, "-ctv", pair.v, "-r", str(SAMPLES),
          "-o", "json"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip

@@ -8,8 +8,8 @@ Three readings, in this order:
   the layer before, by that path;
 - all rows are right, and the logits are not: the attention of the last layer.
 
-"A healthy cell" is played with f16 kernels and the reference quantizers; where the play accounts
-for everything, no kernel is suspected: the types are that coarse.
+"A healthy cell" is emulated with f16 kernels and the reference quantizers; where the emulation
+accounts for everything, no kernel is suspected: the types are that coarse.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pytest_kvquant.results.diagnosis import (
 )
 
 LOGITS = 5.0
-"""Times the KL of a played cell; on the few tokens of a probe, 0.8 to 1.6 on healthy builds."""
+"""Times the KL of an emulated cell; on the few tokens of a probe, 0.8 to 1.6 on healthy builds."""
 
 LOGITS_FLOOR = 1e-3
 """Nats that a probe's few tokens may show without a reason."""
@@ -52,7 +52,7 @@ def diagnose(figures: Sequence[LayerFigures], logits: PathKL | None, *, failed: 
         verdict: Literal["healthy", "suspect", "rounding", "not localized"] = "suspect"
     elif not failed:
         verdict, text = "healthy", "The cache holds what the reference quantizer makes of it."
-    elif _played(figures, logits):
+    elif _explained_by_emulation(figures, logits):
         verdict = "rounding"
         text = (
             "No kernel is suspected: rows and logits stray no further than the rounding of the "
@@ -246,7 +246,7 @@ def _attention(
     )
 
 
-def _played(figures: Sequence[LayerFigures], logits: PathKL | None) -> bool:
+def _explained_by_emulation(figures: Sequence[LayerFigures], logits: PathKL | None) -> bool:
     return (
         logits is not None
         and logits.expected is not None
@@ -273,7 +273,7 @@ def _observations(
         worst = max(one.nmse / one.expected for one in later if one.expected)
         fits.append(f"later layers: at most {worst:.1f} times as far from f16 as a healthy cell")
     elif any(not one.clean for one in figures):
-        against.append("no healthy cell was played, so later layers have nothing to compare with")
+        against.append("no healthy cell was emulated, so later layers have nothing to compare with")
     if logits is not None and logits.expected is not None:
         fits.append(
             f"KL on the probe's last tokens: {logits.prefill:.2g} by prefill, "

@@ -25,12 +25,12 @@ def check_footprint(census: CensusRecord, placed: Placement | None, floor: float
         floor: bytes per token of f16/f16 over those of the pair, at least; ``None``: what the
             model's geometry says, to the byte.
     """
-    held, compression = census.bytes_per_token, census.measured_compression
+    held, compression = census.bytes_per_token, census.compression_measured
     if not held or compression is None or not census.understood:
         return fact(
             "footprint", "inconclusive", f"what a token should take is not known: {census.text}"
         )
-    least = census.compression if floor is None else floor
+    least = census.compression_expected if floor is None else floor
     return fact(
         "footprint",
         "pass" if compression >= least * (1 - ROUNDING) else "fail",

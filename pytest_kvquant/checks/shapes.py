@@ -63,7 +63,7 @@ def check_reference_paths(paths: TwoPaths | None, floor: float) -> Check | None:
     """f16 must say the same of the same tokens, one at a time and at once; ``None``: it does.
 
     Every pair is compared with f16 path by path, so that a fault of f16's own decode path would be
-    taken for the yardstick.
+    taken for the references.
     """
     limit = max(FLOOR_FACTOR * floor, PATHS_LIMIT)
     # NaN is a disagreement: hence not (kl <= limit).

@@ -22,7 +22,7 @@ class Floors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Prefill speed over that of f16/f16."""
     tg: float
     """Decode speed over that of f16/f16."""
-    fall: float
+    slowdown: float
     """Most that the ratio may fall from one depth to the next; more is a cliff."""
     stored: float
     """Share of the stored speed of the same hardware."""

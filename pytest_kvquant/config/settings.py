@@ -67,7 +67,7 @@ class FloorOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Least prefill speed over that of f16/f16."""
     tg: float | None = None
     """Least decode speed over that of f16/f16."""
-    fall: float | None = None
+    slowdown: float | None = None
     """Most that the ratio may fall from one depth to the next, as a share of it."""
     stored: float | None = None
     """Least share of the stored speed of the same hardware."""
@@ -81,8 +81,8 @@ class FloorOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"floor {name} = {value} must be a number above 0")
-        if self.fall is not None and self.fall >= 1:
-            raise ValueError(f"floor fall = {self.fall} is a share: it must be below 1")
+        if self.slowdown is not None and self.slowdown >= 1:
+            raise ValueError(f"floor slowdown = {self.slowdown} is a share: it must be below 1")
 
 
 MIXED = "mixed"
@@ -291,6 +291,7 @@ def _from_file(
         if key in TABLES:
             if key in ("budgets", "drift") and isinstance(value, dict):
                 value = _budget_tables(key, value, path, more_budgets)  # noqa: PLW2901
+            _refuse_renamed(key, value, path)
             values[key] = value
         elif key in by_key:
             values[by_key[key].field] = _anchor(by_key[key], value, path.parent)
@@ -315,6 +316,20 @@ def _budget_tables(
         others = {key: value for key, value in table.items() if key not in BUDGET_KEYS}
         found[pattern] = {**own, "more": others} if others else own
     return found
+
+
+RENAMED = {("floors", "slowdown"): "slowdown"}
+"""Keys of tables that an earlier version read under another name."""
+
+
+def _refuse_renamed(name: str, tables: object, path: Path) -> None:
+    for pattern, table in tables.items() if isinstance(tables, dict) else ():
+        for key in table if isinstance(table, dict) else ():
+            if newer := RENAMED.get((name, key)):
+                raise SettingsError(
+                    f"{path}: '{key}' in [{name}.\"{pattern}\"] is called '{newer}' now; the value "
+                    "means the same."
+                )
 
 
 def _unknown(key: str, known: Sequence[str], path: Path, where: str = "") -> SettingsError:

@@ -111,7 +111,7 @@ class ReferenceStore:
             _in_use(folder)  # sweeps the marks of runs that are gone
             return Reference(self, folder, rows, vocabulary)
 
-    def make_room(self, size: int, keep: Path) -> None:
+    def evict(self, size: int, keep: Path) -> None:
         """Delete references that no run uses, oldest use first, until ``size`` more bytes fit.
 
         Raises:
@@ -197,13 +197,13 @@ class Reference:
         """Bytes that the logits of a group take; 64-bit arithmetic whatever the vocabulary."""
         return len(group) * self._rows * self._vocabulary * 4
 
-    def make_room(self, groups: Iterable[I32]) -> None:
+    def evict(self, groups: Iterable[I32]) -> None:
         """See that these groups can be stored.
 
         Raises:
             StoreError: they cannot.
         """
-        self._store.make_room(sum(self.size(group) for group in groups), self._folder)
+        self._store.evict(sum(self.size(group) for group in groups), self._folder)
 
     @contextmanager
     def writing(self, group: I32) -> Iterator[GroupWriter]:

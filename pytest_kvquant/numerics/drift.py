@@ -55,7 +55,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     """One cell, measured twice."""
 
     verdict: Literal["equal", "changed", "better", "worse", "inactive"]
-    """Equal to the last bit; changed within tolerance; drifted one way or the other; or fallen to
+    """Equal to the last bit; changed within tolerance; drifted one way or the other; or ended to
     the noise floor, as if quantization were off."""
     chunks: int
     changes: tuple[Change, ...]

@@ -19,7 +19,7 @@ class Level(NamedTuple):
     """What one level examines."""
 
     name: str
-    climbs: tuple[tuple[int, tuple[int, ...]], ...]
+    ascends: tuple[tuple[int, tuple[int, ...]], ...]
     """Depths, and the batch sizes there."""
     layers: int
     """Layers whose nodes are judged."""
@@ -46,9 +46,9 @@ def level(name: str, *, cells: int, ubatch: int, depths: tuple[int, ...] = ()) -
     whole = (*LADDER, min(ubatch, cells))
     end = max(0, cells - 65)
     if name == "standard":
-        climbs = {0: (1, min(ubatch, cells)), near: LADDER, end: FEW}
+        ascends = {0: (1, min(ubatch, cells)), near: LADDER, end: FEW}
         left = ("further layers and depths", "scenarios of the level full")
-        return Level(name, tuple(sorted(climbs.items())), 2, scenarios=True, left_out=left)
+        return Level(name, tuple(sorted(ascends.items())), 2, scenarios=True, left_out=left)
     everywhere = {0: whole, near: LADDER, cells // 2: LADDER, end: LADDER}
     everywhere |= {depth: LADDER for depth in depths if 0 < depth <= cells - 65}
     return Level(name, tuple(sorted(everywhere.items())), 4, scenarios=True, left_out=())

@@ -109,7 +109,7 @@ class Examiner:
         found = Examination(level=self.level.name, left_out=self.level.left_out)
         bench = Workplace(self.subject)
         try:
-            found = self._climb(bench, pair, found)
+            found = self._sweep(bench, pair, found)
             if found.problem is None:
                 for scenario in self._scenarios:
                     found = self._play(bench, pair, scenario, found)
@@ -117,11 +117,11 @@ class Examiner:
             bench.close()
         return msgspec.structs.replace(found, seconds=time.perf_counter() - begun)
 
-    def _climb(self, bench: Workplace, pair: Pair, found: Examination) -> Examination:
+    def _sweep(self, bench: Workplace, pair: Pair, found: Examination) -> Examination:
         try:
             seen = ascend(
                 bench.worker(), pair, self._plan, self._text(bench),
-                climbs=self.level.climbs, store=self._store,
+                ascends=self.level.ascends, store=self._store,
             )  # fmt: skip
         except CellError as error:
             bench.drop()

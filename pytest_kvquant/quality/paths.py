@@ -1,6 +1,6 @@
 """What the batched figures do not touch: the decode path, greedy text, batch shapes, restore.
 
-Every measurement is a script for the cell's own context. The same script played on ``f16/f16``,
+Every measurement is a script for the cell's own context. The same script run on ``f16/f16``,
 once per run, is its control: like is compared with like, so that a difference between two kernels
 of f16 is not taken for a fault of the cell.
 """
@@ -148,8 +148,8 @@ def shape_logits(worker: Worker, scripts: dict[str, Steps], vocabulary: int) -> 
     """The logits that each script ends with, shape ``(rows, vocabulary)`` each."""
     found = {}
     for name, steps in scripts.items():
-        played = worker.play(steps, vocabulary, rows=SHAPE_ROWS)
-        found[name] = np.concatenate([block.logits.copy() for block in played])
+        blocks = worker.run_script(steps, vocabulary, rows=SHAPE_ROWS)
+        found[name] = np.concatenate([block.logits.copy() for block in blocks])
     return found
 
 
@@ -165,7 +165,7 @@ def shape_kl(logits: dict[str, F32]) -> dict[str, float]:
 def decode_rows(worker: Worker, plan: PathsPlan, vocabulary: int) -> Iterator[tuple[int, F32]]:
     """Logits of the decode path one row at a time: number of the row, shape ``(1, vocabulary)``."""
     count = 0
-    for block in worker.play(decode_steps(plan), vocabulary, rows=plan.decoded.shape[1]):
+    for block in worker.run_script(decode_steps(plan), vocabulary, rows=plan.decoded.shape[1]):
         if block.chunk % 3 == 2:  # clear, prefix, each
             yield count, block.logits
             count += len(block.logits)

@@ -17,7 +17,7 @@ from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
 
 
-class Yardstick:
+class References:
     """Measures cells on the reference build when they are first asked for, and never twice.
 
     Args:

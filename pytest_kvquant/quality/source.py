@@ -48,7 +48,7 @@ class ReferenceSource:
         groups = self._task.groups(start, stop)
         with _as_cell_error(self._pair), self._reference.exclusively():
             if absent := [groups[number] for number in self._reference.missing(groups)]:
-                self._reference.make_room(absent)
+                self._reference.evict(absent)
                 self._compute(absent)
         places = [(group, within) for group in groups for within in range(len(group))]
         self._place |= dict(zip(range(start, stop), places, strict=True))

@@ -113,7 +113,7 @@ def _figures(cell: Cell, speed: SpeedCell | None, ceiling: Ceiling | None) -> _F
     return _Figures(
         cell.pair,
         cell.quality.prefill.kl_mean,
-        cell.census.measured_compression if cell.census is not None else None,
+        cell.census.compression_measured if cell.census is not None else None,
         ratio.get("pp"),
         ratio.get("tg"),
         depth,
@@ -152,7 +152,7 @@ def _candidate(one: _Figures, loss: Callable[[_Figures], float]) -> Candidate:
     return Candidate(
         pair=one.pair,
         kl=one.kl,
-        compression=one.compression,
+        compression_measured=one.compression,
         pp=one.pp,
         tg=one.tg,
         depth=one.depth,

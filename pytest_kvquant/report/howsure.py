@@ -42,9 +42,9 @@ def _fail(rules: Rules) -> str:
     when = "after every chunk" if rules.early else f"once, after {rules.cap} chunks"
     looks = _looks(rules)
     return (
-        "When a figure fails. For mean KL, the KL tail and decisive flips, think of a player who "
+        "When a figure fails. For mean KL, the KL tail and decisive flips, think of a runner who "
         "bets with each chunk that the true figure is over its budget, at odds that are fair if it "
-        "is exactly on it. A player in a fair game who starts with 1 reaches "
+        "is exactly on it. A runner in a fair game who starts with 1 reaches "
         f"{rules.e_threshold:g} at any time with a probability of at most {_percent(rules.alpha)}; "
         f"when this one does, the figure fails. That holds however often one looks: here {when}. "
         "For the perplexity, which can err in both directions, a t interval around the mean of "

@@ -50,7 +50,7 @@ def render(result: Result, *, width: int, colour: bool) -> str:
             console.print(Text(f"{cell.pair}: {cell.verdict}: {cell.message}", style="red"))
         if cell.diagnosis is not None and cell.diagnosis.verdict != "healthy":
             console.print(Text(f"{cell.pair}: {cell.diagnosis.sentence}", style="yellow"))
-        for name in cell.alone:
+        for name in cell.not_significant:
             console.print(
                 f"{cell.pair}: {name} would fail alone; among all gates of the run it may be chance"
             )

@@ -274,7 +274,9 @@ def _row(pair: str, cell: Cell | None, speed: SpeedCell | None, ceiling: Ceiling
 def _with_quality(row: Row, cell: Cell) -> Row:
     if (census := cell.census) is not None:
         row = msgspec.structs.replace(
-            row, memory=census.bytes_per_token, compression=census.compression
+            row,
+            memory=census.bytes_per_token,
+            compression=census.compression_measured or census.compression_expected,
         )
     if cell.quality is None:
         return row
@@ -321,7 +323,7 @@ def _quality_reasons(cell: Cell | None) -> list[str]:
         if gate.verdict == "pass":
             continue
         first, *rest = failure_text(gate, cell.pair).splitlines()
-        if gate.name in cell.alone:
+        if gate.name in cell.not_significant:
             first += "; alone this would fail, among all gates of the run it may be chance"
         reasons.append("\n".join([first, *rest]))
     if cell.baseline is not None and cell.baseline.verdict in LOST:

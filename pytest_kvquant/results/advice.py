@@ -12,7 +12,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     pair: str
     kl: float
-    compression: float | None
+    compression_measured: float | None
     """Bytes per token of f16/f16 over those of the pair."""
     pp: float | None
     tg: float | None
@@ -27,8 +27,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     def text(self) -> str:
         """Its figures."""
         parts = [f"KL {format.kl(self.kl)}"]
-        if self.compression is not None:
-            parts.append(f"{format.factor(self.compression)}× smaller")
+        if self.compression_measured is not None:
+            parts.append(f"{format.factor(self.compression_measured)}× smaller")
         if self.context is not None:
             parts.append(f"{self.context:,} tokens fit")
         at = f" @ d{self.depth}" if self.depth else ""

@@ -83,7 +83,7 @@ class CensusRecord(msgspec.Struct, frozen=True, kw_only=True):
     expected_bytes_per_token: int
     """By the model's geometry and ggml's block sizes; where ``[expect]`` declares a substitution,
     those of the types that are held instead."""
-    compression: float
+    compression_expected: float
     """Expected bytes per token of f16/f16 over those."""
     kind: str
     """``agree``, ``padded``, ``substituted``, ``differs`` or ``unreadable``."""
@@ -96,11 +96,11 @@ class CensusRecord(msgspec.Struct, frozen=True, kw_only=True):
     should take."""
 
     @property
-    def measured_compression(self) -> float | None:
+    def compression_measured(self) -> float | None:
         """Bytes per token of f16/f16 over those that were found; ``None``: not known."""
         if not self.bytes_per_token:
             return None
-        return self.expected_bytes_per_token * self.compression / self.bytes_per_token
+        return self.expected_bytes_per_token * self.compression_expected / self.bytes_per_token
 
 
 class TwoPaths(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,7 +155,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     pair: str
     verdict: Verdict
     gates: tuple[Gate, ...] = ()
-    alone: tuple[str, ...] = ()
+    not_significant: tuple[str, ...] = ()
     """Gates that fail alone, but not in the light of the whole matrix (Holm)."""
     quality: QualitySection | None = None
     per_chunk: dict[str, tuple[float, ...]] = {}

@@ -13,7 +13,7 @@ ALLOWED = 10.0
 """Times the difference that rounding explains; seen on healthy builds: 0 to 2.0."""
 
 STRAY = 3.0
-"""Times what a played cell strays in later layers; seen on healthy builds: 0.9 to 1.4."""
+"""Times what an emulated cell strays in later layers; seen on healthy builds: 0.9 to 1.4."""
 
 STRAY_FLOOR = 1e-4
 """NMSE that attention kernels add by rounding the query too."""
@@ -66,7 +66,7 @@ class LayerFigures(msgspec.Struct, frozen=True, kw_only=True):
     gram: float
     """NMSE of the rows' products with each other, against f16's; no rotation changes it."""
     expected: float | None = None
-    """NMSE of a healthy cell, where one was played."""
+    """NMSE of a healthy cell, where one was emulated."""
     pattern: PatternRecord | None = None
 
     @property
@@ -90,7 +90,7 @@ class PathKL(msgspec.Struct, frozen=True, kw_only=True):
     prefill: float
     decode: float
     expected: float | None = None
-    """Of a healthy cell, where one was played."""
+    """Of a healthy cell, where one was emulated."""
 
 
 class Suspect(msgspec.Struct, frozen=True, kw_only=True):

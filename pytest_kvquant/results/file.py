@@ -8,6 +8,7 @@ import msgspec
 
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.results.result import SCHEMA, Result
+from pytest_kvquant.results.upgrade import upgrade
 
 
 def encode(result: Result) -> bytes:
@@ -28,15 +29,20 @@ def decode(data: bytes, name: str) -> Result:
         name: what to call the data in a complaint.
 
     Raises:
-        ResultError: not a result, or of another version of the schema.
+        ResultError: not a result, or of a later schema; earlier ones are upgraded.
     """
     try:
-        result = msgspec.json.decode(data, type=Result)
+        table = msgspec.json.decode(data)
+        if not isinstance(table, dict):
+            raise ResultError(f"{name} is not a result of pytest-kvquant: it holds no object.")
+        table = upgrade(table)
+        if str(table.get("schema", SCHEMA)) != SCHEMA:
+            raise ResultError(
+                f"{name} is of schema '{table['schema']}'; this version reads '{SCHEMA}'."
+            )
+        return msgspec.convert(table, Result)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ResultError(f"{name} is not a result of pytest-kvquant: {error}.") from None
-    if result.schema != SCHEMA:
-        raise ResultError(f"{name} is of schema '{result.schema}'; this version reads '{SCHEMA}'.")
-    return result
 
 
 def read(path: Path) -> Result:

@@ -23,7 +23,7 @@ from pytest_kvquant.results.conditions import (
 )
 from pytest_kvquant.results.speed import SpeedCell
 
-SCHEMA = "pytest-kvquant/1"
+SCHEMA = "pytest-kvquant/2"
 
 
 class Unmeasured(msgspec.Struct, frozen=True, kw_only=True):

@@ -67,7 +67,7 @@ class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):
     confirmed: bool | None = None
     """Whether a fresh process found the same; ``None`` where none was asked."""
     drop: float = 0.0
-    spread: float = 0.0
+    iqr_over_median: float = 0.0
     """How unsteady f16 ran: loss of speed over the series, interquartile range over median."""
     stored_ts: float | None = None
     """tok/s of this pair in the speed baseline of this hardware."""

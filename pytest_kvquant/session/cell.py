@@ -220,7 +220,7 @@ def _with_paths(subject: Subject, worker: Worker, inputs: CellInputs) -> Subject
         if not subject.cell.gates:
             return subject
     if plan.continued:
-        for _ in worker.play(paths.trajectory_steps(plan), vocabulary, rows=1):
+        for _ in worker.run_script(paths.trajectory_steps(plan), vocabulary, rows=1):
             pass
         text = paths.trajectory(worker.chosen, control.chosen, plan.continued)
         cell = msgspec.structs.replace(subject.cell, trajectory=text)

@@ -2,7 +2,7 @@
 
 Every cell is probed shortly: a prompt, then a few single tokens, in the cell's own process. A cell
 that fails is probed at length in processes of its own: all tokens as one prompt, all tokens one at
-a time, and a healthy cell of its types played beside it.
+a time, and a healthy cell of its types emulated beside it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Prober:
             found = self._probe(worker, singles)
         diagnosis = self._read(found, None, failed=True)
         if not diagnosis.suspects:  # the stored rows are right: is the rest what rounding does?
-            diagnosis = self._read(found, self._play(found["figures"]), failed=True)
+            diagnosis = self._read(found, self._emulate(found["figures"]), failed=True)
         return msgspec.structs.replace(diagnosis, seconds=time.perf_counter() - begun)
 
     def _store(self, singles: list[int]) -> None:
@@ -93,7 +93,7 @@ class Prober:
     def _probe(self, worker: Worker, singles: list[int]) -> dict[str, Any]:
         return worker.probe(self._tokens, Path(self._folder.name), singles, self._widths)
 
-    def _play(self, figures: list[dict[str, Any]]) -> dict[str, Any] | None:
+    def _emulate(self, figures: list[dict[str, Any]]) -> dict[str, Any] | None:
         """A healthy cell of the types found; ``None`` where the cell's basis is not known."""
         if not figures or any(one["rotation"] is None for one in figures):
             return None
@@ -103,13 +103,13 @@ class Prober:
         sides = list(dict.fromkeys(rows))
         with Worker(self._task.engine) as worker:
             self._task.open_cell(worker, REFERENCE)
-            return worker.play_healthy(self._tokens, Path(self._folder.name), sides)
+            return worker.emulate_cell(self._tokens, Path(self._folder.name), sides)
 
     def _read(
-        self, found: dict[str, Any], played: dict[str, Any] | None, *, failed: bool
+        self, found: dict[str, Any], emulated: dict[str, Any] | None, *, failed: bool
     ) -> Diagnosis:
-        travels = played["travels"] if played else []
-        strayed = {(one["cache"], one["place"], one["side"]): one["nmse"] for one in travels}
+        propagation = emulated["propagation"] if emulated else []
+        strayed = {(one["cache"], one["place"], one["side"]): one["nmse"] for one in propagation}
         first = _first_cache(found["figures"])
         single = {one["cache"] for one in found["figures"]} == {0}
         figures = []
@@ -125,7 +125,7 @@ class Prober:
             figures.append(msgspec.convert({**one, **known}, LayerFigures))
         logits = found["logits"]
         compared = (
-            PathKL(**logits, expected=played["kl"] if played else None)
+            PathKL(**logits, expected=emulated["kl"] if emulated else None)
             if set(logits) == {"prefill", "decode"}
             else None
         )

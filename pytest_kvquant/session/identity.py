@@ -31,9 +31,9 @@ class Identity(NamedTuple):
         record, expected = self.record, self.declared_bytes
         if expected is None:
             return msgspec.structs.replace(record, understood=False)
-        of_f16 = record.expected_bytes_per_token * record.compression
+        of_f16 = record.expected_bytes_per_token * record.compression_expected
         return msgspec.structs.replace(
-            record, expected_bytes_per_token=expected, compression=of_f16 / expected
+            record, expected_bytes_per_token=expected, compression_expected=of_f16 / expected
         )
 
 
@@ -66,7 +66,7 @@ def identify(
         ),
         bytes_per_token=census.bytes_per_token,
         expected_bytes_per_token=expectation.bytes_per_token,
-        compression=expectation.compression,
+        compression_expected=expectation.compression,
         kind=explanation.kind,
         text=explanation.text,
         source=expectation.source,

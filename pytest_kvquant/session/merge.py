@@ -147,4 +147,4 @@ def _judged(cell: Cell, cells: list[Cell], alone: set[tuple[str, str]]) -> Cell:
     elif verdict in ("fail", "inconclusive") and failing:
         facts = any(check.verdict == "fail" for check in checks)
         verdict = "fail" if facts or len(chance) < len(failing) else "inconclusive"
-    return msgspec.structs.replace(cell, verdict=verdict, alone=chance, checks=checks)
+    return msgspec.structs.replace(cell, verdict=verdict, not_significant=chance, checks=checks)

@@ -56,7 +56,7 @@ from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.quality import evidence_file, paths
 from pytest_kvquant.quality.control import Control
-from pytest_kvquant.quality.references import Yardstick
+from pytest_kvquant.quality.references import References
 from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
 from pytest_kvquant.report.advice import advise
@@ -140,14 +140,14 @@ class Session:
         self._corpus_tokens = len(tokens)
         self.task, self._chunk_numbers = self._plan_task(tokens, vocabulary, bos)
         self.reference_library = self._meet_reference(vocabulary)
-        self.yardstick = self._make_yardstick()
+        self.references = self._make_references()
         self._workloads = Workloads(
             self.task._replace(engine=self._reference_engine),
             plan_recall(
                 tokens, settings.recall, settings.ctx, self.model.context_trained, observer.note
             ),
         )
-        self.yardstick.source(REFERENCE)  # a store that cannot be used is told now
+        self.references.source(REFERENCE)  # a store that cannot be used is told now
         self.speed = SpeedRun(
             settings,
             self.model,
@@ -190,7 +190,7 @@ class Session:
         Raises:
             CellError: they follow from the noise floor, and it cannot be measured.
         """
-        if self.other_build is not None and self.yardstick.pair(pair) == pair:
+        if self.other_build is not None and self.references.pair(pair) == pair:
             # Rounding alone moves a quantized value by a whole step: f16's own noise counts too.
             floors = [self.control(one).floor for one in (pair, REFERENCE)]
             return drift_budgets(pair, floors, self.settings.drift, registry.default_budgets())
@@ -256,8 +256,8 @@ class Session:
 
     def result(self) -> Result:
         """The record of the run so far."""
-        usage = self.yardstick.usage()
-        controls = self.yardstick.known()
+        usage = self.references.usage()
+        controls = self.references.known()
         cells = tuple(self.checked(pair) for pair in self.pairs if pair in self._cells)
         speeds = self.speed.cells(self.pairs)
         ceilings = tuple(map(self._judged_ceiling, self.speed.ceilings(self.pairs)))
@@ -285,7 +285,7 @@ class Session:
                 computed=usage.computed,
                 reused=usage.reused,
                 damaged=usage.damaged,
-                decode_seconds=self.yardstick.decode_seconds,
+                decode_seconds=self.references.decode_seconds,
                 library=self.other_build,
                 by_cell=self.settings.compare_cells,
             ),
@@ -376,7 +376,7 @@ class Session:
             self._observer.note("the reference build and the measured one are the same files")
         return library
 
-    def _make_yardstick(self) -> Yardstick:
+    def _make_references(self) -> References:
         plan = paths.plan(
             self.task.chunks,
             decode_tokens=self.settings.decode,
@@ -387,7 +387,7 @@ class Session:
         store = ReferenceStore(
             self.settings.store or cache / "references", int(self.settings.store_limit * 1e9)
         )
-        return Yardstick(
+        return References(
             self.task._replace(engine=self._reference_engine),
             plan,
             lambda pair: self._open_store(store, pair),
@@ -422,9 +422,9 @@ class Session:
         on_chunk(0)
         try:
             control, budgets = self.control(pair), self.budgets(pair)
-            self._workloads.prepare(self.yardstick.pair(pair))
+            self._workloads.prepare(self.references.pair(pair))
         except CellError as error:
-            compared = self.yardstick.pair(pair)
+            compared = self.references.pair(pair)
             where = " of the reference build" if self.other_build is not None else ""
             return Cell(
                 pair=str(pair),
@@ -434,7 +434,7 @@ class Session:
             )
         inputs = CellInputs(
             self.task,
-            self.yardstick.source(pair),
+            self.references.source(pair),
             control,
             self.model,
             self.library,
@@ -451,7 +451,7 @@ class Session:
     @property
     def source(self) -> ReferenceSource:
         """The reference's logits."""
-        return self.yardstick.source(REFERENCE)
+        return self.references.source(REFERENCE)
 
     @property
     def other_build(self) -> Library | None:
@@ -464,7 +464,7 @@ class Session:
         Raises:
             CellError: it cannot be measured; tried once, told every time.
         """
-        return self.yardstick.control(pair)
+        return self.references.control(pair)
 
     def _expected(self, pair: Pair) -> str | None:
         """What the configuration says that this pair is substituted by."""
@@ -521,7 +521,7 @@ class Session:
         elif failed and verdict in ("pass", "inconclusive"):
             verdict = "fail"
         return msgspec.structs.replace(
-            seen, verdict=verdict, alone=alone, baseline=self.baseline(pair)
+            seen, verdict=verdict, not_significant=alone, baseline=self.baseline(pair)
         )
 
     def footprint(self, pair: Pair) -> Check | None:
@@ -552,8 +552,8 @@ class Session:
 
     def _decode_seconds(self) -> float:
         cells = sum(cell.timing.decode for cell in self._cells.values() if cell.timing)
-        controls = sum(one.decode_seconds for one in self.yardstick.known())
-        return cells + controls + self.yardstick.decode_seconds
+        controls = sum(one.decode_seconds for one in self.references.known())
+        return cells + controls + self.references.decode_seconds
 
     def _open_baselines(self) -> Baselines | None:
         """Baselines are of a build against its own f16: another reference has none."""

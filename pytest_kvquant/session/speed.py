@@ -23,12 +23,12 @@ from pytest_kvquant.numerics.rounds import RoundRules
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.library import Library
 from pytest_kvquant.results.speed import SpeedCell
-from pytest_kvquant.speed import depth_sweep as climb
+from pytest_kvquant.speed import depth_sweep
 from pytest_kvquant.speed.ceiling import search
 from pytest_kvquant.speed.declared import with_gone_cliffs
 from pytest_kvquant.speed.plan import SpeedPlan
 from pytest_kvquant.speed.stored import StoredSpeed
-from pytest_kvquant.speed.streams import Bed
+from pytest_kvquant.speed.streams import SpeedSetup
 
 RULES = {
     "quick": RoundRules(least=6, most=9, threshold=20),
@@ -112,7 +112,7 @@ class SpeedRun:
     def measure(self, pair: Pair) -> SpeedCell:
         """The speed of a pair, timed now if it has not been."""
         if pair not in self._cells:
-            found = climb.measure(pair, self.plan, self.bed)
+            found = depth_sweep.measure(pair, self.plan, self.setup)
             self._cells[pair] = with_gone_cliffs(found, self.plan.depths, self.cliff_declared)
         return self._cells[pair]
 
@@ -121,7 +121,7 @@ class SpeedRun:
         if pair not in self._ceilings:
             most = self._settings.ceiling_max or self._model.context_trained or MOST_CONTEXT
             floor = self.floors(pair, 0).context or 0
-            self._ceilings[pair] = search(pair, most, self.bed, floor=floor)
+            self._ceilings[pair] = search(pair, most, self.setup, floor=floor)
         return self._ceilings[pair]
 
     def ceilings(self, order: Iterable[Pair]) -> tuple[Ceiling, ...]:
@@ -156,11 +156,11 @@ class SpeedRun:
         return describe(cpu_name("unknown"), [chip if backend == "CPU" else f"{chip} ({backend})"])
 
     @functools.cached_property
-    def bed(self) -> Bed:
+    def setup(self) -> SpeedSetup:
         """What pairs are timed on."""
         settings = self._settings
         limit = settings.memory_limit
-        return Bed(
+        return SpeedSetup(
             engine=self._engine,
             model=self._model,
             library=self._library,

@@ -13,7 +13,7 @@ from pytest_kvquant.numerics import rounds
 from pytest_kvquant.results.speed import title
 from pytest_kvquant.speed.plan import SpeedPlan
 from pytest_kvquant.speed.series import RoundSeries, SpeedFinding, ended_by, judge
-from pytest_kvquant.speed.streams import Account, Bed, TimedSide, lanes, sides
+from pytest_kvquant.speed.streams import Account, SpeedSetup, TimedSide, sides, streams
 
 Tests = Mapping[int, Sequence[str]]
 """Kinds of test by depth."""
@@ -31,7 +31,7 @@ Samples = dict[tuple[str, int], _Alone]
 
 
 def take_bracketed(
-    tests: Tests, pair: Pair, plan: SpeedPlan, bed: Bed, account: Account
+    tests: Tests, pair: Pair, plan: SpeedPlan, setup: SpeedSetup, account: Account
 ) -> list[RoundSeries]:
     """f16, the cell, f16: a process each, as many samples as a deciding series needs at least.
 
@@ -39,13 +39,13 @@ def take_bracketed(
         What was timed: without the depths beyond a cliff.
     """
     size = plan.rules.least
-    own, reference = sides(pair, bed)
-    first = _climb(reference, tests, plan, size, bed, account)
-    cell = _climb(own, tests, plan, 2 * size, bed, account, beside=first)
+    own, reference = sides(pair, setup)
+    first = _sweep(reference, tests, plan, size, setup, account)
+    cell = _sweep(own, tests, plan, 2 * size, setup, account, beside=first)
     visited: dict[int, list[str]] = {}
     for kind, depth in cell:
         visited.setdefault(depth, []).append(kind)
-    second = _climb(reference, visited, plan, size, bed, account)
+    second = _sweep(reference, visited, plan, size, setup, account)
     found: list[RoundSeries] = []
     for (kind, depth), b in cell.items():
         a1, a2 = first[kind, depth], second[kind, depth]
@@ -57,9 +57,11 @@ def take_bracketed(
     return found
 
 
-def judge_bracketed(series: RoundSeries, pair: Pair, plan: SpeedPlan, bed: Bed) -> SpeedFinding:
+def judge_bracketed(
+    series: RoundSeries, pair: Pair, plan: SpeedPlan, setup: SpeedSetup
+) -> SpeedFinding:
     """As :func:`judge`; but what drifted between the two times of f16 shows nothing."""
-    finding = judge(series, pair, plan, bed)
+    finding = judge(series, pair, plan, setup)
     if finding.rule == "cliff" or series.steady:
         return finding
     return finding._replace(
@@ -69,16 +71,16 @@ def judge_bracketed(series: RoundSeries, pair: Pair, plan: SpeedPlan, bed: Bed) 
 
 
 def take_alone(
-    tests: Tests, reason: str, pair: Pair, plan: SpeedPlan, bed: Bed, account: Account
+    tests: Tests, reason: str, pair: Pair, plan: SpeedPlan, setup: SpeedSetup, account: Account
 ) -> list[tuple[RoundSeries, SpeedFinding]]:
     """The cell's own speed where f16 does not fit: known, but nothing to hold it against.
 
     Args:
         reason: why f16 does not fit.
     """
-    own, _ = sides(pair, bed)
+    own, _ = sides(pair, setup)
     found: list[tuple[RoundSeries, SpeedFinding]] = []
-    for (kind, depth), b in _climb(own, tests, plan, plan.rules.least, bed, account).items():
+    for (kind, depth), b in _sweep(own, tests, plan, plan.rules.least, setup, account).items():
         count = plan.count(kind)
         series = RoundSeries(
             kind, count, depth, [], (b.repeats, 0), b.seconds, alone_ns=tuple(b.ns)
@@ -89,28 +91,30 @@ def take_alone(
     return found
 
 
-def _climb(
+def _sweep(
     side: TimedSide,
     tests: Tests,
     plan: SpeedPlan,
     size: int,
-    bed: Bed,
+    setup: SpeedSetup,
     account: Account,
     *,
     beside: Samples | None = None,
 ) -> Samples:
     """Samples at each depth; a kind that takes twice as long as ``beside``'s goes no deeper."""
     taken: Samples = {}
-    fallen: set[str] = set()
-    with lanes((side,), plan.context(max(tests)), bed, account) as worker:
+    ended: set[str] = set()
+    with streams((side,), plan.context(max(tests)), setup, account) as worker:
         for depth, kinds in tests.items():
-            left = [kind for kind in kinds if kind not in fallen]
+            left = [kind for kind in kinds if kind not in ended]
             if not left:
                 break
-            account.place = f"climbing to depth {depth:,}, {side.name} alone"
-            worker.climb(depth)
+            account.activity = f"filling to depth {depth:,}, {side.name} alone"
+            worker.extend_to(depth)
             for kind in left:
-                account.place = f"timing {title(kind, plan.count(kind), depth)}, {side.name} alone"
+                account.activity = (
+                    f"timing {title(kind, plan.count(kind), depth)}, {side.name} alone"
+                )
                 begun = time.perf_counter()
                 (repeats,) = worker.warm(kind, plan.count(kind), plan.seconds)
                 known = beside[kind, depth].ns if beside else []
@@ -119,6 +123,6 @@ def _climb(
                     ns += worker.samples(kind, plan.count(kind), (0, 0))
                     if known and len(ns) == 2 * rounds.CLIFF_ROUNDS and min(ns) > 2 * max(known):
                         wanted = len(ns)
-                        fallen |= ended_by(kind, side.pair, depth, plan, bed)
+                        ended |= ended_by(kind, side.pair, depth, plan, setup)
                 taken[kind, depth] = _Alone(ns, repeats, time.perf_counter() - begun)
     return taken

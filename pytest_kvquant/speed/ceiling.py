@@ -22,7 +22,7 @@ from pytest_kvquant.inputs import geometry
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.ceiling import Attempt, Ceiling
 from pytest_kvquant.speed.methods import free_memory
-from pytest_kvquant.speed.streams import Bed
+from pytest_kvquant.speed.streams import SpeedSetup
 
 STEP = geometry.CELLS
 
@@ -30,7 +30,7 @@ PRECISION = 0.025
 """The search ends when the bounds are this close, as a share."""
 
 
-def search(pair: Pair, most: int, bed: Bed, *, floor: int = 0) -> Ceiling:
+def search(pair: Pair, most: int, setup: SpeedSetup, *, floor: int = 0) -> Ceiling:
     """Find the largest context of a pair, at most ``most`` tokens.
 
     Args:
@@ -38,15 +38,15 @@ def search(pair: Pair, most: int, bed: Bed, *, floor: int = 0) -> Ceiling:
         floor: tokens that have to fit: tried too where the search ends just below.
     """
     begun = time.perf_counter()
-    room = free_memory(bed)
-    types = msgspec.to_builtins(bed.library.types)
-    need = geometry.need(bed.model, pair, types, ubatch=bed.ubatch)
+    room = free_memory(setup)
+    types = msgspec.to_builtins(setup.library.types)
+    need = geometry.need(setup.model, pair, types, ubatch=setup.ubatch)
     possible = int(min(most, need.most_tokens(room)))
     highest = possible // STEP * STEP or min(most, STEP)
     tried: list[_Tried] = []
 
     def fits(context: int) -> bool:
-        tried.append(_try(pair, context, room, bed))
+        tried.append(_try(pair, context, room, setup))
         return tried[-1].fits
 
     tokens = _bisect(highest, fits)
@@ -56,14 +56,14 @@ def search(pair: Pair, most: int, bed: Bed, *, floor: int = 0) -> Ceiling:
         pair=str(pair),
         tokens=tokens,
         bound=highest,
-        predicted=need.predicted_tokens(room - bed.model.size),
+        predicted=need.predicted_tokens(room - setup.model.size),
         memory=room,
         limited=any(one.limited for one in tried),
         bytes_per_token=need.per_token,
         windowed_bytes_per_token=need.windowed,
         window_cells=need.cells,
-        batch=bed.batch,
-        ubatch=bed.ubatch,
+        batch=setup.batch,
+        ubatch=setup.ubatch,
         sequences=max(one.sequences for one in tried),
         attempts=tuple(one.attempt for one in tried),
         seconds=time.perf_counter() - begun,
@@ -98,19 +98,19 @@ class _Tried(NamedTuple):
         return self.attempt.outcome == "fits"
 
 
-def _try(pair: Pair, context: int, room: int, bed: Bed) -> _Tried:
+def _try(pair: Pair, context: int, room: int, setup: SpeedSetup) -> _Tried:
     begun = time.perf_counter()
     outcome, text = "fits", ""
     limited, sequences = False, 0
-    engine: Engine = bed.engine
+    engine: Engine = setup.engine
     try:
         with TimedWorker(engine) as worker:
             worker.library(engine.directory)
-            worker.model(bed.model.path, gpu_layers=bed.gpu_layers)
-            if not bed.library.gpus_in_use(bed.gpu_layers):
+            worker.model(setup.model.path, gpu_layers=setup.gpu_layers)
+            if not setup.library.gpus_in_use(setup.gpu_layers):
                 limited = worker.limit_memory(room)
             sequences = worker.try_context(
-                pair, ctx=context, batch=bed.batch, ubatch=bed.ubatch, threads=bed.threads
+                pair, ctx=context, batch=setup.batch, ubatch=setup.ubatch, threads=setup.threads
             )
     except CellError as error:
         outcome, text = error.verdict, str(error)

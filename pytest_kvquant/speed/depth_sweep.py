@@ -1,6 +1,6 @@
-"""One climb through the depths of a pair, and what it finds.
+"""One sweep through the depths of a pair, and what it finds.
 
-Both contexts live in one process, the cell's made first, and take turns: A B B A. One climb per
+Both contexts live in one process, the cell's made first, and take turns: A B B A. One sweep per
 process visits the depths in ascending order. Where two caches do not fit into memory, f16, cell
 and f16 follow each other in a process each; where f16 does not fit at all, the cell is timed
 alone; and the record says so. A fail is confirmed in a fresh process; a cliff (under half the
@@ -24,7 +24,7 @@ from pytest_kvquant.speed.methods import METHODS, Method, Way, find_ways
 from pytest_kvquant.speed.plan import SpeedPlan
 from pytest_kvquant.speed.record import record
 from pytest_kvquant.speed.series import RoundSeries, SpeedFinding, ended_by, judge, take
-from pytest_kvquant.speed.streams import Account, Bed, lanes, sides
+from pytest_kvquant.speed.streams import Account, SpeedSetup, sides, streams
 
 COOL_DOWN = (0.5, 30.0)
 """Seconds to wait before an unsteady series is repeated: as long as it took, within these."""
@@ -33,30 +33,30 @@ Place = tuple[str, int]
 """Kind of test, depth."""
 
 
-def measure(pair: Pair, plan: SpeedPlan, bed: Bed) -> SpeedCell:
+def measure(pair: Pair, plan: SpeedPlan, setup: SpeedSetup) -> SpeedCell:
     """Time one pair at all depths; whatever kills the worker is a verdict, not an exception.
 
     What was found before a worker died is kept, and a fail among it is confirmed all the same.
     """
     begun = time.perf_counter()
-    climb = _Climb(pair, plan, bed)
-    climb.attempt(climb.visit)
-    climb.attempt(climb.confirm)
-    tests = climb.tests()
+    sweep = _DepthSweep(pair, plan, setup)
+    sweep.attempt(sweep.visit)
+    sweep.attempt(sweep.confirm)
+    tests = sweep.tests()
     found = SpeedCell(
         pair=str(pair),
         tests=tests,
-        verdict=worst(tests) if climb.complete else worst(tests, "inconclusive"),
-        stopped="; ".join(climb.stopped()),
-        method=climb.method,
-        method_reason="; ".join(climb.reasons),
+        verdict=worst(tests) if sweep.complete else worst(tests, "inconclusive"),
+        stopped="; ".join(sweep.stopped()),
+        method=sweep.method,
+        method_reason="; ".join(sweep.reasons),
     )
-    if climb.failed:
-        error, message = climb.failed
+    if sweep.failed:
+        error, message = sweep.failed
         found = msgspec.structs.replace(
             found, verdict=error.verdict, message=message, log=error.log
         )
-    account = climb.account
+    account = sweep.account
     return msgspec.structs.replace(
         found,
         rollback=account.description.get("rollback", ""),
@@ -77,11 +77,11 @@ def worst(tests: Iterable[SpeedTest], *more: str) -> str:
     )
 
 
-class _Climb:
+class _DepthSweep:
     """What has been found of a pair so far, and what is left to time."""
 
-    def __init__(self, pair: Pair, plan: SpeedPlan, bed: Bed) -> None:
-        self._pair, self._plan, self._bed = pair, plan, bed
+    def __init__(self, pair: Pair, plan: SpeedPlan, setup: SpeedSetup) -> None:
+        self._pair, self._plan, self._setup = pair, plan, setup
         self.account = Account()
         self.method: Method = "interleaved"
         self.reasons: list[str] = []
@@ -89,7 +89,7 @@ class _Climb:
         self._found: dict[Place, tuple[RoundSeries, SpeedFinding]] = {}
         self._methods: dict[Place, Method] = {}
         self._again: dict[Place, SpeedFinding] = {}
-        self._fallen: dict[str, int] = {}
+        self._ended_at: dict[str, int] = {}
         """Where a kind of test fell off a cliff."""
         self._ended: set[str] = set()
         """Kinds that go no deeper."""
@@ -100,17 +100,17 @@ class _Climb:
 
     def attempt(self, step: Callable[[], None]) -> None:
         """Go as far as it goes."""
-        self.account.place = ""
+        self.account.activity = ""
         try:
             step()
         except CellError as error:
-            place = self.account.place
+            place = self.account.activity
             message = f"{error} That was while {place}." if place else str(error)
             self.failed = self.failed or (error, message)
 
     def visit(self) -> None:
         """Time all depths, each as well as memory allows."""
-        ways = find_ways(self._pair, self._plan, self._bed)
+        ways = find_ways(self._pair, self._plan, self._setup)
         self._left, self._left_reason = ways.left, ways.reason
         for way in ways.visited:
             self._go(way)
@@ -132,7 +132,7 @@ class _Climb:
                 series,
                 *_confirmed(finding, self._again.get(place)),
                 self._pair,
-                self._bed,
+                self._setup,
                 self.account,
             )
             for place, (series, finding) in self._found.items()
@@ -146,11 +146,11 @@ class _Climb:
     def stopped(self) -> Iterator[str]:
         """Why tests are missing, in sentences."""
         ended_all = self._ended == {*self._plan.kinds}
-        for kind, depth in self._fallen.items():
+        for kind, depth in self._ended_at.items():
             deeper = _list(one for one in self._plan.depths if one > depth)
-            last = depth == max(self._fallen.values())
+            last = depth == max(self._ended_at.values())
             if deeper and ended_all and last:
-                yield (f"a cliff at depth {depth:,} ended the climb; not visited: {deeper}")
+                yield (f"a cliff at depth {depth:,} ended the sweep; not visited: {deeper}")
                 return
             if deeper:
                 yield (f"{kind} fell off a cliff at depth {depth:,} and was not timed at: {deeper}")
@@ -194,30 +194,30 @@ class _Climb:
         return {depth: left for depth, left in kinds.items() if left}
 
     def _in_turn(self, tests: Tests, _: str) -> None:
-        pair, plan, bed, account = self._pair, self._plan, self._bed, self.account
-        with lanes(sides(pair, bed), plan.context(max(tests)), bed, account) as worker:
+        pair, plan, setup, account = self._pair, self._plan, self._setup, self.account
+        with streams(sides(pair, setup), plan.context(max(tests)), setup, account) as worker:
             for depth in tests:
                 left = self._open([depth])
                 if not left:
                     continue
-                account.place = f"climbing to depth {depth:,}"
-                worker.climb(depth)
+                account.activity = f"filling to depth {depth:,}"
+                worker.extend_to(depth)
                 for kind in left[depth]:
-                    account.place = f"timing {title(kind, plan.count(kind), depth)}"
-                    series = take(worker, kind, depth, self._before(kind, depth), pair, plan, bed)
-                    self._enter(series, judge(series, pair, plan, bed), "interleaved")
+                    account.activity = f"timing {title(kind, plan.count(kind), depth)}"
+                    series = take(worker, kind, depth, self._before(kind, depth), pair, plan, setup)
+                    self._enter(series, judge(series, pair, plan, setup), "interleaved")
                 self._close(depth)
 
     def _bracketed(self, tests: Tests, _: str) -> None:
-        pair, plan, bed = self._pair, self._plan, self._bed
-        for series in take_bracketed(tests, pair, plan, bed, self.account):
+        pair, plan, setup = self._pair, self._plan, self._setup
+        for series in take_bracketed(tests, pair, plan, setup, self.account):
             following = series._replace(before=self._before(series.kind, series.depth))
-            self._enter(following, judge_bracketed(following, pair, plan, bed), "bracketed")
+            self._enter(following, judge_bracketed(following, pair, plan, setup), "bracketed")
         for depth in tests:
             self._close(depth)
 
     def _alone(self, tests: Tests, reason: str) -> None:
-        found = take_alone(tests, reason, self._pair, self._plan, self._bed, self.account)
+        found = take_alone(tests, reason, self._pair, self._plan, self._setup, self.account)
         for series, finding in found:
             self._enter(series, finding, "alone")
 
@@ -230,8 +230,8 @@ class _Climb:
         """What fell off a cliff at this depth goes no deeper."""
         for kind in self._plan.kinds:
             if (entry := self._found.get((kind, depth))) and entry[1].rule == "cliff":
-                self._fallen[kind] = depth
-                self._ended |= ended_by(kind, self._pair, depth, self._plan, self._bed)
+                self._ended_at[kind] = depth
+                self._ended |= ended_by(kind, self._pair, depth, self._plan, self._setup)
 
     def _before(self, kind: str, depth: int) -> float | None:
         """The ratio at the last depth before this one at which it is known."""
@@ -256,29 +256,29 @@ class _Climb:
 
     def _repeat(self, doubtful: Sequence[RoundSeries]) -> None:
         """The same tests in one fresh process, and what they show there."""
-        pair, plan, bed, account = self._pair, self._plan, self._bed, self.account
+        pair, plan, setup, account = self._pair, self._plan, self._setup, self.account
         if not all(series.steady for series in doubtful):
             least, most = COOL_DOWN
             time.sleep(min(most, max(least, sum(series.seconds for series in doubtful))))
         context = plan.context(max(series.depth for series in doubtful))
-        with lanes(sides(pair, bed), context, bed, account) as worker:
+        with streams(sides(pair, setup), context, setup, account) as worker:
             for series in doubtful:
-                account.place = f"timing {series.name} again"
-                worker.climb(series.depth)
-                again = take(worker, series.kind, series.depth, series.before, pair, plan, bed)
-                self._again[series.kind, series.depth] = judge(again, pair, plan, bed)
+                account.activity = f"timing {series.name} again"
+                worker.extend_to(series.depth)
+                again = take(worker, series.kind, series.depth, series.before, pair, plan, setup)
+                self._again[series.kind, series.depth] = judge(again, pair, plan, setup)
 
     def _repeat_bracketed(self, doubtful: Sequence[RoundSeries]) -> None:
         """The same tests in three fresh processes."""
-        pair, plan, bed = self._pair, self._plan, self._bed
+        pair, plan, setup = self._pair, self._plan, self._setup
         first = {(series.kind, series.depth): series for series in doubtful}
         tests: dict[int, list[str]] = {}
         for kind, depth in first:
             tests.setdefault(depth, []).append(kind)
-        for series in take_bracketed(tests, pair, plan, bed, self.account):
+        for series in take_bracketed(tests, pair, plan, setup, self.account):
             place = series.kind, series.depth
             again = series._replace(before=first[place].before)
-            self._again[place] = judge_bracketed(again, pair, plan, bed)
+            self._again[place] = judge_bracketed(again, pair, plan, setup)
 
 
 def _confirmed(

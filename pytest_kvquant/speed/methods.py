@@ -14,7 +14,7 @@ from pytest_kvquant.inputs import geometry
 from pytest_kvquant.machine import memory
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.speed.plan import SpeedPlan
-from pytest_kvquant.speed.streams import Bed, sides
+from pytest_kvquant.speed.streams import SpeedSetup, sides
 
 HEADROOM = 0.9
 """Share of the free memory that caches may take."""
@@ -44,13 +44,13 @@ class Ways(NamedTuple):
     """Why they are left."""
 
 
-def find_ways(pair: Pair, plan: SpeedPlan, bed: Bed) -> Ways:
+def find_ways(pair: Pair, plan: SpeedPlan, setup: SpeedSetup) -> Ways:
     """Ways to time all depths, shallow ones first.
 
     Raises:
         CellOutOfMemory: the cell does not fit even at the first of them.
     """
-    known = list(_methods(pair, plan, bed))
+    known = list(_methods(pair, plan, setup))
     visited = [
         Way(method, tuple(depth for depth, _, _ in alike), alike[0][2])
         for method, alike in ((one, list(found)) for one, found in groupby(known, _method))
@@ -62,11 +62,11 @@ def find_ways(pair: Pair, plan: SpeedPlan, bed: Bed) -> Ways:
     return Ways(visited, tuple(depth for depth, _ in left), left[0][1] if left else "")
 
 
-def free_memory(bed: Bed) -> int:
+def free_memory(setup: SpeedSetup) -> int:
     """Bytes that caches may take: the limit, else what the computing device has free."""
-    if bed.memory_limit is not None:
-        return bed.memory_limit
-    if gpus := bed.library.gpus_in_use(bed.gpu_layers):
+    if setup.memory_limit is not None:
+        return setup.memory_limit
+    if gpus := setup.library.gpus_in_use(setup.gpu_layers):
         return int(HEADROOM * sum(device.free for device in gpus))
     return int(HEADROOM * memory.available())
 
@@ -75,13 +75,16 @@ def _method(known: tuple[int, Method | None, str]) -> Method | None:
     return known[1]
 
 
-def _methods(pair: Pair, plan: SpeedPlan, bed: Bed) -> Iterator[tuple[int, Method | None, str]]:
+def _methods(
+    pair: Pair, plan: SpeedPlan, setup: SpeedSetup
+) -> Iterator[tuple[int, Method | None, str]]:
     """Each depth, how it can be timed (``None``: not at all), and why not better."""
-    types = msgspec.to_builtins(bed.library.types)
-    own, reference = sides(pair, bed)
-    room = free_memory(bed)
+    types = msgspec.to_builtins(setup.library.types)
+    own, reference = sides(pair, setup)
+    room = free_memory(setup)
     needs_of = [
-        geometry.need(bed.model, side.pair, types, ubatch=bed.ubatch) for side in (own, reference)
+        geometry.need(setup.model, side.pair, types, ubatch=setup.ubatch)
+        for side in (own, reference)
     ]
     for depth in plan.depths:
         tokens = plan.context(depth)

@@ -10,7 +10,7 @@ from pytest_kvquant.numerics import rounds
 from pytest_kvquant.numerics.rounds import Decision, RoundRules, Steadiness
 from pytest_kvquant.results.speed import SpeedTest
 from pytest_kvquant.speed.series import RoundSeries, SpeedFinding
-from pytest_kvquant.speed.streams import Account, Bed
+from pytest_kvquant.speed.streams import Account, SpeedSetup
 
 ALL_ROUNDS = RoundRules(least=1, most=1, threshold=1e300)
 """Decides nothing: the evidence of all rounds."""
@@ -21,7 +21,7 @@ def record(
     finding: SpeedFinding,
     confirmed: bool | None,
     pair: Pair,
-    bed: Bed,
+    setup: SpeedSetup,
     account: Account,
 ) -> SpeedTest:
     """One test of the result.
@@ -31,28 +31,28 @@ def record(
     """
     ns, count = series.cell_ns, series.tokens
     speeds = [1e9 * count / one for one in ns]
-    floor = bed.floors(pair, series.depth).ratio(series.kind)
+    floor = setup.floors(pair, series.depth).ratio(series.kind)
     evidence, steady = Decision("inconclusive", 1.0, 1.0, 0), Steadiness(0.0, 0.0)
     if series.rounds:
         evidence = rounds.decide(series.log_ratios, floor, ALL_ROUNDS)
         steady = rounds.steadiness(series.reference_ns)
-    stored = bed.stored.find(pair, series.kind, count, series.depth)
+    stored = setup.stored.find(pair, series.kind, count, series.depth)
     described = account.description
     return SpeedTest(
-        build_commit=bed.library.ggml_commit or "",
-        cpu_info=bed.library.processors,
-        gpu_info=", ".join(device.description for device in bed.library.gpus),
-        backends=bed.library.accelerators,
-        model_filename=bed.model.path,
+        build_commit=setup.library.ggml_commit or "",
+        cpu_info=setup.library.processors,
+        gpu_info=", ".join(device.description for device in setup.library.gpus),
+        backends=setup.library.accelerators,
+        model_filename=setup.model.path,
         model_type=str(described["model_type"]),
         model_size=int(described["model_size"]),
         model_n_params=int(described["model_n_params"]),
-        n_batch=bed.batch,
-        n_ubatch=bed.ubatch,
-        n_threads=bed.threads,
+        n_batch=setup.batch,
+        n_ubatch=setup.ubatch,
+        n_threads=setup.threads,
         type_k=pair.k,
         type_v=pair.v,
-        n_gpu_layers=bed.gpu_layers,
+        n_gpu_layers=setup.gpu_layers,
         flash_attn=True,
         n_prompt=count if series.kind == "pp" else 0,
         n_gen=count if series.kind == "tg" else 0,
@@ -73,9 +73,9 @@ def record(
         e_above=evidence.e_above,
         verdict=finding.verdict,
         text=finding.text,
-        declared=finding.verdict == "cliff" and bed.declared(pair, series.kind, series.depth),
+        declared=finding.verdict == "cliff" and setup.declared(pair, series.kind, series.depth),
         confirmed=confirmed,
         drop=steady.drop,
-        spread=steady.spread,
+        iqr_over_median=steady.spread,
         stored_ts=stored.cell if stored else None,
     )

@@ -13,10 +13,10 @@ from pytest_kvquant.numerics import rounds
 from pytest_kvquant.numerics.rounds import RoundRules
 from pytest_kvquant.results.speed import SpeedVerdict, title
 from pytest_kvquant.speed.plan import SpeedPlan
-from pytest_kvquant.speed.streams import Bed, Lanes, sides
+from pytest_kvquant.speed.streams import SpeedSetup, Streams, sides
 
 ABBA = (1, 0, 0, 1)
-"""Lane 0 is the cell, lane 1 is f16/f16."""
+"""Stream 0 is the cell, stream 1 is f16/f16."""
 
 Round = tuple[int, int, int, int]
 """Nanoseconds of A, B, B, A."""
@@ -25,7 +25,7 @@ Round = tuple[int, int, int, int]
 class SpeedFinding(NamedTuple):
     """One thing that a series shows, good or bad."""
 
-    rule: Literal["cliff", "fall", "ratio", "stored", "alone"]
+    rule: Literal["cliff", "slowdown", "ratio", "stored", "alone"]
     verdict: SpeedVerdict
     text: str
 
@@ -77,17 +77,17 @@ class RoundSeries(NamedTuple):
 
 
 def take(
-    worker: Lanes,
+    worker: Streams,
     kind: str,
     depth: int,
     before: float | None,
     pair: Pair,
     plan: SpeedPlan,
-    bed: Bed,
+    setup: SpeedSetup,
 ) -> RoundSeries:
-    """Rounds of one test at the depth that the lanes are at, until they decide."""
+    """Rounds of one test at the depth that the streams are at, until they decide."""
     begun = time.perf_counter()
-    count, floors = plan.count(kind), bed.floors(pair, depth)
+    count, floors = plan.count(kind), setup.floors(pair, depth)
     of_cell, of_reference = worker.warm(kind, count, plan.seconds)
     taken: list[Round] = []
     while not _enough(taken, before, floors, kind, plan.rules):
@@ -97,11 +97,11 @@ def take(
     return RoundSeries(kind, count, depth, taken, (of_cell, of_reference), seconds, before)
 
 
-def judge(series: RoundSeries, pair: Pair, plan: SpeedPlan, bed: Bed) -> SpeedFinding:
+def judge(series: RoundSeries, pair: Pair, plan: SpeedPlan, setup: SpeedSetup) -> SpeedFinding:
     """The gravest thing that a series shows."""
-    floors = bed.floors(pair, series.depth)
+    floors = setup.floors(pair, series.depth)
     log_ratios = series.log_ratios
-    against = sides(pair, bed)[1].name
+    against = sides(pair, setup)[1].name
     ratio = rounds.median_ratio(log_ratios)
     text = f"{series.name} runs at {format.factor(ratio)} of the speed of {against}"
     if rounds.is_cliff(log_ratios):
@@ -112,13 +112,13 @@ def judge(series: RoundSeries, pair: Pair, plan: SpeedPlan, bed: Bed) -> SpeedFi
             f"{text}, under half of it in {count} rounds of {count}: off the fast path",
         )
     if series.before is not None:
-        limit = series.before * (1 - floors.fall)
+        limit = series.before * (1 - floors.slowdown)
         if rounds.decide(log_ratios, limit, plan.rules).verdict == "fail":
             return SpeedFinding(
-                "fall",
+                "slowdown",
                 "cliff",
-                f"{text}, after {format.factor(series.before)} at the depth before: a fall by more "
-                f"than {floors.fall:.0%}",
+                f"{text}, after {format.factor(series.before)} at the depth before: a slowdown "
+                f"by more than {floors.slowdown:.0%}",
             )
     floor = floors.ratio(series.kind)
     decision = rounds.decide(log_ratios, floor, plan.rules)
@@ -126,19 +126,19 @@ def judge(series: RoundSeries, pair: Pair, plan: SpeedPlan, bed: Bed) -> SpeedFi
     if decision.verdict == "inconclusive":
         text += f", not decided after {decision.rounds} rounds"
     if decision.verdict != "fail":
-        absolute = _absolute(series, pair, bed, floors)
+        absolute = _absolute(series, pair, setup, floors)
         if absolute and (absolute.verdict == "fail" or decision.verdict == "pass"):
             return absolute
     return SpeedFinding("ratio", decision.verdict, text)
 
 
-def ended_by(kind: str, pair: Pair, depth: int, plan: SpeedPlan, bed: Bed) -> set[str]:
+def ended_by(kind: str, pair: Pair, depth: int, plan: SpeedPlan, setup: SpeedSetup) -> set[str]:
     """Kinds of test that go no deeper because ``kind`` fell off a cliff at ``depth``.
 
-    A climb is prefill: where that is off the fast path, deeper depths cost as many times more.
+    A sweep is prefill: where that is off the fast path, deeper depths cost as many times more.
     They are worth it only to whoever has declared the cliff.
     """
-    if kind == "pp" and not bed.declared(pair, kind, depth):
+    if kind == "pp" and not setup.declared(pair, kind, depth):
         return set(plan.kinds)
     return {kind}
 
@@ -151,15 +151,17 @@ def _enough(
         return bool(taken)
     limits = [floors.ratio(kind)]
     if before is not None:
-        limits.append(before * (1 - floors.fall))
+        limits.append(before * (1 - floors.slowdown))
     return all(
         rounds.decide(log_ratios, limit, rules).verdict != "inconclusive" for limit in limits
     )
 
 
-def _absolute(series: RoundSeries, pair: Pair, bed: Bed, floors: Floors) -> SpeedFinding | None:
+def _absolute(
+    series: RoundSeries, pair: Pair, setup: SpeedSetup, floors: Floors
+) -> SpeedFinding | None:
     """What the stored speed of this hardware says against a series, if anything."""
-    stored = bed.stored.find(pair, series.kind, series.tokens, series.depth)
+    stored = setup.stored.find(pair, series.kind, series.tokens, series.depth)
     if stored is None:
         return None
     cell = [1e9 * series.tokens / ns for ns in series.cell_ns]

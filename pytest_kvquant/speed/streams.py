@@ -36,7 +36,7 @@ class TimedSide(NamedTuple):
     """For people and the account."""
 
 
-class Bed(NamedTuple):
+class SpeedSetup(NamedTuple):
     """What the tests of a run are taken on."""
 
     engine: Engine
@@ -67,16 +67,16 @@ class Account:
         self.prefilled: dict[str, list[int]] = {}
         self.library_seconds = 0.0
         self.description: dict[str, Any] = {}
-        self.place = ""
+        self.activity = ""
         """What is being timed, as the end of "it died while"."""
         self.remarks: dict[str, None] = {}
         """Lines in which the library says that it took a slow path, in order."""
 
 
-class Lanes(Protocol):
-    """Contexts that climb together, and samples of them; see :class:`TimedWorker`."""
+class Streams(Protocol):
+    """Contexts that sweep together, and samples of them; see :class:`TimedWorker`."""
 
-    def climb(self, depth: int) -> list[int]:
+    def extend_to(self, depth: int) -> list[int]:
         """Extend all to ``depth``; tokens prefilled so far, of each."""
 
     def warm(self, kind: str, count: int, seconds: float) -> list[int]:
@@ -92,9 +92,9 @@ class TakingTurns:
     def __init__(self, workers: Sequence[TimedWorker]) -> None:
         self._workers = workers
 
-    def climb(self, depth: int) -> list[int]:
+    def extend_to(self, depth: int) -> list[int]:
         """Extend all to ``depth``, one after another."""
-        return [worker.climb(depth)[0] for worker in self._workers]
+        return [worker.extend_to(depth)[0] for worker in self._workers]
 
     def warm(self, kind: str, count: int, seconds: float) -> list[int]:
         """Warm up, one after another."""
@@ -106,7 +106,9 @@ class TakingTurns:
 
 
 @contextmanager
-def lanes(sides: Sequence[TimedSide], context: int, bed: Bed, account: Account) -> Iterator[Lanes]:
+def streams(
+    sides: Sequence[TimedSide], context: int, setup: SpeedSetup, account: Account
+) -> Iterator[Streams]:
     """Fresh contexts of ``context`` tokens each, entered in the account when they are done.
 
     Raises:
@@ -116,45 +118,45 @@ def lanes(sides: Sequence[TimedSide], context: int, bed: Bed, account: Account) 
     one_build = all(side.engine is sides[0].engine for side in sides)
     with ExitStack() as stack:
         workers = [
-            stack.enter_context(_opened(own, context, bed, account))
+            stack.enter_context(_opened(own, context, setup, account))
             for own in ([sides] if one_build else [[side] for side in sides])
         ]
-        together: Lanes = workers[0] if one_build else TakingTurns(workers)
+        together: Streams = workers[0] if one_build else TakingTurns(workers)
         yield together
-        for side, count in zip(sides, together.climb(0), strict=True):
+        for side, count in zip(sides, together.extend_to(0), strict=True):
             account.prefilled.setdefault(side.name, []).append(count)
 
 
-def sides(pair: Pair, bed: Bed) -> tuple[TimedSide, TimedSide]:
+def sides(pair: Pair, setup: SpeedSetup) -> tuple[TimedSide, TimedSide]:
     """A cell, and what it is timed against."""
-    other = pair if bed.same_pair else REFERENCE
-    where = " of the reference build" if bed.other is not None else ""
+    other = pair if setup.same_pair else REFERENCE
+    where = " of the reference build" if setup.other is not None else ""
     return (
-        TimedSide(bed.engine, pair, str(pair)),
-        TimedSide(bed.other or bed.engine, other, f"{other}{where}"),
+        TimedSide(setup.engine, pair, str(pair)),
+        TimedSide(setup.other or setup.engine, other, f"{other}{where}"),
     )
 
 
 @contextmanager
 def _opened(
-    sides: Sequence[TimedSide], context: int, bed: Bed, account: Account
+    sides: Sequence[TimedSide], context: int, setup: SpeedSetup, account: Account
 ) -> Iterator[TimedWorker]:
     """A fresh process with a context per side, all of one build."""
     engine = sides[0].engine
     with TimedWorker(engine) as worker:
         worker.library(engine.directory)
         begun = time.perf_counter()
-        worker.model(bed.model.path, gpu_layers=bed.gpu_layers)
+        worker.model(setup.model.path, gpu_layers=setup.gpu_layers)
         loading = time.perf_counter() - begun
-        described = worker.open_lanes(
+        described = worker.open_streams(
             [side.pair for side in sides],
             ctx=context,
-            batch=bed.batch,
-            ubatch=bed.ubatch,
-            threads=bed.threads,
+            batch=setup.batch,
+            ubatch=setup.ubatch,
+            threads=setup.threads,
         )
         account.description = described | account.description
-        _require_types(sides[0].pair, described["types"], bed)
+        _require_types(sides[0].pair, described["types"], setup)
         try:
             yield worker
         finally:
@@ -163,13 +165,13 @@ def _opened(
             account.remarks |= dict.fromkeys(line for line in said if _SLOW_PATH.search(line))
 
 
-def _require_types(pair: Pair, held: Sequence[tuple[str, str | None]], bed: Bed) -> None:
+def _require_types(pair: Pair, held: Sequence[tuple[str, str | None]], setup: SpeedSetup) -> None:
     """Nothing is timed under a false name.
 
     Args:
         held: K and V type of each layer; ``None`` where the architecture stores no V.
     """
-    declared = substitute(pair, bed.expected)
+    declared = substitute(pair, setup.expected)
     found = held_as(held, pair, declared)
     names = ", ".join(map(str, found))
     if not found or (MIXED if len(found) > 1 else names) == (declared or str(pair)):

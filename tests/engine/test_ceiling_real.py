@@ -107,18 +107,18 @@ def test_the_library_allocates_what_geometry_says_of_windows(
     tmp_path: Path, window: int, period: int, ctx: int, ubatch: int
 ) -> None:
     shape = dataclasses.replace(WINDOWED, window=window, window_period=period)
-    bed = run.start(
+    setup = run.start(
         tmp_path, model=write(tmp_path / "m.gguf", shape), pairs=(str(PAIR),), gpu_layers=0
-    ).speed.bed
-    with Worker(bed.engine) as worker:
-        worker.library(bed.engine.directory)
-        worker.model(bed.model.path, gpu_layers=bed.gpu_layers)
+    ).speed.setup
+    with Worker(setup.engine) as worker:
+        worker.library(setup.engine.directory)
+        worker.model(setup.model.path, gpu_layers=setup.gpu_layers)
         worker.open(PAIR, BatchShape(ctx=ctx, scored=1, sequences=1, batch=2048, ubatch=ubatch,
                                 threads=1))  # fmt: skip
         sizes = re.findall(r"KV buffer size = +([\d.]+) MiB", worker.log_text())
     assert len(sizes) == 2
-    types = msgspec.to_builtins(bed.library.types)
-    need = geometry.need(bed.model, PAIR, types, ubatch=ubatch)
+    types = msgspec.to_builtins(setup.library.types)
+    need = geometry.need(setup.model, PAIR, types, ubatch=ubatch)
     assert sum(map(float, sizes)) == pytest.approx(need.least(ctx) / 2**20, abs=0.011)
 
 
@@ -136,7 +136,7 @@ def test_windows_are_not_counted_as_if_they_held_every_token(tmp_path: Path) -> 
     assert found.text.endswith(
         "predicts by 262,144 bytes per token, 245,760 of them for 256 tokens only"
     )
-    ways = find_ways(PAIR, session.speed.plan, session.speed.bed)
+    ways = find_ways(PAIR, session.speed.plan, session.speed.setup)
     assert [way.method for way in ways.visited] == ["interleaved"]
 
 

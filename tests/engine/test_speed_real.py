@@ -122,7 +122,7 @@ def test_a_cliff_is_named_and_ends_the_climb(tmp_path: Path, small: Path) -> Non
     assert verdicts(cell) == {"pp16": "cliff", "tg4": "pass"}
     assert len(cell.tests[0].ratios) == 3
     assert "0.033 of the speed of f16/f16" in cell.tests[0].text
-    assert cell.stopped == "a cliff at depth 0 ended the climb; not visited: 512, 1,024"
+    assert cell.stopped == "a cliff at depth 0 ended the sweep; not visited: 512, 1,024"
     assert cell.prefilled == {str(PAIR): (0,), str(REFERENCE): (0,)}
 
 
@@ -178,7 +178,7 @@ def test_a_bracketed_cliff_ends_the_climb(tmp_path: Path, small: Path) -> None:
     room = limit(1024 + 16, each=BYTES)
     cell = timed(tmp_path, small, {"pp": 2.5, "tg": 1.1}, depths=(768, 1024), memory_limit=room)
     assert verdicts(cell) == {"pp16 @ d768": "cliff", "tg4 @ d768": "pass"}
-    assert cell.stopped == "a cliff at depth 768 ended the climb; not visited: 1,024"
+    assert cell.stopped == "a cliff at depth 768 ended the sweep; not visited: 1,024"
     assert cell.prefilled == {str(PAIR): (768,), str(REFERENCE): (1024, 768)}
 
 

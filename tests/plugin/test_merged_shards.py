@@ -30,6 +30,10 @@ def test_merged_shards_are_the_whole(tmp_path: Path) -> None:
     assert set(merged) == {cell.pair for cell in whole.cells}
     for cell in whole.cells:
         again = merged[cell.pair]
-        assert (again.verdict, again.gates, again.alone) == (cell.verdict, cell.gates, cell.alone)
+        assert (again.verdict, again.gates, again.not_significant) == (
+            cell.verdict,
+            cell.gates,
+            cell.not_significant,
+        )
         assert (again.digests, again.quality) == (cell.digests, cell.quality)
         assert len(cell.gates) in (figures_per_cell(), figures_per_cell() - 1)

@@ -82,7 +82,7 @@ def test_a_slow_pair_and_a_cliff_fail_in_words(suite: Suite) -> None:
         "*obtained*tok/s, ratio 0.56*",
         "*a fresh process found the same*",
         "*again     pytest --kv-matrix*--kv-pairs q8_0/q8_0*",
-        "*nothing was measured: a cliff at depth 0 ended the climb; not visited: 64*",
+        "*nothing was measured: a cliff at depth 0 ended the sweep; not visited: 64*",
     ])  # fmt: skip
 
 

@@ -127,7 +127,7 @@ def test_merge_corrects_for_chance_over_all_shards(
     assert read(tmp_path / "m.json").cells[0].verdict == "fail"
     assert main(["merge", str(tmp_path / "m.json"), *paths]) == 0
     merged = read(tmp_path / "m.json").cells[0]
-    assert (merged.verdict, merged.alone) == ("inconclusive", ("kl_mean",))
+    assert (merged.verdict, merged.not_significant) == ("inconclusive", ("kl_mean",))
 
 
 def test_merge_refuses_other_conditions(

@@ -42,7 +42,7 @@ def _scaled(real: Cell, pair: str, factor: float) -> Cell:
         census=replace(
             real.census,
             bytes_per_token=max(900.0, 4096 / (1 + factor**0.25)),
-            compression=1 + factor**0.25,
+            compression_expected=1 + factor**0.25,
         ),
         quality=replace(
             real.quality,

@@ -20,7 +20,7 @@ from typing import Any
 from pytest_kvquant.engine.child import timing
 
 SPEEDS = json.loads(os.environ.get("KVQUANT_SPEEDS", "{}"))
-REAL_DECODE = timing.Lane._decode
+REAL_DECODE = timing.Stream._decode
 REAL_INIT = timing.Bench.__init__
 
 
@@ -45,7 +45,7 @@ def start(self: Any, model: Any, pairs: Any, **fields: Any) -> None:
         marker.touch()
     if planted.get("build", "") not in str(model.library.path):
         planted = {}
-    self.lanes[0].planted = planted
+    self.streams[0].planted = planted
 
 
 def decode(self: Any, batch: Any) -> None:
@@ -66,5 +66,5 @@ def decode(self: Any, batch: Any) -> None:
 
 
 timing.time = CLOCK  # type: ignore[assignment]
-timing.Lane._decode = decode  # type: ignore[method-assign]
+timing.Stream._decode = decode  # type: ignore[method-assign]
 timing.Bench.__init__ = start  # type: ignore[method-assign]

@@ -28,7 +28,7 @@ def a_quality(kl: float) -> Quality:
 def a_cell(pair: str, kl: float, compression: float, verdict: Any = "pass") -> Cell:
     census = CensusRecord(
         layers=(), bytes_per_token=1000 / compression, expected_bytes_per_token=1000,
-        compression=1.0, kind="agree", text="",
+        compression_expected=1.0, kind="agree", text="",
     )  # fmt: skip
     quality = QualitySection(prefill=a_quality(kl))
     return Cell(pair=pair, verdict=verdict, quality=quality, census=census)

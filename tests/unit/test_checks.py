@@ -122,7 +122,7 @@ def a_census(held: float | None, **fields: Any) -> CensusRecord:
     return CensusRecord(
         **{
             "layers": (layer, layer), "bytes_per_token": held, "expected_bytes_per_token": 2048,
-            "compression": 1.0, "kind": "agree", "text": "what was read", **fields,
+            "compression_expected": 1.0, "kind": "agree", "text": "what was read", **fields,
         }
     )  # fmt: skip
 

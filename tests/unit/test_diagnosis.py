@@ -70,7 +70,7 @@ def test_without_a_played_cell_nothing_is_said_of_later_layers() -> None:
     figures = [msgspec.structs.replace(one, expected=None) for one in table()]
     found = diagnose(figures, msgspec.structs.replace(HEALTHY, expected=None), failed=True)
     assert found.verdict == "not localized"
-    assert "no healthy cell was played" in found.sentence
+    assert "no healthy cell was emulated" in found.sentence
 
 
 def test_the_bound_of_the_first_layer_is_a_multiple_of_what_rounding_explains() -> None:

@@ -41,7 +41,7 @@ def test_a_malformed_pattern_is_refused(pattern: str) -> None:
         resolve_floors(PAIR, 0, embedded=False, overrides={pattern: FloorOverride(pp=0.5)})
 
 
-@pytest.mark.parametrize("bad", [{"pp": 0.0}, {"fall": 1.0}, {"tg": float("inf")}, {"tok": 1}])
+@pytest.mark.parametrize("bad", [{"pp": 0.0}, {"slowdown": 1.0}, {"tg": float("inf")}, {"tok": 1}])
 def test_a_floor_that_cannot_be_meant_is_refused(bad: dict[str, float]) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(bad, FloorOverride)

@@ -117,20 +117,20 @@ class TestLaterLayers:
     """Where the attention's error has come in."""
 
     @pytest.fixture
-    def travelled(self, rows: Any) -> Any:
+    def propagated(self, rows: Any) -> Any:
         noise = np.random.default_rng(1).standard_normal(rows.shape).astype(np.float32)
         return rows + 0.15 * noise
 
-    def test_an_error_everywhere_is_no_pattern(self, rows: Any, travelled: Any) -> None:
-        assert look(travelled, rows, clean=False) is None
+    def test_an_error_everywhere_is_no_pattern(self, rows: Any, propagated: Any) -> None:
+        assert look(propagated, rows, clean=False) is None
 
-    def test_a_block_that_stands_out_is_one(self, rows: Any, travelled: Any) -> None:
-        found = look(negative_block(travelled), rows, clean=False)
+    def test_a_block_that_stands_out_is_one(self, rows: Any, propagated: Any) -> None:
+        found = look(negative_block(propagated), rows, clean=False)
         assert found is not None
         assert (found.units, found.holds) == ((3,), "scaled")
 
-    def test_whole_rows_halved_or_gone(self, rows: Any, travelled: Any) -> None:
-        halved, gone = (look(factor * travelled, rows, clean=False) for factor in (0.5, 0))
+    def test_whole_rows_halved_or_gone(self, rows: Any, propagated: Any) -> None:
+        halved, gone = (look(factor * propagated, rows, clean=False) for factor in (0.5, 0))
         assert halved is not None
         assert gone is not None
         assert (halved.holds, gone.holds) == ("scaled", "zero")

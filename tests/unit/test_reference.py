@@ -48,7 +48,7 @@ def fill(reference: Reference, seed: int) -> None:
     """Compute one group as a run does: look, make room, write block by block."""
     with reference.exclusively():
         if reference.missing([group(seed)]):
-            reference.make_room([group(seed)])
+            reference.evict([group(seed)])
             with reference.writing(group(seed)) as writer:
                 for chunk in logits(seed):
                     writer.append(chunk[:2])

@@ -61,9 +61,9 @@ class Ascent:
         self.takes_back = True
         """Whether the memory can give up the tail of a sequence: a recurrent state cannot."""
 
-    def climb(self, climbs: Sequence[tuple[int, Sequence[int]]]) -> Iterator[Rung]:
+    def extend_to(self, ascends: Sequence[tuple[int, Sequence[int]]]) -> Iterator[Rung]:
         """Rungs of every depth, the shallow ones first; no depth is filled twice."""
-        for depth, sizes in sorted(climbs):
+        for depth, sizes in sorted(ascends):
             self._fill(depth)
             yield from self._rungs(depth, [size for size in sizes if self._fits(depth, size)])
 

@@ -1,4 +1,4 @@
-"""Child side: what a healthy cell would do, played on an ``f16/f16`` cache.
+"""Child side: what a healthy cell would do, emulated on an ``f16/f16`` cache.
 
 One token is decoded, its rows are taken out of the cache, sent through the reference quantizer (in
 the basis that the cell's build uses) and put back, and so on. Nothing but the library's own f16
@@ -39,7 +39,7 @@ class CacheSide(NamedTuple):
     """Elements of a head."""
 
 
-class Travel(NamedTuple):
+class Propagation(NamedTuple):
     """How far the rows of one side of one layer stray, in the cell's own quantized terms."""
 
     cache: int
@@ -48,14 +48,14 @@ class Travel(NamedTuple):
     nmse: float
 
 
-def play(
+def emulate(
     context: Context,
     tokens: I32,
     reference: probe.Run,
     codecs: Codecs,
     types: Any,
     sides: Mapping[Place, CacheSide],
-) -> tuple[list[Travel], float]:
+) -> tuple[list[Propagation], float]:
     """Play a healthy cell.
 
     Args:
@@ -79,9 +79,9 @@ def play(
             how = sides[number, place, side]
             stored[fresh] = _rounded(stored[fresh], codecs[how.type], how)
         _restore(context, state)
-    played, plain = census.read(state, types), census.read(reference.state, types)
-    travels = []
-    for number, cache, place, side in _layers(played):
+    emulated, plain = census.read(state, types), census.read(reference.state, types)
+    propagation = []
+    for number, cache, place, side in _layers(emulated):
         other = plain.caches[number]
         at = census.positions(state, cache), census.positions(reference.state, other)
         _, mine, theirs = np.intersect1d(*at, return_indices=True)
@@ -93,8 +93,8 @@ def play(
                 _rows(reference.state, other, place, side)[theirs],
             )
         )
-        travels.append(Travel(number, place, side, nmse(ours, meant)))
-    return travels, probe.kl(np.concatenate(logits), reference.logits)
+        propagation.append(Propagation(number, place, side, nmse(ours, meant)))
+    return propagation, probe.kl(np.concatenate(logits), reference.logits)
 
 
 def _layers(found: census.Census) -> Iterator[tuple[int, census.Cache, int, str]]:

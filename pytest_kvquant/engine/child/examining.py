@@ -37,9 +37,9 @@ class ExaminationMessages:
     _examined: tuple[Ggml, Codecs] | None = None
 
     def on_ascend(self, message: Message) -> None:
-        """Climb through a context with the oracle and a ladder of batch sizes.
+        """Sweep through a context with the oracle and a ladder of batch sizes.
 
-        The payload is tokens. Fields: ``watch`` (see :meth:`_make`), ``cells``, ``climbs``
+        The payload is tokens. Fields: ``watch`` (see :meth:`_make`), ``cells``, ``ascends``
         (depths and the batch sizes there), ``store``, ``is_reference``.
         """
         fields, begun = message.fields, time.perf_counter()
@@ -50,7 +50,7 @@ class ExaminationMessages:
             climber = Ascent(
                 context, tokens, store, is_reference=fields["is_reference"], alive=self._alive
             )
-            rungs = [rung._asdict() for rung in climber.climb(fields["climbs"])]
+            rungs = [rung._asdict() for rung in climber.extend_to(fields["ascends"])]
             self.channel.send(
                 "ascended",
                 rungs=rungs,

@@ -24,7 +24,7 @@ from pytest_kvquant.engine.child.context import Context, DecodeFailed, LoadedMod
 from pytest_kvquant.engine.child.examining import ExaminationMessages
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
 from pytest_kvquant.engine.child.probing import ProbeMessages
-from pytest_kvquant.engine.child.script import Player
+from pytest_kvquant.engine.child.script import ScriptRunner
 from pytest_kvquant.engine.child.timing import TimingMessages
 from pytest_kvquant.engine.protocol import Channel, Closed, Message, Ring
 from pytest_kvquant.engine.sequences import from_start
@@ -111,13 +111,13 @@ class Child(TimingMessages, CeilingMessages, ProbeMessages, ExaminationMessages)
             found = found._replace(bytes_per_token=grown)
         self.channel.send("census", **found.as_data())
 
-    def on_play(self, message: Message) -> None:
+    def on_script(self, message: Message) -> None:
         """Play a script of cache operations; see :mod:`pytest_kvquant.engine.child.script`."""
         context = self._open_context()
         before = context.decode_ns
-        player = Player(context, lambda *block: self._hand_over(scoring.Scored(*block)))
-        player.play(message.fields["steps"])
-        self.channel.send("played", chosen=player.chosen, decode_ns=context.decode_ns - before)
+        runner = ScriptRunner(context, lambda *block: self._hand_over(scoring.Scored(*block)))
+        runner.run(message.fields["steps"])
+        self.channel.send("script_done", chosen=runner.chosen, decode_ns=context.decode_ns - before)
 
     def on_ring(self, message: Message) -> None:
         """Map the shared memory."""

@@ -2,7 +2,7 @@
 
 The first layer's K and V do not depend on the cache types. So the rows that a cell stores there
 must be the rows of ``f16/f16``, written by the reference quantizer; later layers show how the
-error of the attention travels. Rows of prompts (many tokens at once) and rows of single tokens
+error of the attention propagation. Rows of prompts (many tokens at once) and rows of single tokens
 come from different kernels and are compared apart.
 """
 

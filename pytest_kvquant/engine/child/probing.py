@@ -54,7 +54,7 @@ class ProbeMessages:
             problem = str(error)
         self.channel.send("probe", figures=figures, logits=logits, problem=problem)
 
-    def on_play_healthy(self, message: Message) -> None:
+    def on_emulate_cell(self, message: Message) -> None:
         """Play a healthy cell on the open ``f16/f16`` one.
 
         Fields: ``folder``; ``sides``, a row per layer and side: cache, place, side, then type,
@@ -65,6 +65,6 @@ class ProbeMessages:
         reference = probe.Run.load(Path(message.fields["folder"]), 0)
         sides = {tuple(row[:3]): emulate.CacheSide(*row[3:]) for row in message.fields["sides"]}
         codecs, types = Codecs(self.library), self.library.types
-        travels, kl = emulate.play(self.context, tokens, reference, codecs, types, sides)
-        travelled = [travel._asdict() for travel in travels]
-        self.channel.send("play_healthy", travels=travelled, kl=kl)
+        propagation, kl = emulate.emulate(self.context, tokens, reference, codecs, types, sides)
+        propagated = [one._asdict() for one in propagation]
+        self.channel.send("emulate_cell", propagation=propagated, kl=kl)

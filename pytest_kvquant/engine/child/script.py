@@ -29,7 +29,7 @@ I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
 
 
-class Player:
+class ScriptRunner:
     """Plays steps on a context.
 
     Args:
@@ -43,7 +43,7 @@ class Player:
         self.chosen: list[list[int]] = []
         """Tokens that each ``greedy`` step chose."""
 
-    def play(self, steps: Sequence[Sequence[Any]]) -> None:
+    def run(self, steps: Sequence[Sequence[Any]]) -> None:
         """Play all steps in order."""
         for number, (name, *arguments) in enumerate(steps):
             getattr(self, f"_{name}")(number, *arguments)

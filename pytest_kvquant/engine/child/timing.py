@@ -5,7 +5,7 @@ end, on a cache that holds 65,536; ``tg128 @ d65536`` is 128 tokens one at a tim
 synchronized. Only the last token of a batch gives logits. Tokens are random: speed does not
 depend on them.
 
-A lane is one context that only ever climbs. After each sample it goes back to its depth: by
+A stream is one context that only ever ascends. After each sample it goes back to its depth: by
 removing what lies above where the memory allows that, else by restoring the sequence state saved
 there. Either way the positions in the cache are compared with the depth before anything is timed.
 """
@@ -34,12 +34,12 @@ WARM_UP = 4
 """Samples of a shape thrown away; fewer where they would take longer than as many good ones."""
 
 LONGEST = 4
-"""Times the wanted length that a sample may take to repeat as often as the other lane's."""
+"""Times the wanted length that a sample may take to repeat as often as the other stream's."""
 
 SEQUENCE = 0
 
 
-class Lane:
+class Stream:
     """One context, its depth, and the time of tests at that depth."""
 
     def __init__(self, context: Context, alive: Callable[[], None]) -> None:
@@ -62,7 +62,7 @@ class Lane:
         found = read(state, self.context.model.library.types)
         return [(layer.k_type, layer.v_type) for cache in found.caches for layer in cache.layers]
 
-    def climb(self, depth: int) -> None:
+    def extend_to(self, depth: int) -> None:
         """Extend the cache to ``depth`` tokens.
 
         Raises:
@@ -187,10 +187,10 @@ class Lane:
 
 
 class Bench:
-    """Lanes side by side in one process, made in the order given: the cell's comes first.
+    """Streams side by side in one process, made in the order given: the cell's comes first.
 
     Args:
-        pairs: K and V type names, a lane each.
+        pairs: K and V type names, a stream each.
         ctx: tokens that each cache can hold.
 
     Raises:
@@ -211,8 +211,8 @@ class Bench:
         self._model = model
         self._repeats: dict[tuple[str, int], list[int]] = {}
         begun = time.perf_counter_ns()
-        self.lanes = [
-            Lane(
+        self.streams = [
+            Stream(
                 Context(
                     model,
                     type_k=k,
@@ -235,31 +235,31 @@ class Bench:
         text = ctypes.create_string_buffer(128)
         llama.llama_model_desc(pointer, text, len(text))
         return {
-            "types": self.lanes[0].types(),
+            "types": self.streams[0].types(),
             "model_type": text.value.decode(errors="replace"),
             "model_size": int(llama.llama_model_size(pointer)),
             "model_n_params": int(llama.llama_model_n_params(pointer)),
-            "rollback": "restore" if self.lanes[0].restores else "remove",
+            "rollback": "restore" if self.streams[0].restores else "remove",
         }
 
-    def climb(self, depth: int) -> list[int]:
-        """Extend every cache to ``depth``; tokens prefilled so far, per lane."""
-        for lane in self.lanes:
-            lane.climb(depth)
-        return [lane.prefilled for lane in self.lanes]
+    def extend_to(self, depth: int) -> list[int]:
+        """Extend every cache to ``depth``; tokens prefilled so far, per stream."""
+        for stream in self.streams:
+            stream.extend_to(depth)
+        return [stream.prefilled for stream in self.streams]
 
     def warm(self, kind: str, count: int, seconds: float) -> list[int]:
-        """Warm every lane up; repetitions that make a sample, per lane.
+        """Warm every stream up; repetitions that make a sample, per stream.
 
-        As many for all as for the one that needs most, so that they can alternate; a lane that is
+        As many for all as for the one that needs most, so that they can alternate; a stream that is
         many times slower repeats less, or a cliff would cost as many times more.
         """
-        own = [lane.warm(kind, count, seconds) for lane in self.lanes]
+        own = [stream.warm(kind, count, seconds) for stream in self.streams]
         self._repeats[kind, count] = [min(max(own), LONGEST * repeats) for repeats in own]
         return self._repeats[kind, count]
 
     def samples(self, kind: str, count: int, order: Sequence[int]) -> list[int]:
-        """A sample per entry of ``order``, of that lane: nanoseconds, the mean of its repetitions.
+        """A sample per entry of ``order``, of that stream: mean nanoseconds of its repetitions.
 
         The repetitions of all of them alternate, A B B A, A B B A, …: what slows the machine for
         less than a sample slows them alike.
@@ -272,13 +272,13 @@ class Bench:
         )
         spent = [0] * len(order)
         for _, place in turns:
-            spent[place] += self.lanes[order[place]].once(kind, count)
+            spent[place] += self.streams[order[place]].once(kind, count)
         return [round(total / times) for total, times in zip(spent, repeats, strict=True)]
 
     @property
     def library_ns(self) -> int:
         """Time inside library calls so far, contexts made included."""
-        return self._opening_ns + sum(lane.library_ns for lane in self.lanes)
+        return self._opening_ns + sum(stream.library_ns for stream in self.streams)
 
 
 class TimingMessages:
@@ -295,16 +295,16 @@ class TimingMessages:
         self.bench = Bench(self.model, fields.pop("pairs"), alive=self._still_here, **fields)
         self.channel.send("time_open", **self.bench.describe())
 
-    def on_time_climb(self, message: Message) -> None:
+    def on_time_extend(self, message: Message) -> None:
         """Extend the caches to ``depth``."""
-        self.channel.send("time_climb", prefilled=self.bench.climb(message.fields["depth"]))
+        self.channel.send("time_extend", prefilled=self.bench.extend_to(message.fields["depth"]))
 
     def on_time_warm(self, message: Message) -> None:
         """Warm up ``kind`` with ``count`` tokens; samples of ``seconds`` from now on."""
         self.channel.send("time_warm", repeats=self.bench.warm(**message.fields))
 
     def on_time_samples(self, message: Message) -> None:
-        """Take samples of ``kind`` with ``count`` tokens on the lanes in ``order``."""
+        """Take samples of ``kind`` with ``count`` tokens on the streams in ``order``."""
         samples = self.bench.samples(**message.fields)
         self.channel.send("time_samples", samples=samples, library_ns=self.bench.library_ns)
 

@@ -58,14 +58,14 @@ def ascend(
     plan: WatchPlan,
     tokens: I32,
     *,
-    climbs: Sequence[tuple[int, Sequence[int]]],
+    ascends: Sequence[tuple[int, Sequence[int]]],
     store: Path,
 ) -> dict[str, Any]:
-    """Climb through a context: ``rungs``, ``corners``, ``failures``, ``unknown``, ``takes_back``.
+    """Sweep through a context: ``rungs``, ``corners``, ``failures``, ``unknown``, ``takes_back``.
 
     Args:
         tokens: as many as the context holds.
-        climbs: depths, and the batch sizes there.
+        ascends: depths, and the batch sizes there.
         store: where f16 leaves its logits, and other pairs find them.
 
     Raises:
@@ -77,7 +77,7 @@ def ascend(
         answer="ascended",
         watch=plan.fields(pair, sequences=1, unified=False, rotated=list(dict.fromkeys(pair))),
         cells=len(tokens),
-        climbs=[[depth, list(sizes)] for depth, sizes in climbs],
+        ascends=[[depth, list(sizes)] for depth, sizes in ascends],
         store=str(store),
         is_reference=pair == REFERENCE,
     )

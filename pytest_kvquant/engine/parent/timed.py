@@ -10,7 +10,7 @@ from pytest_kvquant.matrix import Pair
 
 
 class TimedWorker(Worker):
-    """A worker that times prefill and decode; lanes are numbered in the order of ``pairs``.
+    """A worker that times prefill and decode; streams are numbered in the order of ``pairs``.
 
     Methods raise :class:`CellError` as those of :class:`Worker` do.
     """
@@ -21,7 +21,7 @@ class TimedWorker(Worker):
     def __enter__(self) -> TimedWorker:
         return self
 
-    def open_lanes(
+    def open_streams(
         self, pairs: Sequence[Pair], *, ctx: int, batch: int, ubatch: int, threads: int
     ) -> dict[str, Any]:
         """Make a context per pair, in this order; what they are, in ``llama-bench``'s words."""
@@ -34,19 +34,19 @@ class TimedWorker(Worker):
             threads=threads,
         ).fields
 
-    def climb(self, depth: int) -> list[int]:
-        """Extend every lane to ``depth``; tokens prefilled so far, per lane."""
-        prefilled: list[int] = self._ask("time_climb", depth=depth).fields["prefilled"]
+    def extend_to(self, depth: int) -> list[int]:
+        """Extend every stream to ``depth``; tokens prefilled so far, per stream."""
+        prefilled: list[int] = self._ask("time_extend", depth=depth).fields["prefilled"]
         return prefilled
 
     def warm(self, kind: str, count: int, seconds: float) -> list[int]:
-        """Warm up; repetitions of the test that a sample will be the mean of, per lane."""
+        """Warm up; repetitions of the test that a sample will be the mean of, per stream."""
         fields = self._ask("time_warm", kind=kind, count=count, seconds=seconds).fields
         repeats: list[int] = fields["repeats"]
         return repeats
 
     def samples(self, kind: str, count: int, order: Sequence[int]) -> list[int]:
-        """Nanoseconds per test, a sample for each lane in ``order``; see :class:`timing.Bench`."""
+        """Nanoseconds per test, a sample for each stream in ``order``; see ``timing.Bench``."""
         fields = self._ask("time_samples", kind=kind, count=count, order=list(order)).fields
         self.library_ns = fields["library_ns"]
         samples: list[int] = fields["samples"]

@@ -256,7 +256,7 @@ class Worker:
         """What the cache of the opened cell holds."""
         return from_data(self._ask("census").fields)
 
-    def play(
+    def run_script(
         self, steps: Sequence[Sequence[Any]], vocabulary: int, *, rows: int
     ) -> Iterator[LogitsBlock]:
         """Logits of a script of cache operations, in order; ``chunk`` is the step's number.
@@ -270,8 +270,8 @@ class Worker:
             of each greedy step.
         """
         ring = self._share(rows, vocabulary)
-        self._send("play", steps=steps)
-        while (message := self._receive()).name != "played":
+        self._send("script", steps=steps)
+        while (message := self._receive()).name != "script_done":
             if message.name != "rows":
                 continue
             fields = message.fields
@@ -307,18 +307,18 @@ class Worker:
             widths=list(widths),
         ).fields
 
-    def play_healthy(
+    def emulate_cell(
         self,
         tokens: npt.NDArray[np.int32],
         folder: Path,
         sides: Sequence[tuple[int, int, str, str, int, int]],
     ) -> dict[str, Any]:
-        """Play a healthy cell on the open ``f16/f16`` one: ``travels`` and ``kl``.
+        """Play a healthy cell on the open ``f16/f16`` one: ``propagation`` and ``kl``.
 
         Args:
             sides: cache, place, side; type, rotation, elements of a head.
         """
-        return self._ask("play_healthy", tokens.tobytes(), folder=str(folder), sides=sides).fields
+        return self._ask("emulate_cell", tokens.tobytes(), folder=str(folder), sides=sides).fields
 
     def exchange(
         self,

@@ -12,7 +12,7 @@ WINDOW = 96
 
 SOFTCAP = 5.0
 CAPPED_PEAK = 4.0
-"""Spread of the scores: most lie where the cap bends, few at its end."""
+"""Distribution of the scores: most lie where the cap bends, few at its end."""
 
 GEMMA4_DIMS = (256, 256, 512, 256, 512)
 GEMMA4_WINDOWED = [True, True, False, True, False]
