@@ -296,6 +296,7 @@ def _visit(
             hashed += np.uint64(bits[j]) * np.uint64(0x9E3779B97F4A7C15 + 2 * j)
         if differing == 0:
             q_total = p_total  # equal rows, but the two sums may have been rounded differently
+            convex, rest = 0.0, 0.0
         found = sums[i]  # in the order of _Sums
         found[0], found[1], found[2] = p_total, q_total, moved
         found[3], found[4], found[5], found[6] = convex, rest, centre, lost

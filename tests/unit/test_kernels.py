@@ -131,13 +131,13 @@ def exactly(reference: F32, cell: F32) -> float:
 def test_exact_at_every_size_of_difference(
     vocabulary: int, seed: int, magnitude: float, shift: float, spread: float
 ) -> None:
-    """Nine digits whatever the CPU adds up in which order, down to a KL near 1e-16."""
+    """Seven digits whatever the CPU adds up in which order, down to a KL near 1e-16."""
     rng = np.random.default_rng(seed)
     reference = rows(rng, 1, vocabulary, spread)
     cell = reference + np.float32(shift) + rows(rng, 1, vocabulary, 10**magnitude)
     expected = exactly(reference[0], cell[0])
     found = pairwise_kl(reference, cell)[0], probe.kl(cell, reference)
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-24)
+    np.testing.assert_allclose(found, expected, rtol=2e-8, atol=1e-24)
 
 
 @settings(deadline=None, max_examples=60)
