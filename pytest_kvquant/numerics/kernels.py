@@ -20,6 +20,8 @@ from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic
 
+from pytest_kvquant.numerics.stable import log1p_less
+
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
@@ -143,22 +145,11 @@ def _kl(sums: _Sums) -> F64:
     """KL per row of what :func:`_visit` summed."""
     apart = sums.q_max - sums.p_max
     convex, rest = sums.convex / sums.p, sums.rest / sums.p
-    near = _log1p_less(convex, rest)
+    near = log1p_less(convex, rest)
     far = (np.log(sums.q) - np.log(sums.p) + apart) + sums.moved / sums.p
     kl = np.where(np.abs(apart - sums.centre) < _FAR, np.maximum(near, 0.0), far)
     legal = np.isfinite(apart) & np.isfinite(sums.moved)
     return np.where(legal, np.where(sums.lost > 0, np.inf, kl), np.nan)
-
-
-def _log1p_less(convex: F64, rest: F64) -> F64:
-    """log1p(convex + rest) − rest; by its Taylor series where the two would cancel."""
-    z = convex + rest
-    near = np.abs(z) < 0.01
-    small = np.where(near, z, 0.0)
-    series = np.zeros_like(small)
-    for n in range(9, 1, -1):
-        series = small * series + (-1.0) ** (n - 1) / n
-    return np.where(near, convex + series * small * small, np.log1p(z) - rest)
 
 
 @intrinsic
