@@ -73,7 +73,9 @@ def _two_paths(worker: Worker, plan: paths.PathsPlan, decode: F32, vocabulary: i
     """
     targets, row = plan.targets.ravel(), 0
     found: list[TokenFigures] = []
-    for block in worker.run_script(paths.at_once_steps(plan), vocabulary, rows=plan.decoded.shape[1]):
+    for block in worker.run_script(
+        paths.at_once_steps(plan), vocabulary, rows=plan.decoded.shape[1]
+    ):
         rows = slice(row, row + len(block.logits))
         one_by_one = np.ascontiguousarray(decode[rows])
         found.append(compare_rows(block.logits, one_by_one, targets[rows]))
