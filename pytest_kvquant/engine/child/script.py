@@ -103,7 +103,9 @@ class ScriptRunner:
         """The tokens, the first of a sequence replaced by BOS where the model wants one: as the
         chunks of :func:`pytest_kvquant.engine.child.scoring.with_bos`."""
         model = self._context.model
-        return [model.bos, *tokens[1:]] if position == 0 and model.add_bos else tokens
+        if position or not model.add_bos or model.bos is None:
+            return tokens
+        return [model.bos, *tokens[1:]]
 
     def _one(self, token: int, position: int, sequence: int) -> F32:
         one = np.ones(1, np.int32)
