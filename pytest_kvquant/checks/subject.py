@@ -34,9 +34,16 @@ class Subject(NamedTuple):
     """What the configuration says that it is substituted by."""
     gpus: tuple[str, ...] = ()
     gpu_layers: int = -1
+    off_device: bool = False
+    """Whether ``[expect]`` says that its attention runs on the CPU."""
     shapes: Mapping[str, float] = {}
     """Mean KL between batch shapes of the cell, by shape."""
     compression_floor: float | None = None
     """Least bytes per token of f16/f16 over those of the pair; ``None``: by the geometry."""
     others: tuple[Cell, ...] = ()
     """All cells of the run, this one included."""
+
+    @property
+    def all_on_gpu(self) -> bool:
+        """Whether a device other than the CPU was asked to compute all layers."""
+        return bool(self.gpus) and self.gpu_layers < 0

@@ -3,9 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
 
+import msgspec
+
+from pytest_kvquant.config.packaged import read_table
 from pytest_kvquant.config.settings import MIXED, Expect
 from pytest_kvquant.matrix import Pair
+
+PACKAGED = Path(__file__).parents[1] / "data" / "expect.toml"
+
+
+def with_packaged(expect: Mapping[str, Expect], *, embedded: bool) -> dict[str, Expect]:
+    """What is known of the embedded model's pairs, overlaid by the configuration."""
+    known = read_table(PACKAGED)["embedded"] if embedded else {}
+    return {**msgspec.convert(known, dict[str, Expect]), **expect}
+
+
+def off_device(pair: Pair, expect: Mapping[str, Expect], device: str) -> bool:
+    """Whether a pair is declared to leave its attention to the CPU where ``device`` computes.
+
+    Later patterns win.
+    """
+    found = [
+        entry.off_device
+        for pattern, entry in expect.items()
+        if entry.off_device is not None and pair.matches(pattern)
+    ]
+    if not found or device.startswith("CPU"):
+        return False
+    last = found[-1]
+    return fnmatchcase(device, last) if isinstance(last, str) else last
 
 
 def substitutes(expect: Mapping[str, Expect]) -> dict[str, str]:

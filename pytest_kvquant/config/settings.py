@@ -96,6 +96,9 @@ class Expect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """The pair, as ``K/V``, that the library makes of this one; ``mixed``: layers differ."""
     cliff: Literal["pp", "tg", "both"] | None = None
     """The paths on which this pair is known to be off the fast path."""
+    off_device: bool | str | None = None
+    """Whether its attention is known to run on the CPU though a GPU holds the cache: on any GPU, or
+    on those whose name matches (``"MTL*"``). Its speed is then told, and not judged."""
 
     def __post_init__(self) -> None:
         if self.substituted in (None, MIXED):

@@ -59,7 +59,7 @@ _TABLE = (
     ),
     _rule(
         "operation",
-        r"pre-allocated tensor \((?P<tensor>[^()]+)(?: \(view\))?\) in a buffer "
+        r"pre-allocated tensor \((?P<tensor>[^()]+)(?: \(\w+\))*\) in a buffer "
         r"\((?P<device>\w+)\) that cannot run the operation \((?P<operation>\w+)\)",
         "{device} has no {operation} for the type of {tensor}",
     ),

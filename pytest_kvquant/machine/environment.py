@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-TOGGLES = ("LLAMA_", "GGML_", "TURBO_")
-"""Prefixes of variables that llama.cpp builds read; FIELD lists what each family changes."""
+TOGGLES = ("LLAMA_", "GGML_", "TURBO_", "MTL_", "METAL_", "AGX_")
+"""Prefixes of variables that llama.cpp builds and Apple's Metal read: debug layers, shader
+validation, device wrappers, capture and the driver's own switches change results and speed."""
 
 PATIENCE = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000"}
 """Threads of the library sleep soon while they wait, unless the user says otherwise: the parent
@@ -24,6 +25,11 @@ BRIEF = {"GGML_NO_BACKTRACE": "1"}
 """An assertion ends with its own words. ggml would call a debugger, whose pages bury them."""
 
 
+PLACES = ("GGML_METAL_PATH_RESOURCES",)
+"""Not toggles but places: a build whose Metal kernels are not built in cannot start without. What
+lies there is part of the build's hash."""
+
+
 class Environment(NamedTuple):
     """What a worker starts with, and how it came about."""
 
@@ -36,7 +42,11 @@ class Environment(NamedTuple):
 
 def scrub(shell: Mapping[str, str], configured: Mapping[str, str]) -> Environment:
     """The shell's variables without the toggles, with those that are set on purpose."""
-    dropped = {name: value for name, value in sorted(shell.items()) if name.startswith(TOGGLES)}
+    dropped = {
+        name: value
+        for name, value in sorted(shell.items())
+        if name.startswith(TOGGLES) and name not in PLACES
+    }
     kept = {name: value for name, value in shell.items() if name not in dropped}
     patience = {} if PATIENCE_OF_THE_USER & {*kept, *configured} else PATIENCE
     added = {**BRIEF, **patience, **configured}

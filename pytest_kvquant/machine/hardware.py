@@ -11,16 +11,22 @@ import hashlib
 import os
 import platform
 import re
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cpuinfo
 import msgspec
 import psutil
 
-PMSET = "/usr/bin/pmset"
+from pytest_kvquant.machine.apple import power
+from pytest_kvquant.machine.apple.chip import Chip, performance_cores, read_chip
+from pytest_kvquant.machine.apple.commands import PMSET, Run, run
+from pytest_kvquant.machine.apple.thermal import thermal_pressure
+
+
+def is_mac() -> bool:
+    """Whether this is macOS, as the platform module says (tests pretend)."""
+    return platform.system() == "Darwin"
 
 
 class Hardware(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,12 +45,17 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
     """``ac``, ``battery`` or ``unknown``."""
     backends: tuple[str, ...]
     """The device that computes, as the library describes it."""
+    gpu_cores: int | None = None
+    """macOS: cores of the GPU; chips of one name have 24 or 32."""
+    build: str = ""
+    """macOS: version and build of the system, whose GPU driver comes with it."""
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits; equal on machines whose tok/s may be compared."""
         memory = round(self.memory / 2**30)
         parts = [self.chip, self.cores, self.threads, memory, self.system, self.power]
+        parts += [one for one in (self.gpu_cores, self.build) if one]
         text = "\n".join(map(str, [*parts, *self.backends]))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -52,9 +63,10 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """For people."""
         beside = "".join(f", {name}" for name in self.backends if name != self.chip)
+        gpu = f", {self.gpu_cores} GPU cores" if self.gpu_cores else ""
         return (
-            f"{self.chip}, {self.cores} cores, {self.memory / 2**30:.0f} GiB, {self.system}, "
-            f"power: {self.power}{beside}"
+            f"{self.chip}, {self.cores} cores{gpu}, {self.memory / 2**30:.0f} GiB, "
+            f"{f'macOS {self.build}' if self.build else self.system}, power: {self.power}{beside}"
         )
 
 
@@ -63,8 +75,11 @@ class MachineState(msgspec.Struct, frozen=True, kw_only=True):
 
     low_power: bool | None = None
     """macOS: low-power mode."""
+    thermal: str | None = None
+    """macOS: thermal pressure, ``nominal``, ``moderate``, ``heavy``, ``trapping``, ``sleeping``."""
     speed_limit: int | None = None
-    """macOS: percent of full CPU speed that heat allows; 100 where none was recorded."""
+    """Intel Macs: percent of full CPU speed that heat allows; 100 where none was recorded. Apple
+    silicon records none, ever."""
     warnings: tuple[str, ...] = ()
     """macOS: recorded thermal and performance warnings."""
     governors: tuple[str, ...] = ()
@@ -78,19 +93,40 @@ class MachineState(msgspec.Struct, frozen=True, kw_only=True):
     def throttled(self) -> bool:
         """Whether the system says that it holds the machine back."""
         limited = self.speed_limit is not None and self.speed_limit < 100
-        return bool(self.low_power) or limited or bool(self.warnings)
+        hot = self.thermal not in (None, "nominal")
+        return bool(self.low_power) or limited or hot or bool(self.warnings)
 
 
 @functools.cache
 def _cpu_info() -> Mapping[str, Any]:
-    """Asked once: it starts programs, and takes a quarter of a second."""
+    """Asked once: it starts programs, and takes a quarter of a second. Never of a Mac, whose own
+    answer it does not know: ``sysctl machdep.cpu`` as a whole fails on Apple silicon."""
+    import cpuinfo
+
     found: Mapping[str, Any] = cpuinfo.get_cpu_info()
     return found
 
 
 def cpu_name(unknown: str) -> str:
     """The CPU's own name, or ``unknown`` where it tells none."""
+    if is_mac():
+        return _chip().name or unknown
     return str(_cpu_info().get("brand_raw", unknown))
+
+
+@functools.cache
+def _chip() -> Chip:
+    """Asked once: of a Mac only."""
+    return read_chip()
+
+
+def default_threads() -> int:
+    """Threads that llama.cpp takes by itself: the fast cores of a Mac, else the physical ones."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    if is_mac():
+        physical = performance_cores() or physical
+    return min(physical, usable) if usable else physical
 
 
 def describe(chip: str, backends: Sequence[str]) -> Hardware:
@@ -101,6 +137,7 @@ def describe(chip: str, backends: Sequence[str]) -> Hardware:
         backends: descriptions of the library's devices.
     """
     affinity = getattr(os, "sched_getaffinity", None)
+    own = _chip() if is_mac() else Chip()
     return Hardware(
         chip=chip,
         cores=psutil.cpu_count(logical=False) or os.cpu_count() or 1,
@@ -109,13 +146,15 @@ def describe(chip: str, backends: Sequence[str]) -> Hardware:
         system=f"{platform.system()} {platform.release().split('.')[0]}",
         power=power_source(),
         backends=tuple(backends),
+        gpu_cores=own.gpu_cores,
+        build=own.system,
     )
 
 
 def power_source() -> str:
     """``ac``, ``battery`` or ``unknown``."""
-    if platform.system() == "Darwin":
-        return parse_power_source(_run(PMSET, "-g", "batt"))
+    if is_mac():
+        return power.power_source()
     battery = psutil.sensors_battery()
     if battery is None or battery.power_plugged is None:
         return "unknown"
@@ -124,35 +163,27 @@ def power_source() -> str:
 
 def machine_state() -> MachineState:
     """How this machine is doing, as far as its system tells."""
-    if platform.system() == "Darwin":
-        limit, warnings = parse_thermal(_run(PMSET, "-g", "therm"))
-        low_power = parse_low_power(_run(PMSET, "-g"))
-        return MachineState(low_power=low_power, speed_limit=limit, warnings=warnings)
+    if is_mac():
+        return mac_state()
     return linux_state(Path("/sys"))
 
 
-def parse_power_source(text: str) -> str:
-    """Read ``pmset -g batt``.
+def mac_state(
+    ask: Run = run, pressure: Callable[[], str | None] = thermal_pressure
+) -> MachineState:
+    """How a Mac is doing.
 
-    >>> parse_power_source("Now drawing from 'AC Power'")
-    'ac'
-    >>> parse_power_source("Now drawing from 'Battery Power'")
-    'battery'
+    Args:
+        ask: runs a command.
+        pressure: asks for the thermal pressure.
     """
-    found = re.search(r"Now drawing from '(AC|Battery|UPS) Power'", text)
-    if found is None:
-        return "unknown"
-    return "ac" if found[1] == "AC" else "battery"
-
-
-def parse_low_power(text: str) -> bool | None:
-    """Read ``pmset -g``: ``lowpowermode 1``, or ``powermode 1`` where there are three modes.
-
-    >>> parse_low_power(" lowpowermode         1"), parse_low_power(" powermode            2")
-    (True, False)
-    """
-    found = re.search(r"^\s*(?:low)?powermode\s+(\d)\s*$", text, re.MULTILINE)
-    return None if found is None else found[1] == "1"
+    level = pressure()
+    limit, warnings = parse_thermal(ask(PMSET, "-g", "therm"))
+    if level is not None and limit == 100:  # nothing was recorded, as always on Apple silicon
+        limit = None
+    return MachineState(
+        low_power=power.low_power(ask), thermal=level, speed_limit=limit, warnings=warnings
+    )
 
 
 def parse_thermal(text: str) -> tuple[int | None, tuple[str, ...]]:
@@ -190,14 +221,6 @@ def linux_state(root: Path) -> MachineState:
     if current and highest:
         frequency = sum(current) / len(current) / 1000, sum(highest) / len(highest) / 1000
     return MachineState(governors=tuple(governors), frequency=frequency, zones=zones)
-
-
-def _run(*command: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout
 
 
 def _text(path: Path) -> str:

@@ -11,12 +11,13 @@ from pytest_kvquant.numerics.metrics import KLProfile, Quality
 from pytest_kvquant.results.baseline import BaselineRecord
 from pytest_kvquant.results.diagnosis import Diagnosis
 from pytest_kvquant.results.gate import Gate
+from pytest_kvquant.results.operations import OperationRecord
 from pytest_kvquant.results.recall import RecallPoint
 
 Verdict = Literal[
     "pass", "fail", "inconclusive",
     "crashed", "timeout", "out-of-memory", "unsupported", "no-reference", "non-finite",
-    "substituted", "aliased", "inactive",
+    "substituted", "aliased", "inactive", "off-device",
 ]  # fmt: skip
 
 
@@ -32,8 +33,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     """A fact about a cell: what it is, where it ran, whether its paths agree."""
 
     name: str
-    """``types``, ``placement``, ``footprint``, ``contents``, ``measurable``, ``active``,
-    ``distinct``, ``shapes``, ``restore`` or ``trajectory``."""
+    """``types``, ``placement``, ``off_device``, ``footprint``, ``contents``, ``measurable``,
+    ``active``, ``distinct``, ``shapes``, ``restore`` or ``trajectory``."""
     verdict: str
     """``pass``, ``fail``, or ``inconclusive`` where the library does not tell."""
     text: str
@@ -58,6 +59,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """How often a graph changes device; ``None`` where the library does not tell."""
     caches: tuple[CacheSize, ...] = ()
     """Those that the buffers hold: one, or a base and a sliding-window one."""
+    operations: tuple[OperationRecord, ...] = ()
+    """Which operations ran on which device, by path; empty where the library does not tell."""
 
     @property
     def allocated(self) -> float:

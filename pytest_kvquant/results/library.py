@@ -13,6 +13,10 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     gpu: bool
     free: int
     total: int
+    accelerator: bool = False
+    """Whether it helps the CPU on the CPU's own memory, as BLAS does."""
+    unified: bool = False
+    """Whether its memory is the host's."""
 
 
 class CacheType(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +56,7 @@ class Library(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def device(self) -> str:
-        """The device that computes: the first GPU, else the CPU."""
+        """The device that computes: the first GPU, else the CPU (no accelerator beside it)."""
         return self._computing.name
 
     @property
@@ -81,4 +85,5 @@ class Library(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _computing(self) -> Device:
-        return (self.gpus or list(self.devices))[0]
+        plain = [device for device in self.devices if not device.accelerator]
+        return (self.gpus or plain or list(self.devices))[0]

@@ -63,7 +63,7 @@ class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     """The verdict in words."""
     declared: bool = False
-    """Whether it is a cliff that ``[expect]`` declares."""
+    """Whether ``[expect]`` says why it is slow: a cliff, or attention off the device."""
     confirmed: bool | None = None
     """Whether a fresh process found the same; ``None`` where none was asked."""
     drop: float = 0.0
@@ -112,6 +112,8 @@ class SpeedCell(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens decoded to reach all depths, by context, one entry a process."""
     remarks: tuple[str, ...] = ()
     """What the library's log says of slow paths that it took."""
+    off_device: str = ""
+    """What of the pair runs on the CPU though a GPU holds its cache; empty: nothing."""
     stopped: str = ""
     """Why tests are missing."""
     machine: MachineState = MachineState()

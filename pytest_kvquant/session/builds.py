@@ -15,9 +15,12 @@ from pytest_kvquant.machine.environment import Environment
 
 
 def library_directory(settings: Settings, shell: Mapping[str, str]) -> str | None:
-    """``--kv-lib``, else where ``LLAMA_CPP_LIB_PATH`` points the bindings, else their own."""
+    """``--kv-lib``, else where ``LLAMA_CPP_LIB_PATH`` points the bindings, else their own.
+
+    Absolute: the loader of a hardened Python refuses others.
+    """
     if settings.lib is not None:
-        return str(settings.lib)
+        return str(settings.lib.absolute())
     return shell.get("LLAMA_CPP_LIB_PATH")
 
 
@@ -60,7 +63,7 @@ def reference_engine(settings: Settings, environment: Environment) -> Engine | N
         return None
     return Engine(
         python=_interpreter("--kv-reference-python", settings.reference_python or settings.python),
-        directory=str(settings.reference_lib),
+        directory=str(settings.reference_lib.absolute()),
         device=device(settings),
         environment=environment,
         timeout=settings.timeout,

@@ -12,6 +12,7 @@ from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.declaration import Needs
 from pytest_kvquant.checks.family import settled
 from pytest_kvquant.checks.judging import figures_per_chunk, judge
+from pytest_kvquant.checks.off_device import NAME as OFF_DEVICE
 from pytest_kvquant.checks.placement import placement
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import Budgets
@@ -29,6 +30,7 @@ from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
 from pytest_kvquant.results.cell import Cell, QualitySection, Timing, Verdict
 from pytest_kvquant.results.library import Library
+from pytest_kvquant.results.operations import from_paths
 from pytest_kvquant.session import diagnosing
 from pytest_kvquant.session.identity import identify
 from pytest_kvquant.session.workloads import Workloads
@@ -46,6 +48,8 @@ class CellInputs(NamedTuple):
     """Cells of the run: every gated figure of each counts against chance."""
     prober: diagnosing.Prober
     workloads: Workloads
+    off_device: frozenset[Pair] = frozenset()
+    """Pairs that are declared to leave their attention to the CPU."""
     same_pair: bool = False
     """Whether a cell is compared with the same pair, of another build."""
 
@@ -133,6 +137,7 @@ def _subject(pair: Pair, budgets: Budgets, expected: str | None, inputs: CellInp
         expected=expected,
         gpus=tuple(device.name for device in inputs.library.gpus),
         gpu_layers=inputs.task.gpu_layers,
+        off_device=pair in inputs.off_device,
     )
 
 
@@ -167,7 +172,11 @@ def _identified(subject: Subject, worker: Worker, inputs: CellInputs) -> Subject
         same_pair=inputs.same_pair,
     )
     log = worker.log_text()
-    cell = msgspec.structs.replace(subject.cell, census=found.record, placement=placement(log))
+    placed = placement(log)
+    if subject.all_on_gpu:
+        paths_of = worker.operations(subject.pair, threads=inputs.task.shape.threads)
+        placed = msgspec.structs.replace(placed, operations=from_paths(paths_of))
+    cell = msgspec.structs.replace(subject.cell, census=found.record, placement=placed)
     subject = subject._replace(
         cell=cell, log=log, explanation=found.explanation, effective=found.effective
     )
@@ -276,6 +285,8 @@ def _judged(cell: Cell) -> Cell:
     verdict: Verdict = "pass"
     if "active" in failing:
         verdict = "inactive"
+    elif OFF_DEVICE in failing:
+        verdict = "off-device"
     elif failing or "fail" in verdicts:
         verdict = "fail"
     elif "inconclusive" in verdicts:

@@ -6,7 +6,7 @@ Owns every lifetime. Cells are measured when they are first asked for and never 
 from __future__ import annotations
 
 import datetime
-import os
+import functools
 import platform
 import time
 from collections.abc import Iterable
@@ -31,8 +31,13 @@ from pytest_kvquant.config.budgets import (
     resolve_budgets,
     unused_patterns,
 )
-from pytest_kvquant.config.expectations import substitute, substitutes
-from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.config.expectations import (
+    off_device,
+    substitute,
+    substitutes,
+    with_packaged,
+)
+from pytest_kvquant.config.settings import Expect, Settings
 from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
 from pytest_kvquant.engine.batching import sequences_per_batch
 from pytest_kvquant.engine.parent.devices import in_use
@@ -50,7 +55,7 @@ from pytest_kvquant.inputs.corpus import Corpus, cut_chunks, read_corpus
 from pytest_kvquant.inputs.model import Model, read_model
 from pytest_kvquant.inputs.reference_store import Reference, ReferenceStore
 from pytest_kvquant.machine.environment import scrub
-from pytest_kvquant.machine.hardware import cpu_name
+from pytest_kvquant.machine.hardware import cpu_name, default_threads
 from pytest_kvquant.matrix import REFERENCE, Pair, plan_pairs, take_shard
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.rules import Rules
@@ -155,6 +160,7 @@ class Session:
             self.engine,
             other=self._reference_engine if self.other_build is not None else None,
             threads=self.task.shape.threads,
+            expect=self.expect,
             pairs=matrix,
             note=observer.note,
         )
@@ -336,7 +342,7 @@ class Session:
             sequences=sequences,
             batch=settings.batch,
             ubatch=settings.ubatch,
-            threads=settings.threads or _physical_cores(),
+            threads=settings.threads or default_threads(),
         )
         task = Task(
             engine=self.engine,
@@ -441,6 +447,7 @@ class Session:
             self.cells_in_run,
             self._prober,
             self._workloads,
+            off_device=self._off_device,
             same_pair=self.settings.compare_cells,
         )
         measured = cell.measure(pair, budgets, self._expected(pair), inputs, on_chunk)
@@ -468,7 +475,18 @@ class Session:
 
     def _expected(self, pair: Pair) -> str | None:
         """What the configuration says that this pair is substituted by."""
-        return substitute(pair, substitutes(self.settings.expect))
+        return substitute(pair, substitutes(self.expect))
+
+    @functools.cached_property
+    def expect(self) -> dict[str, Expect]:
+        """What is declared of pairs, by the configuration and of the embedded model."""
+        return with_packaged(self.settings.expect, embedded=self.embedded)
+
+    @functools.cached_property
+    def _off_device(self) -> frozenset[Pair]:
+        """Pairs that are declared to leave their attention to the CPU on this device."""
+        device = self.library.device
+        return frozenset(pair for pair in self.pairs if off_device(pair, self.expect, device))
 
     def _keep(self, pair: Pair, evidence: Evidence, budgets: Budgets) -> None:
         """Write the per-token figures where they were asked for."""
@@ -647,9 +665,3 @@ def _check_types(pairs: Iterable[Pair], library: Library) -> None:
             f"The cache type '{name}' {reason} of this library ({library.build}). "
             f"It has: {', '.join(possible)}."
         )
-
-
-def _physical_cores() -> int:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    return min(physical, usable) if usable else physical

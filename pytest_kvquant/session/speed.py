@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
 
 from pytest_kvquant.baselines.speed import SpeedConditions, read_stored
 from pytest_kvquant.config import patterns as place
-from pytest_kvquant.config.expectations import substitutes
+from pytest_kvquant.config.expectations import off_device, substitutes
 from pytest_kvquant.config.floors import Floors, resolve_floors
 from pytest_kvquant.config.patterns import DepthPattern
-from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.config.settings import Expect, Settings
 from pytest_kvquant.engine.parent.worker import Engine
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.inputs.model import Model
@@ -75,6 +75,7 @@ class SpeedRun:
         *,
         other: Engine | None,
         threads: int,
+        expect: Mapping[str, Expect],
         pairs: Iterable[Pair],
         note: Callable[[str], None],
     ) -> None:
@@ -97,15 +98,16 @@ class SpeedRun:
         """Pairs whose failure to be timed a test has reported already."""
         self._cells: dict[Pair, SpeedCell] = {}
         self._ceilings: dict[Pair, Ceiling] = {}
+        self._expect = expect
         self._expected = [
-            (DepthPattern.parse(pattern, "expect"), entry)
-            for pattern, entry in settings.expect.items()
+            (DepthPattern.parse(pattern, "expect"), entry) for pattern, entry in expect.items()
         ]
         for declared, entry in self._expected:
-            if declared.depth is not None and entry.substituted is not None:
+            key = "substituted" if entry.substituted is not None else "off_device"
+            if declared.depth is not None and (entry.substituted or entry.off_device) is not None:
                 raise SettingsError(
-                    f"[expect] '{declared.pair} @ d{declared.depth}': what a cache holds does not "
-                    "depend on the depth; declare substituted for the pair alone."
+                    f"[expect] '{declared.pair} @ d{declared.depth}': what a cache holds and where "
+                    f"it is used does not depend on the depth; declare {key} for the pair alone."
                 )
         self._stored = self._read_stored()
 
@@ -171,7 +173,8 @@ class SpeedRun:
             memory_limit=round(limit * 1e9) if limit is not None else None,
             floors=self.floors,
             stored=self._stored,
-            expected=substitutes(settings.expect),
+            expected=substitutes(self._expect),
+            off_device=lambda pair: off_device(pair, self._expect, self._library.device),
             other=self._other,
             declared=self.cliff_declared,
             same_pair=settings.compare_cells,

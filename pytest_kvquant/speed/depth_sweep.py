@@ -64,6 +64,7 @@ def measure(pair: Pair, plan: SpeedPlan, setup: SpeedSetup) -> SpeedCell:
         wall=time.perf_counter() - begun,
         library=account.library_seconds,
         remarks=tuple(account.remarks),
+        off_device=account.off_device or "",
         machine=machine_state(),
     )
 

@@ -37,7 +37,7 @@ def record(
         evidence = rounds.decide(series.log_ratios, floor, ALL_ROUNDS)
         steady = rounds.steadiness(series.reference_ns)
     stored = setup.stored.find(pair, series.kind, count, series.depth)
-    described = account.description
+    described, away = account.description, account.off_device or ""
     return SpeedTest(
         build_commit=setup.library.ggml_commit or "",
         cpu_info=setup.library.processors,
@@ -72,10 +72,25 @@ def record(
         e_below=evidence.e_below,
         e_above=evidence.e_above,
         verdict=finding.verdict,
-        text=finding.text,
-        declared=finding.verdict == "cliff" and setup.declared(pair, series.kind, series.depth),
+        text=f"{finding.text}; {away}" if away and finding.verdict != "pass" else finding.text,
+        declared=_is_declared(finding, pair, series, setup, away),
         confirmed=confirmed,
         drop=steady.drop,
         iqr_over_median=steady.spread,
         stored_ts=stored.cell if stored else None,
     )
+
+
+def _is_declared(
+    finding: SpeedFinding, pair: Pair, series: RoundSeries, setup: SpeedSetup, away: str
+) -> bool:
+    """Whether ``[expect]`` says why a series is slow.
+
+    Args:
+        away: what of the cell runs on the CPU though a GPU holds its cache; empty: nothing.
+    """
+    if finding.verdict == "pass":
+        return False
+    if away and setup.off_device(pair):
+        return True
+    return finding.verdict == "cliff" and setup.declared(pair, series.kind, series.depth)

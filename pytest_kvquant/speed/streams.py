@@ -21,6 +21,7 @@ from pytest_kvquant.errors import CellSubstituted
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.results.library import Library
+from pytest_kvquant.results.operations import from_paths, off_device_text
 from pytest_kvquant.speed.stored import StoredSpeed
 
 _SLOW_PATH = re.compile(r"\(slow\)|fall(?:s|ing)? ?back", re.IGNORECASE)
@@ -54,6 +55,8 @@ class SpeedSetup(NamedTuple):
     """Substitutions that the configuration expects: a pattern of pairs, the pair held instead."""
     declared: Callable[[Pair, str, int], bool]
     """Whether the configuration declares a cliff of a kind of test at a depth."""
+    off_device: Callable[[Pair], bool] = lambda _pair: False
+    """Whether the configuration declares that a pair leaves its attention to the CPU."""
     other: Engine | None = None
     """The build that cells are compared with, where that is not their own."""
     same_pair: bool = False
@@ -71,6 +74,8 @@ class Account:
         """What is being timed, as the end of "it died while"."""
         self.remarks: dict[str, None] = {}
         """Lines in which the library says that it took a slow path, in order."""
+        self.off_device: str | None = None
+        """What of the cell runs on the CPU though a GPU holds its cache; ``None``: not looked."""
 
 
 class Streams(Protocol):
@@ -148,6 +153,8 @@ def _opened(
         begun = time.perf_counter()
         worker.model(setup.model.path, gpu_layers=setup.gpu_layers)
         loading = time.perf_counter() - begun
+        if account.off_device is None:
+            account.off_device = _off_device(worker, sides[0].pair, setup)
         described = worker.open_streams(
             [side.pair for side in sides],
             ctx=context,
@@ -163,6 +170,15 @@ def _opened(
             account.library_seconds += loading + worker.library_ns / 1e9
             said = (line.strip() for line in worker.log_text().splitlines())
             account.remarks |= dict.fromkeys(line for line in said if _SLOW_PATH.search(line))
+
+
+def _off_device(worker: TimedWorker, pair: Pair, setup: SpeedSetup) -> str:
+    """What of a pair runs on the CPU though a GPU computes; empty: nothing, or no GPU does."""
+    gpus = setup.library.gpus_in_use(setup.gpu_layers)
+    if not gpus or setup.gpu_layers >= 0:
+        return ""
+    operations = from_paths(worker.operations(pair, threads=setup.threads))
+    return off_device_text(operations, gpus[0].name)
 
 
 def _require_types(pair: Pair, held: Sequence[tuple[str, str | None]], setup: SpeedSetup) -> None:

@@ -6,8 +6,9 @@ import ctypes
 import os
 from typing import Any
 
-Library: Any = type(worker).on_library.__globals__["Library"]  # type: ignore[name-defined] # noqa: F821
-_made = Library.__init__
+from pytest_kvquant.engine.child.library import LoadedLibrary
+
+_made: Any = LoadedLibrary.__init__
 
 
 def _with_metal(self: Any, *arguments: Any) -> None:
@@ -17,4 +18,4 @@ def _with_metal(self: Any, *arguments: Any) -> None:
         raise RuntimeError("the simulated Metal backend does not load")
 
 
-Library.__init__ = _with_metal
+LoadedLibrary.__init__ = _with_metal  # type: ignore[method-assign]

@@ -53,6 +53,12 @@ def recorded(name: str) -> str:
             "Error Domain=X Code=3",
         ),
         (recorded("log_set_rows.txt"), "operation", "SET_ROWS"),
+        (
+            "ggml-backend.cpp:941: pre-allocated tensor (cache_v_l0 (reshaped) (view)) in a buffer "
+            "(MTL0) that cannot run the operation (SET_ROWS)\n",
+            "operation",
+            "SET_ROWS",
+        ),
         ("ggml_metal_op_encode: error: unsupported op 'FLASH_ATTN_EXT'\n", "operation", "FLASH"),
         (NO_PIPELINE, "kernel", "kernel_flash_attn_ext_vec_kturbo4_vturbo4_dk64_dv64"),
         (

@@ -8,6 +8,8 @@ import msgspec
 import pytest
 
 from pytest_kvquant.machine import hardware
+from pytest_kvquant.machine.apple import power
+from pytest_kvquant.machine.apple.chip import Chip
 from pytest_kvquant.machine.hardware import Hardware, MachineState
 
 NOTES = """Note: No thermal warning level has been recorded
@@ -54,18 +56,18 @@ def test_thermal_state_of_a_mac() -> None:
 
 
 def test_power_of_a_mac() -> None:
-    assert hardware.parse_power_source(BATTERY) == "battery"
-    assert hardware.parse_power_source(MAC_MINI) == "ac"
-    assert hardware.parse_power_source("Now drawing from 'UPS Power'") == "battery"
-    assert hardware.parse_power_source("") == "unknown"
+    assert power.parse_power_source(BATTERY) == "battery"
+    assert power.parse_power_source(MAC_MINI) == "ac"
+    assert power.parse_power_source("Now drawing from 'UPS Power'") == "battery"
+    assert power.parse_power_source("") == "unknown"
 
 
 def test_low_power_mode_of_a_mac() -> None:
-    assert hardware.parse_low_power(IN_USE) is False
-    assert hardware.parse_low_power(IN_USE.replace("lowpowermode         0", "lowpowermode 1"))
+    assert power.parse_low_power(IN_USE) is False
+    assert power.parse_low_power(IN_USE.replace("lowpowermode         0", "lowpowermode 1"))
     three_modes = IN_USE.replace("lowpowermode         0", "powermode            2")
-    assert hardware.parse_low_power(three_modes) is False
-    assert hardware.parse_low_power("sleep 1") is None
+    assert power.parse_low_power(three_modes) is False
+    assert power.parse_low_power("sleep 1") is None
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,7 @@ def test_the_fingerprint_changes_with_everything_that_speed_depends_on() -> None
     changes = (
         {"chip": "Apple M4 Max"}, {"cores": 14}, {"threads": 8}, {"memory": 64 << 30},
         {"system": "Darwin 26"}, {"power": "battery"}, {"backends": ("CPU",)},
+        {"gpu_cores": 32}, {"build": "26.4.1 (25E253)"},
     )  # fmt: skip
     prints = {msgspec.structs.replace(mac, **change).fingerprint for change in changes}
     assert len(prints) == len(changes)
@@ -125,3 +128,38 @@ def test_this_machine_describes_itself() -> None:
     assert here.power in ("ac", "battery", "unknown")
     assert here == hardware.describe("some CPU", ["CPU"])
     hardware.machine_state()
+
+
+def test_heat_of_apple_silicon_is_its_thermal_pressure() -> None:
+    """pmset would say "never throttled" for ever: it records nothing there."""
+
+    def ask(*words: str) -> str:
+        return {("-g", "therm"): NOTES, ("-g",): IN_USE}.get(words[1:], "")
+
+    hot = hardware.mac_state(ask, lambda: "heavy")
+    assert (hot.thermal, hot.speed_limit, hot.low_power) == ("heavy", None, False)
+    assert hot.throttled
+    assert not hardware.mac_state(ask, lambda: "nominal").throttled
+    intel = hardware.mac_state(ask, lambda: None)
+    assert (intel.thermal, intel.speed_limit) == (None, 100)
+
+
+@pytest.mark.parametrize(("fast", "threads"), [(6, 6), (None, 10)])
+def test_threads_are_the_fast_cores_of_a_mac(
+    monkeypatch: pytest.MonkeyPatch, fast: int | None, threads: int
+) -> None:
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr(hardware, "is_mac", lambda: True)
+    monkeypatch.setattr(hardware, "performance_cores", lambda: fast)
+    monkeypatch.setattr("psutil.cpu_count", lambda logical: 10)
+    assert hardware.default_threads() == threads
+
+
+def test_a_mac_is_named_with_its_gpu_cores_and_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Chip("Apple M1 Max", 10, 8, 2, 32, "26.4.1 (25E253)")
+    monkeypatch.setattr(hardware, "is_mac", lambda: True)
+    monkeypatch.setattr(hardware, "_chip", lambda: own)
+    here = hardware.describe(hardware.cpu_name("unknown"), ["Apple M1 Max (MTL)"])
+    assert here.chip == "Apple M1 Max"
+    assert ", 32 GPU cores," in here.name
+    assert "macOS 26.4.1 (25E253)" in here.name

@@ -128,7 +128,7 @@ ALLOWED = {
     "results": "errors format inputs machine numerics",
     "config": "data errors matrix",
     "inputs": "errors matrix",
-    "machine": "errors",
+    "machine": "errors format",
     "matrix": "errors",
 }  # fmt: skip
 """Every arrow between folders there is: a new one is a decision, and stands here."""

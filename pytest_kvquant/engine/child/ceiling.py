@@ -83,6 +83,7 @@ def try_context(
     if own:
         _put_back(context, own, sequences, alive)
     _prefill(context, own, own + ctx - own * sequences, alive)
+    context.prove_alive()
     return sequences
 
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant.engine.child.library import LoadedLibrary, TypeTraits
+from pytest_kvquant.engine.child.cache_types import TypeTraits
+from pytest_kvquant.engine.child.library import LoadedLibrary
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.engine.child.library import LoadedLibrary
+from pytest_kvquant.engine.sequences import from_start
 
 I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
@@ -24,6 +25,10 @@ class Refused(Exception):
 
 class DecodeFailed(Exception):
     """``llama_decode`` returned an error code."""
+
+
+class DeviceFailed(DecodeFailed):
+    """``llama_decode`` returned none, and the device computed nothing; why is in the log."""
 
 
 class LoadedModel:
@@ -165,6 +170,7 @@ class Context:
 
         Raises:
             DecodeFailed: with llama.cpp's code in words.
+            DeviceFailed: there is no code, and the device says that it computed nothing.
         """
         batch = self._arrays.fill(tokens, positions, sequences, outputs)
         wanted = int(np.count_nonzero(outputs))
@@ -174,10 +180,36 @@ class Context:
         self.decode_ns += time.perf_counter_ns() - begun
         if code != 0:
             raise DecodeFailed(_DECODE_CODES.get(code, f"llama_decode failed with code {code}"))
+        self.check_device()
         if wanted == 0:
             return np.empty((0, self.model.vocabulary), np.float32)
         logits = self.llama.llama_get_logits(self.pointer)
         return np.ctypeslib.as_array(logits, (wanted, self.model.vocabulary))
+
+    def check_device(self) -> None:
+        """Look whether the device computed what was decoded since the last look.
+
+        Raises:
+            DeviceFailed: its backend says that it did not.
+        """
+        if (why := self.model.library.watch.failure()) is not None:
+            raise DeviceFailed(
+                f"llama_decode returned no error, and what it computed is worthless ({why})"
+            )
+
+    def prove_alive(self) -> None:
+        """Decode one more token where a device other than the CPU computes; forgets all sequences.
+
+        A device that failed unseen refuses it. The logits of the last batch stay as they are.
+
+        Raises:
+            DecodeFailed: the device does not compute any more.
+        """
+        if self.model.library.has_gpu:
+            none = np.zeros(1, np.int32)
+            self.llama.llama_memory_clear(self.memory, False)
+            self.decode(from_start(none, self.model.bos), none, none, none)
+            self.llama.llama_memory_clear(self.memory, False)
 
     def close(self) -> None:
         """Free the context."""

@@ -9,50 +9,31 @@ libraries that it was linked with: a ``libggml.so`` found by path could be anoth
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import types
 from pathlib import Path
 from typing import Any
 
-from pytest_kvquant.engine.child import abi
+from pytest_kvquant.engine.child import abi, backends
+from pytest_kvquant.engine.child.cache_types import read_types
+from pytest_kvquant.engine.child.device_watch import DeviceWatch
+from pytest_kvquant.engine.shaders import RESOURCES, shader_files
 
-CPU_DEVICE = 0
-GPU_DEVICES = (1, 2)
-"""``enum ggml_backend_dev_type``: a graphics processor, and one that shares the host's memory."""
-
-MOST_TYPES = 512
-"""Type ids looked at; forks have used ids up to 203."""
+INTEGRATED, ACCELERATOR = 2, 3
+GPU_DEVICES = (1, INTEGRATED)
+"""``enum ggml_backend_dev_type``: a graphics processor, one that shares the host's memory, and what
+helps the CPU with its own memory (BLAS). Metal calls itself the first, and shares it all the same.
+"""
 
 
 class BadLibrary(Exception):
     """The library or its bindings cannot be used; the message says why."""
-
-
-class TypeTraits(ctypes.Structure):
-    """``struct ggml_type_traits`` of ggml.h, equal in upstream and the forks tried."""
-
-    _fields_ = (
-        ("type_name", ctypes.c_void_p),
-        ("blck_size", ctypes.c_int64),
-        ("blck_size_interleave", ctypes.c_int64),
-        ("type_size", ctypes.c_size_t),
-        ("is_quantized", ctypes.c_bool),
-        ("to_float", ctypes.c_void_p),
-        ("from_float_ref", ctypes.c_void_p),
-    )
-
-
-class _DlInfo(ctypes.Structure):
-    _fields_ = (
-        ("dli_fname", ctypes.c_char_p),
-        ("dli_fbase", ctypes.c_void_p),
-        ("dli_sname", ctypes.c_char_p),
-        ("dli_saddr", ctypes.c_void_p),
-    )
 
 
 def find_library(directory: Path) -> Path:
@@ -86,7 +67,24 @@ class LoadedLibrary:
         self.path = find_library(Path(directory) if directory else package / "lib")
         self.handle = _load(self.path)
         self.llama = _import_bindings(package, self.path, self.handle)
-        self.types = self._read_types()
+        self._load_backends()
+        self.types = read_types(self.function)
+        self.watch = DeviceWatch()
+
+    @functools.cached_property
+    def has_gpu(self) -> bool:
+        """Whether a device other than the CPU may compute."""
+        return any(device["gpu"] for device in self.devices())
+
+    def _load_backends(self) -> None:
+        folder = self.path.resolve().parent
+        beside = [file.resolve().parent for file in loaded_files(folder)]
+        if not backends.load(self.function, [self.path.parent, folder, *beside]):
+            raise BadLibrary(
+                f"{self.path} has no backend for the CPU: it is a GGML_BACKEND_DL build, and its "
+                f"libggml-cpu is neither in {folder} nor in the directory compiled in. Give "
+                "--kv-lib a directory that holds them all."
+            )
 
     def function(self, name: str, result: Any, *arguments: Any) -> Any:
         """A C function of libllama or of the ggml it is linked with.
@@ -104,6 +102,8 @@ class LoadedLibrary:
     def identity(self) -> dict[str, Any]:
         """What this build says of itself: path, commit, hash of the files in use, devices."""
         files = loaded_files(self.path.resolve().parent)
+        if folder := os.environ.get(RESOURCES):
+            files += shader_files(Path(folder))
         digest = hashlib.sha256()
         for file in files:
             digest.update(file.read_bytes())
@@ -130,7 +130,7 @@ class LoadedLibrary:
         device = by_name(name.encode())
         if not device:
             raise BadLibrary(f"{self.path} has no device {name}.")
-        found = [device] if kind(device) != CPU_DEVICE else []
+        found = [device] if kind(device) != backends.CPU_DEVICE else []
         return (pointer * (len(found) + 1))(*found, None)
 
     def devices(self) -> list[dict[str, Any]]:
@@ -153,11 +153,15 @@ class LoadedLibrary:
             device = get(index)
             free, total = ctypes.c_size_t(), ctypes.c_size_t()
             memory(device, ctypes.byref(free), ctypes.byref(total))
+            if free.value > total.value:  # some Metal builds count below zero, and it wraps
+                free.value = 0
             found.append(
                 {
                     "name": name(device).decode(),
                     "description": description(device).decode(),
                     "gpu": kind(device) in GPU_DEVICES,
+                    "accelerator": kind(device) == ACCELERATOR,
+                    "unified": kind(device) == INTEGRATED or name(device).startswith(b"MTL"),
                     "free": free.value,
                     "total": total.value,
                 }
@@ -183,39 +187,6 @@ class LoadedLibrary:
         except BadLibrary:
             return None
         return value.decode(errors="replace").strip() if value else None
-
-    def _read_types(self) -> dict[str, dict[str, Any]]:
-        """Types by name, with what is needed to know whether a cache can be of this type.
-
-        The C table has no length that can be asked for, and ids are sparse in some forks: an entry
-        counts if its name points into the library itself.
-        """
-        traits = self.function("ggml_get_type_traits", ctypes.POINTER(TypeTraits), ctypes.c_int)
-        needs_matrix = self.function("ggml_quantize_requires_imatrix", ctypes.c_bool, ctypes.c_int)
-        own = _object_of(ctypes.cast(traits, ctypes.c_void_p).value)
-        found: dict[str, dict[str, Any]] = {}
-        for number in range(MOST_TYPES):
-            address = ctypes.cast(traits(number), ctypes.c_void_p).value
-            if _object_of(address) != own:
-                break
-            entry = traits(number).contents
-            if not (0 <= entry.blck_size <= 4096 and 0 <= entry.type_size <= 1 << 16):
-                break
-            if not entry.type_name or not entry.type_size:
-                continue
-            if _object_of(entry.type_name) != own:
-                break
-            name = ctypes.string_at(entry.type_name).decode("ascii", errors="replace")
-            quantizable = (
-                entry.is_quantized and entry.to_float and entry.from_float_ref
-            ) and not needs_matrix(number)
-            found[name] = {
-                "id": number,
-                "block": entry.blck_size,
-                "bytes": entry.type_size,
-                "cache": bool(name in ("f32", "f16", "bf16") or quantizable),
-            }
-        return found
 
 
 def loaded_files(directory: Path) -> list[Path]:
@@ -290,14 +261,3 @@ def _import_bindings(package: Path, library: Path, handle: ctypes.CDLL) -> Any:
     if complaint := abi.complaint(library, version, handle, bindings):
         raise BadLibrary(complaint)
     return bindings
-
-
-def _object_of(address: int | None) -> int | None:
-    """Base address of the loaded library that ``address`` lies in (``dladdr``)."""
-    info = _DlInfo()
-    libc = ctypes.CDLL(None)
-    libc.dladdr.argtypes = (ctypes.c_void_p, ctypes.POINTER(_DlInfo))
-    if not address or not libc.dladdr(address, ctypes.byref(info)):
-        return None
-    base: int | None = info.dli_fbase
-    return base

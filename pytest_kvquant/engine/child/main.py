@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from pytest_kvquant.engine import census
-from pytest_kvquant.engine.child import scoring
+from pytest_kvquant.engine.child import op_census, scoring
 from pytest_kvquant.engine.child.ceiling import CeilingMessages
 from pytest_kvquant.engine.child.context import Context, DecodeFailed, LoadedModel, Refused
 from pytest_kvquant.engine.child.examining import ExaminationMessages
@@ -111,12 +111,17 @@ class Child(TimingMessages, CeilingMessages, ProbeMessages, ExaminationMessages)
             found = found._replace(bytes_per_token=grown)
         self.channel.send("census", **found.as_data())
 
+    def on_operations(self, message: Message) -> None:
+        """Say which operations of a cell run where; fields: ``type_k``, ``type_v``, ``threads``."""
+        self.channel.send("operations", paths=op_census.take(self.model, **message.fields))
+
     def on_script(self, message: Message) -> None:
         """Play a script of cache operations; see :mod:`pytest_kvquant.engine.child.script`."""
         context = self._open_context()
         before = context.decode_ns
         runner = ScriptRunner(context, lambda *block: self._hand_over(scoring.Scored(*block)))
         runner.run(message.fields["steps"])
+        context.prove_alive()
         self.channel.send("script_done", chosen=runner.chosen, decode_ns=context.decode_ns - before)
 
     def on_ring(self, message: Message) -> None:

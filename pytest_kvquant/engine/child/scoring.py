@@ -32,7 +32,8 @@ def score_group(context: Context, chunks: I32, first_chunk: int, scored: int) ->
         scored: the logits at the last ``scored`` positions that have a successor are wanted.
 
     Yields:
-        The scored logits; each block is valid until the next is asked for.
+        The scored logits; each block is valid until the next is asked for. Those that complete a
+        chunk come after one more decode has proved that the device still computes.
     """
     context.clear()
     sequences, ctx = chunks.shape
@@ -46,6 +47,8 @@ def score_group(context: Context, chunks: I32, first_chunk: int, scored: int) ->
             np.repeat(np.arange(sequences, dtype=np.int32), len(span)),
             np.tile(outputs, sequences),
         )
+        if stop == ctx:
+            context.prove_alive()
         rows = int(outputs.sum())
         for sequence in range(sequences if rows else 0):
             block = logits[sequence * rows : (sequence + 1) * rows]

@@ -74,6 +74,7 @@ class Stream:
                 size = min(self.context.batch, depth - self.depth)
                 self._decode_all(self._tokens(size, self.depth))
                 self._synchronize()
+                self.context.check_device()
                 self.depth += size
                 self.prefilled += size
                 self._alive()
@@ -120,11 +121,24 @@ class Stream:
                 self._synchronize()
         self._synchronize()
         nanoseconds = time.perf_counter_ns() - begun
+        self.context.check_device()
         self.library_ns += nanoseconds
         with self._counted():
             self._back()
         self._alive()
         return nanoseconds
+
+    def prove_alive(self) -> None:
+        """One more token, untimed, where a device other than the CPU computes.
+
+        Raises:
+            DecodeFailed: the device failed unseen, and the last samples are worth nothing.
+        """
+        if self.context.model.library.has_gpu:
+            self._decode_all(self._tokens(1, self.depth))
+            self._synchronize()
+            self.context.check_device()
+            self._back()
 
     def _parts(self, tokens: I32, size: int) -> list[Any]:
         """The tokens as ``llama_batch`` structs of at most ``size``, which point into them."""
@@ -273,6 +287,8 @@ class Bench:
         spent = [0] * len(order)
         for _, place in turns:
             spent[place] += self.streams[order[place]].once(kind, count)
+        for stream in self.streams:
+            stream.prove_alive()
         return [round(total / times) for total, times in zip(spent, repeats, strict=True)]
 
     @property

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import signal
 import socket
 import subprocess
 import sys
@@ -19,21 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.engine.census import Census, from_data
+from pytest_kvquant.engine.parent import endings
 from pytest_kvquant.engine.protocol import Channel, Closed, Message, Ring, Silent
+from pytest_kvquant.engine.shaders import resources
 from pytest_kvquant.errors import (
     CellCrashed,
     CellError,
-    CellOutOfMemory,
     CellTimeout,
-    CellUnsupported,
 )
 from pytest_kvquant.machine.environment import Environment
 from pytest_kvquant.matrix import REFERENCE, Pair
 
 PACKAGE_ROOT = Path(__file__).parents[3]
 LOG_BYTES = 1 << 24
-LOG_LINES = 12
-"""Lines of the library's log that a verdict quotes."""
 
 _START = (
     "import sys; sys.path[0] = sys.argv[1]; "  # in the place of the folder one is in
@@ -42,13 +38,6 @@ _START = (
 )
 """This package is taken from the parent's installation, and nothing else: another interpreter has
 its own NumPy and its own bindings, and the folder may be a whole site-packages."""
-_NO_MEMORY = re.compile(
-    r"failed to allocate|out of memory|unable to allocate|cannot allocate|insufficient memory",
-    re.IGNORECASE,
-)
-_CHATTER = re.compile(r"create_tensor:|llama_graph_n_input_tensors|CUDA graph", re.IGNORECASE)
-"""Debug lines of llama.cpp that would fill what a verdict quotes."""
-_COMPLAINT = re.compile(r"error|fail|not support|does not divide|requires|assert", re.IGNORECASE)
 
 
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +122,7 @@ class Worker:
                 stdout=self._log,
                 stderr=self._log,
                 pass_fds=[theirs.fileno()],
-                env=engine.environment.variables,
+                env={**resources(engine.directory), **engine.environment.variables},
                 start_new_session=True,
             )
         self.channel = Channel(ours, patience=engine.timeout)
@@ -256,6 +245,15 @@ class Worker:
         """What the cache of the opened cell holds."""
         return from_data(self._ask("census").fields)
 
+    def operations(self, pair: Pair, *, threads: int) -> dict[str, list[dict[str, Any]]]:
+        """Which operations of a pair run on which device, by path, from a small context of it.
+
+        See :func:`pytest_kvquant.engine.child.op_census.take`.
+        """
+        fields = self._ask("operations", type_k=pair.k, type_v=pair.v, threads=threads).fields
+        paths: dict[str, list[dict[str, Any]]] = fields["paths"]
+        return paths
+
     def run_script(
         self, steps: Sequence[Sequence[Any]], vocabulary: int, *, rows: int
     ) -> Iterator[LogitsBlock]:
@@ -336,10 +334,9 @@ class Worker:
             on_message(message)
         return message.fields
 
-    def log(self, lines: int = LOG_LINES) -> str:
-        """The last lines that the library printed."""
-        told = [line for line in self.log_text().splitlines() if not _CHATTER.search(line)]
-        return "\n".join(told[-lines:])
+    def log(self) -> str:
+        """The last lines that the library printed, and the one that names a cause."""
+        return endings.quoted(self.log_text())
 
     def log_text(self) -> str:
         """What the library printed, as far as it is kept (its end)."""
@@ -376,24 +373,15 @@ class Worker:
         except Silent:
             raise self._silence() from None
         if message.name == "refused":
-            raise self._refusal(**message.fields)
+            raise endings.refused(
+                message.fields["message"], self.log_text(), kind=message.fields["kind"]
+            )
         if message.name == "failed":
             raise CellCrashed(
                 f"The worker failed: {message.fields['kind']}: {message.fields['message']}.",
                 log=self.log(),
             )
         return message
-
-    def _refusal(self, kind: str, message: str) -> CellError:
-        if kind == "BadLibrary":  # says everything itself
-            return CellUnsupported(message, log=self.log())
-        complaints = [line for line in self.log_text().splitlines() if _COMPLAINT.search(line)]
-        reason = complaints[-1].strip() if complaints else "its log gives no reason"
-        if any(_NO_MEMORY.search(line) for line in complaints):
-            return CellOutOfMemory(f"{message}: out of memory ({reason}).", log=self.log())
-        if kind == "DecodeFailed":
-            return CellCrashed(f"{message}; the log's last complaint: {reason}.", log=self.log())
-        return CellUnsupported(f"{message}: {reason}.", log=self.log())
 
     def _silence(self) -> CellTimeout:
         return CellTimeout(
@@ -407,9 +395,7 @@ class Worker:
             code = self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             return CellCrashed("The worker hung up but did not end.", log=self.log())
-        if _NO_MEMORY.search(self.log()):
-            return CellOutOfMemory(f"{death_in_words(code)} It was out of memory.", log=self.log())
-        return CellCrashed(death_in_words(code), log=self.log())
+        return endings.died(code, self.log_text())
 
 
 def _context_fields(pair: Pair, shape: BatchShape) -> dict[str, Any]:
@@ -422,23 +408,3 @@ def _context_fields(pair: Pair, shape: BatchShape) -> dict[str, Any]:
         "ubatch": shape.ubatch,
         "threads": shape.threads,
     }
-
-
-def death_in_words(code: int) -> str:
-    """A process's return code as a sentence."""
-    if code >= 0:
-        return f"The worker exited with code {code}."
-    number = -code
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        return f"The worker was killed by signal {number}."
-    meaning = {
-        "SIGSEGV": "invalid memory access",
-        "SIGABRT": "an assertion or abort",
-        "SIGBUS": "bad memory access",
-        "SIGILL": "an instruction that this CPU does not have",
-        "SIGFPE": "an arithmetic fault",
-        "SIGKILL": "from outside; often the system's out-of-memory killer",
-    }.get(name)
-    return f"The worker was killed by {name}" + (f" ({meaning})." if meaning else ".")

@@ -1,0 +1,109 @@
+"""How a worker ended, as a verdict with its cause: refusals, failed decodes, deaths."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+from pytest_kvquant.engine.device_errors import Complaint, complaint
+from pytest_kvquant.errors import CellCrashed, CellError, CellOutOfMemory, CellUnsupported
+
+LINES = 12
+"""Lines of the library's log that a verdict quotes."""
+
+DEATH_LINES = 64
+"""Lines before a death that may name its cause: earlier ones were survived."""
+
+_CHATTER = re.compile(
+    r"create_tensor:|llama_graph_n_input_tensors|CUDA graph|compiling pipeline:|: loaded kernel_",
+    re.IGNORECASE,
+)
+"""Debug lines of llama.cpp and its backends that would fill what a verdict quotes."""
+
+_COMPLAINT = re.compile(r"error|fail|not support|does not divide|requires|assert", re.IGNORECASE)
+
+_KINDS: dict[str, type[CellError]] = {
+    "compiler": CellUnsupported,
+    "operation": CellUnsupported,
+    "kernel": CellUnsupported,
+    "memory": CellOutOfMemory,
+    "failed": CellCrashed,
+}
+"""What each kind of complaint makes of a cell."""
+
+
+def quoted(log: str, lines: int = LINES) -> str:
+    """The end of a log without chatter, led by the line that names the cause if that is earlier."""
+    told = [line for line in log.splitlines() if not _CHATTER.search(line)]
+    end = told[-lines:]
+    found = complaint(log)
+    if found is not None and not any(found.line in line for line in end):
+        end = [found.line, "…", *end[2:]]
+    return "\n".join(end)
+
+
+def refused(message: str, log: str, *, kind: str) -> CellError:
+    """What the library's refusal makes of a cell.
+
+    Args:
+        message: what was asked for and not done.
+        kind: class of the child's exception.
+    """
+    brief = quoted(log)
+    if kind == "BadLibrary":  # says everything itself
+        return CellUnsupported(message, log=brief)
+    if (found := complaint(log)) is not None:
+        return _by(found, f"{message}: {found.text}.", brief)
+    complaints = [line for line in log.splitlines() if _COMPLAINT.search(line)]
+    reason = complaints[-1].strip() if complaints else "its log gives no reason"
+    if kind in ("DecodeFailed", "DeviceFailed"):
+        return CellCrashed(f"{message}; the log's last complaint: {reason}.", log=brief)
+    return CellUnsupported(f"{message}: {reason}.", log=brief)
+
+
+def died(code: int, log: str) -> CellError:
+    """What a worker's death makes of a cell.
+
+    Args:
+        code: of :attr:`subprocess.Popen.returncode`.
+    """
+    brief, words = quoted(log), death_in_words(code)
+    found = complaint("\n".join(log.splitlines()[-DEATH_LINES:]))
+    if found is None:
+        return CellCrashed(words, log=brief)
+    if found.kind == "memory":
+        return CellOutOfMemory(f"{words} It was out of memory.", log=brief)
+    return _by(found, f"{found.text[0].upper()}{found.text[1:]}. {words}", brief)
+
+
+def _by(found: Complaint, message: str, log: str) -> CellError:
+    return _KINDS[found.kind](message, log=log)
+
+
+_MEANINGS = {
+    "SIGSEGV": "invalid memory access",
+    "SIGABRT": "an assertion or abort",
+    "SIGBUS": "bad memory access",
+    "SIGILL": "an instruction that this CPU does not have",
+    "SIGFPE": "an arithmetic fault",
+    "SIGTRAP": "a check of the system's own libraries, as those of Metal's debug layer",
+    "SIGKILL": "from outside; often the system's out-of-memory killer, on macOS also jetsam or an "
+    "invalid code signature",
+    "SIGXCPU": "a limit on CPU time",
+}
+
+
+def death_in_words(code: int) -> str:
+    """A process's return code as a sentence.
+
+    >>> death_in_words(3), death_in_words(-5)[:34]
+    ('The worker exited with code 3.', 'The worker was killed by SIGTRAP (')
+    """
+    if code >= 0:
+        return f"The worker exited with code {code}."
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        return f"The worker was killed by signal {-code}."
+    meaning = _MEANINGS.get(name)
+    return f"The worker was killed by {name}" + (f" ({meaning})." if meaning else ".")
