@@ -104,7 +104,7 @@ def _llama_bench(parsed: argparse.Namespace) -> int:
 
 
 def _schema(_: argparse.Namespace) -> int:
-    from pytest_kvquant.results.file import schema_text
+    from pytest_kvquant.results.schema import schema_text
 
     _say(schema_text())
     return 0

@@ -33,6 +33,7 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
     """What stays the same from run to run."""
 
     chip: str
+    """What computes: the processor, or the chip with its GPU."""
     cores: int
     """Physical cores."""
     threads: int

@@ -35,13 +35,17 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """How far one figure moved, from the first measurement to the second."""
 
     figure: Literal["kl", "ln_ppl", "top1"]
+    """Its name."""
     before: float
+    """Then; in the figure's own unit."""
     after: float
+    """Now; in the figure's own unit."""
     moved: float
     """Mean over chunks: of ln(KL/KL0), of the difference of ln PPL, of top-1."""
     reach: float | None
     """Half the width of its interval; None where it is unbounded."""
     tolerance: float
+    """The most that it may move."""
     worse: bool
     """Whether it moved away from f16, tolerance and chance aside."""
 
@@ -58,7 +62,9 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     """Equal to the last bit; changed within tolerance; drifted one way or the other; or ended to
     the noise floor, as if quantization were off."""
     chunks: int
+    """Chunks of the same tokens that both have."""
     changes: tuple[Change, ...]
+    """By figure."""
 
 
 def drift(

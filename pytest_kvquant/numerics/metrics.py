@@ -22,56 +22,101 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """Quality figures of one cell over all scored tokens of ``chunks`` chunks."""
 
     tokens: int
+    """Scored tokens."""
     chunks: int
+    """Chunks."""
     ppl: float
+    """PPL of the cell."""
     ppl_se: float
+    """Its standard error, from tokens."""
     ppl_reference: float
+    """PPL of the reference."""
     ppl_reference_se: float
+    """Its standard error, from tokens."""
     ppl_delta: float
+    """PPL(cell) − PPL(reference), paired."""
     ppl_delta_se: float
+    """Its standard error, from tokens."""
     ppl_ratio: float
+    """PPL(cell) / PPL(reference)."""
     ppl_ratio_se: float
+    """Its standard error, from tokens."""
     ln_ppl_ratio: float
+    """ln of the PPL ratio."""
     ln_ppl_ratio_se: float
+    """Its standard error, from tokens."""
     ln_ppl_ratio_chunk_se: float | None
+    """Its standard error, from chunks."""
     cor_ln_ppl: float | None
     """Correlation of the per-token nll of cell and reference, in 0..1."""
     kl_mean: float
+    """Mean KL, nats per token."""
     kl_mean_se: float
+    """Its standard error, from tokens."""
     kl_mean_chunk_se: float | None
+    """Its standard error, from chunks."""
     kl_max: float
+    """Largest KL, nats."""
     kl_p999: float
+    """99.9 % quantile of KL, nats."""
     kl_p99: float
+    """99 % quantile of KL, nats."""
     kl_p95: float
+    """95 % quantile of KL, nats."""
     kl_p90: float
+    """90 % quantile of KL, nats."""
     kl_median: float
+    """Median KL, nats."""
     kl_p10: float
+    """10 % quantile of KL, nats."""
     kl_p05: float
+    """5 % quantile of KL, nats."""
     kl_p01: float
+    """1 % quantile of KL, nats."""
     kl_p001: float
+    """0.1 % quantile of KL, nats."""
     kl_min: float
+    """Smallest KL, nats."""
     top1: float
     """Share of tokens with the same argmax."""
     top1_se: float
+    """Standard error of the share, from tokens."""
     top1_chunk_se: float | None
+    """Its standard error, from chunks."""
     mean_dp: float
     """Mean of p(cell) − p(reference) of the token that came next."""
     mean_dp_se: float
+    """Standard error of the mean Δp, from tokens."""
     rms_dp: float
+    """RMS change of the probability of the right token, 0..1."""
     rms_dp_se: float
+    """Its standard error, from tokens."""
     dp_max: float
+    """Largest Δp of the right token, -1..1."""
     dp_p999: float
+    """99.9 % quantile of Δp of the right token."""
     dp_p99: float
+    """99 % quantile of Δp of the right token."""
     dp_p95: float
+    """95 % quantile of Δp of the right token."""
     dp_p90: float
+    """90 % quantile of Δp of the right token."""
     dp_p75: float
+    """75 % quantile of Δp of the right token."""
     dp_median: float
+    """Median Δp of the right token."""
     dp_p25: float
+    """25 % quantile of Δp of the right token."""
     dp_p10: float
+    """10 % quantile of Δp of the right token."""
     dp_p05: float
+    """5 % quantile of Δp of the right token."""
     dp_p01: float
+    """1 % quantile of Δp of the right token."""
     dp_p001: float
+    """0.1 % quantile of Δp of the right token."""
     dp_min: float
+    """Smallest Δp of the right token, -1..1."""
 
 
 POSITION_BINS = 16

@@ -11,13 +11,17 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A pair that no other one beats in every figure of the workload."""
 
     pair: str
+    """As `K/V`."""
     kl: float
+    """Mean KL, nats per token."""
     compression_measured: float | None
     """Bytes per token of f16/f16 over those of the pair."""
     pp: float | None
+    """Prefill speed over that of f16/f16."""
     tg: float | None
     """Speed over that of f16/f16 at ``depth``."""
     depth: int
+    """Tokens in the cache at which the speeds were taken."""
     context: int | None = None
     """Tokens of the largest context that works, where it was searched."""
     loss: float
@@ -42,8 +46,11 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     """The pair for a workload, and what else comes into question."""
 
     workload: str
+    """The work that is advised for."""
     what: str
+    """The same in a sentence."""
     best: str
+    """The pair, as `K/V`."""
     figures: tuple[str, ...]
     """Those that decided: ``kl``, ``tg``, ``pp``, ``compression`` or ``context``."""
     candidates: tuple[Candidate, ...]

@@ -26,6 +26,7 @@ class BaselineRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A cell against its baseline."""
 
     verdict: Verdict
+    """What the comparison found."""
     path: str
     """The baseline's file."""
     text: str

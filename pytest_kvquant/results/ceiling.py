@@ -14,16 +14,20 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One context, tried in a process of its own."""
 
     context: int
+    """Tokens."""
     outcome: str
     """``fits``, or how the attempt ended: ``out-of-memory``, ``crashed``, ``unsupported``, …"""
     text: str
+    """What happened, in words."""
     seconds: float
+    """Wall time, seconds."""
 
 
 class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
     """The largest context of a pair that was allocated, filled, and decoded at its end."""
 
     pair: str
+    """As `K/V`."""
     tokens: int
     """0: none of those tried."""
     bound: int
@@ -39,13 +43,17 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
     windowed_bytes_per_token: int | None = 0
     """Of these, in layers that hold only ``window_cells`` tokens; ``None``: not known."""
     window_cells: int = 0
+    """Cells of the sliding-window cache; 0 where there is none."""
     batch: int = 0
+    """n_batch, tokens."""
     ubatch: int = 0
     """The context's, as in the rest of the run; so many tokens were decoded at its end."""
     sequences: int = 0
     """That filled the cache; 1: every token was prefilled, 0: no attempt came so far."""
     attempts: tuple[Attempt, ...]
+    """What was tried, in order."""
     seconds: float
+    """Wall time of the search, seconds."""
     floor: int = 1
     """Tokens that have to work."""
     verdict: Literal["pass", "fail", "inconclusive"] = "pass"

@@ -25,6 +25,7 @@ class QualitySection(msgspec.Struct, frozen=True, kw_only=True):
     """Quality by path: many tokens at once, and one at a time, each against f16 the same way."""
 
     prefill: Quality
+    """Many tokens at once."""
     decode: Quality | None = None
     """By the decode path, on fewer tokens."""
 
@@ -38,8 +39,11 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     """``pass``, ``fail``, or ``inconclusive`` where the library does not tell."""
     text: str
+    """What was found, in a sentence."""
     figure: float | None = None
+    """The figure that decided, in the check's own unit."""
     limit: float | None = None
+    """What it was held against."""
 
 
 class CacheSize(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +52,7 @@ class CacheSize(msgspec.Struct, frozen=True, kw_only=True):
     cells: int
     """Tokens that it holds, of all sequences."""
     layers: int
+    """Layers that it serves."""
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,15 +77,20 @@ class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The effective types of one layer of the cache, and its bytes per token."""
 
     k: str
+    """ggml name of K's type."""
     v: str | None
+    """ggml name of V's type; none where the architecture stores no V."""
     k_row: int
+    """Bytes of a K row, one token."""
     v_row: int
+    """Bytes of a V row, one token."""
 
 
 class CensusRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What the cache really holds, read from its own serialized state."""
 
     layers: tuple[LayerRecord, ...]
+    """Types and bytes per layer, in the cache's order."""
     bytes_per_token: float | None
     """Exact where the layout is understood; from the growth of the state otherwise."""
     expected_bytes_per_token: int
@@ -91,6 +101,7 @@ class CensusRecord(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     """``agree``, ``padded``, ``substituted``, ``differs`` or ``unreadable``."""
     text: str
+    """The census in words."""
     source: Source = "header"
     """Where the expected sizes come from: the model's header, or, where that does not explain the
     cache of f16/f16, that cache."""
@@ -112,7 +123,9 @@ class TwoPaths(msgspec.Struct, frozen=True, kw_only=True):
     kl: float
     """Mean KL(prefill ‖ decode), nats."""
     ppl_prefill: float
+    """PPL of f16 on these tokens, many at once."""
     ppl_decode: float
+    """PPL of f16 on the same tokens, one at a time."""
 
 
 class NoiseFloor(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +134,9 @@ class NoiseFloor(msgspec.Struct, frozen=True, kw_only=True):
     kl: float
     """Mean KL, nats."""
     ubatch: int
+    """n_ubatch of the other f16, tokens."""
     threads: int
+    """Threads of the other f16."""
     tie_band: float
     """Logits: twice the 99.9 % quantile of the change of the top-1/top-2 margin."""
     shapes: dict[str, float]
@@ -145,22 +160,28 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds: the cell's wall time, and what of it the worker spent inside ``llama_decode``."""
 
     wall: float
+    """Seconds from the start of the cell to its verdict."""
     prefill: float
     """Of the wall time, the start of the worker and the prefill quality."""
     paths: float
     """Of the wall time, the census, the decode path, greedy text and batch shapes."""
     decode: float
+    """Seconds inside `llama_decode`."""
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One pair: its verdict, the gates that led to it, its figures."""
 
     pair: str
+    """As `K/V`."""
     verdict: Verdict
+    """What the cell amounts to."""
     gates: tuple[Gate, ...] = ()
+    """Every gated figure."""
     not_significant: tuple[str, ...] = ()
     """Gates that fail alone, but not in the light of the whole matrix (Holm)."""
     quality: QualitySection | None = None
+    """Figures against f16, by path; none where the cell could not be measured."""
     per_chunk: dict[str, tuple[float, ...]] = {}
     """Figures per chunk: ``kl``, ``ln_ppl``, ``tail``, ``flips``, ``top1``."""
     profile: KLProfile | None = None
@@ -170,8 +191,11 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[Check, ...] = ()
     """What the cell is, where it ran, whether its paths agree."""
     census: CensusRecord | None = None
+    """What the cache really holds."""
     placement: Placement | None = None
+    """Where the cache lies."""
     trajectory: Trajectory | None = None
+    """Greedy text against that of f16."""
     shapes: dict[str, float] = {}
     """Mean KL between batch shapes of this cell, by shape."""
     message: str | None = None
@@ -179,6 +203,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     log: str | None = None
     """The end of the library's log, where the cell could not be measured."""
     timing: Timing | None = None
+    """What the measurement took."""
     diagnosis: Diagnosis | None = None
     """What the cache holds, layer by side by path, and the suspect where the cell fails."""
     recall: tuple[RecallPoint, ...] = ()

@@ -11,15 +11,23 @@ class EnvironmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The machine, the library and the variables that the workers saw."""
 
     library: Library
+    """The build that was measured."""
     machine: str
+    """Architecture, as `uname -m`."""
     system: str
+    """Operating system and release."""
     cpu: str
+    """The processor's name."""
     memory: int
+    """Bytes of main memory."""
     python: str
+    """Version of pytest's interpreter."""
     plugin: str
     """Version of pytest-kvquant."""
     variables_dropped: dict[str, str]
+    """Toggles that stood in the shell and were left out."""
     variables_set: dict[str, str]
+    """Variables that workers started with on purpose."""
     started: str
     """UTC, ISO 8601."""
 
@@ -28,21 +36,32 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The model of the run."""
 
     path: str
+    """Of the GGUF file."""
     name: str
+    """From its header."""
     architecture: str
+    """From its header."""
     fingerprint: str
+    """Hash of the file, 16 hex digits."""
     size: int
+    """Bytes."""
     vocabulary: int
+    """Tokens of the vocabulary."""
     context_trained: int
+    """Tokens; 0 where the header does not say."""
 
 
 class CorpusRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The text of the run and the chunks drawn from it, in order."""
 
     path: str
+    """Of the text."""
     name: str
+    """For people."""
     fingerprint: str
+    """SHA-256 of its bytes, 16 hex digits."""
     tokens: int
+    """Tokens of the whole text."""
     chunks: tuple[int, ...]
     """Numbers of the chunks within the corpus, in the order drawn."""
     tokens_hash: str
@@ -53,27 +72,44 @@ class SettingsRecord(msgspec.Struct, frozen=True, kw_only=True):
     """How tokens were cut and batched: part of the conditions of every figure."""
 
     ctx: int
+    """Tokens per chunk."""
     scored: int
+    """Scored tokens per chunk."""
     sequences: int
+    """Chunks per batch."""
     batch: int
+    """n_batch, tokens."""
     ubatch: int
+    """n_ubatch, tokens."""
     threads: int
+    """CPU threads."""
     gpu_layers: int
+    """Layers offloaded; -1: all."""
     order: str
+    """Of the chunks: `shuffled` or `sequential`."""
     seed: int
+    """Of the shuffled order."""
     profile: str
+    """`quick`, `pr` or `nightly`."""
     cap: int
+    """Most chunks per cell."""
     early: bool
+    """Whether a cell may be decided before the cap."""
     strict: bool
+    """Whether what is undecided fails."""
 
 
 class ReferenceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What the run did for its reference, in chunks."""
 
     computed: int
+    """Chunks computed."""
     reused: int
+    """Chunks found in the store."""
     damaged: int
+    """Chunks found damaged and computed again."""
     decode_seconds: float
+    """Seconds inside `llama_decode` for them."""
     library: Library | None = None
     """The build that it comes from, where that is not the measured one."""
     by_cell: bool = False

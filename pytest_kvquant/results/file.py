@@ -1,4 +1,4 @@
-"""A result as JSON: written, read, and described by a schema."""
+"""A result as JSON: written and read."""
 
 from __future__ import annotations
 
@@ -14,12 +14,6 @@ from pytest_kvquant.results.upgrade import upgrade
 def encode(result: Result) -> bytes:
     """The result as indented JSON (non-finite numbers as null)."""
     return msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n"
-
-
-def schema_text() -> str:
-    """The JSON schema of a result, as ``docs/result.schema.json`` holds it."""
-    schema = msgspec.json.schema(Result)
-    return msgspec.json.format(msgspec.json.encode(schema, order="deterministic")).decode() + "\n"
 
 
 def decode(data: bytes, name: str) -> Result:

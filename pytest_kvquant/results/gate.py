@@ -20,6 +20,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """As declared in ``checks/``: ``kl_mean``, ``kl_tail``, …"""
     verdict: Verdict
+    """`pass`, `fail` or `inconclusive`."""
     figure: float
     """Mean over chunks, in `unit`."""
     low: float | None

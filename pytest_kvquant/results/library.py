@@ -9,10 +9,15 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     """A backend device as the library describes it; memory in bytes."""
 
     name: str
+    """As ggml names it."""
     description: str
+    """As the library describes it."""
     gpu: bool
+    """Whether it is other than the CPU."""
     free: int
+    """Bytes free when asked."""
     total: int
+    """Bytes in all."""
     accelerator: bool = False
     """Whether it helps the CPU on the CPU's own memory, as BLAS does."""
     unified: bool = False
@@ -23,8 +28,11 @@ class CacheType(msgspec.Struct, frozen=True, kw_only=True):
     """A ggml type of the library: ``bytes`` hold ``block`` values."""
 
     id: int
+    """Number in this library; it differs between forks."""
     block: int
+    """Values of a block."""
     bytes: int
+    """Bytes of a block."""
     cache: bool
     """Whether a KV cache can be of this type."""
 
@@ -33,18 +41,27 @@ class Library(msgspec.Struct, frozen=True, kw_only=True):
     """The llama.cpp build that was measured."""
 
     path: str
+    """Of libllama."""
     bindings: str
     """Version of llama-cpp-python."""
     python: str
+    """Version of the worker's interpreter."""
     llama_version: str | None
+    """As the library says it."""
     ggml_version: str | None
+    """As the library says it."""
     ggml_commit: str | None
+    """As the library says it."""
     system_info: str | None
+    """llama.cpp's own line on processor features."""
     files: tuple[str, ...]
+    """Names of the libraries in use."""
     hash: str
     """SHA-256 over the llama and ggml libraries in use, 16 hex digits."""
     devices: tuple[Device, ...]
+    """Backend devices."""
     types: dict[str, CacheType]
+    """ggml types by name."""
     backends: tuple[str, ...] = ()
     """Backends that the build has registered, whether or not they have a device."""
 

@@ -30,7 +30,9 @@ class Unmeasured(msgspec.Struct, frozen=True, kw_only=True):
     """Tests that measured nothing, for one reason."""
 
     reason: str
+    """Why, in words."""
     tests: int
+    """How many tests."""
     open: bool
     """Whether that leaves a verdict open, which fails with ``--kv-strict``; otherwise it is what
     was asked for."""
@@ -57,13 +59,19 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """A whole run."""
 
     environment: EnvironmentRecord
+    """The machine, the library and the variables that the workers saw."""
     model: ModelRecord
+    """The model that was measured with."""
     corpus: CorpusRecord
+    """The text, and the chunks drawn from it."""
     settings: SettingsRecord
+    """How tokens were cut, batched and judged."""
     reference: ReferenceRecord
+    """What the run did for its reference."""
     floor: NoiseFloor | None
     """What f16 shows against itself; ``None`` before the first cell was measured."""
     cells: tuple[Cell, ...]
+    """The pairs, in the order of the matrix."""
     speed: tuple[SpeedCell, ...] = ()
     """Pairs that were timed, in the order of the cells."""
     ceilings: tuple[Ceiling, ...] = ()
@@ -79,6 +87,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     invocation: tuple[str, ...] = ()
     """The options as typed, without those that choose cells and outputs."""
     schema: str = SCHEMA
+    """The version of this shape."""
     decode_seconds: float = 0.0
     """Time that all workers of the quality matrix spent inside ``llama_decode``."""
     seconds: float = 0.0

@@ -20,31 +20,55 @@ class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     build_commit: str
+    """Commit of the build."""
     cpu_info: str
+    """The processor's name."""
     gpu_info: str
+    """Names of the GPUs."""
     backends: str
+    """Backends in use, comma-separated."""
     model_filename: str
+    """Path of the model."""
     model_type: str
+    """As llama.cpp describes it."""
     model_size: int
+    """Bytes of the weights."""
     model_n_params: int
+    """Parameters."""
     n_batch: int
+    """Logical batch, tokens."""
     n_ubatch: int
+    """Physical batch, tokens."""
     n_threads: int
+    """CPU threads."""
     type_k: str
+    """ggml name of K's type."""
     type_v: str
+    """ggml name of V's type."""
     n_gpu_layers: int
+    """Layers offloaded."""
     flash_attn: bool
+    """Whether flash attention was on."""
     n_prompt: int
+    """Tokens of a prefill test; 0 for a decode test."""
     n_gen: int
+    """Tokens of a decode test; 0 for a prefill test."""
     n_depth: int
+    """Tokens in the cache before the test."""
     test_time: str
+    """When it was taken, UTC, ISO 8601."""
     avg_ns: int
+    """Mean of the samples, nanoseconds per test."""
     stddev_ns: int
+    """Their standard deviation, nanoseconds."""
     avg_ts: float
+    """Mean speed, tok/s."""
     stddev_ts: float
+    """Its standard deviation, tok/s."""
     samples_ns: tuple[int, ...]
     """Nanoseconds of the test; each the mean of ``repeats`` of it."""
     samples_ts: tuple[float, ...]
+    """Speed of each sample, tok/s."""
 
     reference_ns: tuple[int, ...]
     """The same of f16/f16, in turn with the cell: A B B A."""
@@ -57,9 +81,11 @@ class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):
     floor: float
     """The least ratio allowed."""
     e_below: float
+    """E-value that the ratio is under the floor."""
     e_above: float
     """Evidence that the median ratio is under the floor, and over it."""
     verdict: SpeedVerdict
+    """`pass`, `fail`, `inconclusive` or `cliff`."""
     text: str
     """The verdict in words."""
     declared: bool = False
@@ -67,6 +93,7 @@ class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):
     confirmed: bool | None = None
     """Whether a fresh process found the same; ``None`` where none was asked."""
     drop: float = 0.0
+    """Total drop of f16's speed over the series, as a share of it (Theil-Sen)."""
     iqr_over_median: float = 0.0
     """How unsteady f16 ran: loss of speed over the series, interquartile range over median."""
     stored_ts: float | None = None
@@ -100,7 +127,9 @@ class SpeedCell(msgspec.Struct, frozen=True, kw_only=True):
     """The speed of one pair over all depths."""
 
     pair: str
+    """As `K/V`."""
     tests: tuple[SpeedTest, ...] = ()
+    """By kind and depth, in the order taken."""
     method: Literal["interleaved", "bracketed", "alone"] = "interleaved"
     """At the deepest depth: both contexts alive in one process; f16, cell, f16 in a process each;
     or the cell without f16."""
@@ -127,7 +156,9 @@ class SpeedCell(msgspec.Struct, frozen=True, kw_only=True):
     gone: tuple[str, ...] = ()
     """Tests (``pp``, ``tg``) of which ``[expect]`` declares a cliff that no depth shows."""
     message: str | None = None
+    """What happened, where it could not be timed."""
     log: str | None = None
+    """The end of the library's log, where it could not be timed."""
 
     def gone_text(self, kind: str) -> str:
         """That a declared cliff is gone, in words."""
