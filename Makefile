@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test slow faults lint bench clean
+.PHONY: demo test slow faults zoo-survey lint bench clean
 
 demo: $(READY)
 	$(BIN)/pytest --kv-matrix
@@ -18,6 +18,9 @@ slow: $(READY)
 
 faults: $(READY)
 	$(BIN)/pytest tests/faults -m faults
+
+zoo-survey: $(READY)
+	$(BIN)/python -m tools.zoo_survey
 
 lint: $(READY)
 	$(BIN)/ruff check .

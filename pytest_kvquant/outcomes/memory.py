@@ -54,6 +54,8 @@ class CellMemory:
         """Fail for a cell of which no footprint is known; skip where another test said why."""
         __tracebackhide__ = True
         cell = self._session.measure(self._pair)
+        if cell.excused:
+            pytest.skip(f"{self._pair}: unsupported. {cell.message}")
         if self._pair in self._session.announced:
             pytest.skip(f"{self._pair} was not measured: {cell.verdict}")
         self._session.announced.add(self._pair)
@@ -69,6 +71,8 @@ class CellMemory:
         self._node.user_properties.append(("kv_ceiling", found.tokens))
         if found.verdict == "pass":
             return
+        if (cell := self._session.measure(self._pair)).excused:
+            pytest.skip(f"{self._pair}: unsupported. {cell.message}")
         if found.verdict == "inconclusive" and not self._session.settings.strict:
             pytest.skip(f"{self._pair}: {found.failure}")
         pytest.fail(f"{self._pair}: {found.failure}\n{self._again('ceiling')}", pytrace=False)

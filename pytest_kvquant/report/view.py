@@ -27,6 +27,8 @@ TONES: tuple[Tone, ...] = ("good", "open", "bad")
 """From the best to the worst."""
 
 LOST = (*DRIFTED, "damaged")
+EXCUSED = "not supported"
+"""Of a pair that the library rules out and nobody named; ``unsupported`` is one that was."""
 """Verdicts beside a baseline that fail."""
 
 
@@ -151,7 +153,7 @@ def tone(verdict: str) -> Tone:
     """How a verdict reads; whatever is neither a pass nor undecided is bad."""
     if verdict == "pass":
         return "good"
-    return "open" if verdict == "inconclusive" else "bad"
+    return "open" if verdict in ("inconclusive", EXCUSED) else "bad"
 
 
 def rows(result: Result) -> tuple[Row, ...]:
@@ -169,8 +171,10 @@ def worst_verdict(cell: Cell | None, speed: SpeedCell | None, ceiling: Ceiling |
     """The gravest thing that was found of a pair; one of the three is there.
 
     Returns:
-        :data:`pytest_kvquant.results.cell.Verdict`, ``cliff`` or ``drifted``.
+        :data:`pytest_kvquant.results.cell.Verdict`, ``cliff``, ``drifted`` or :data:`EXCUSED`.
     """
+    if cell is not None and cell.excused:
+        return EXCUSED
     verdicts: list[str] = [part.verdict for part in (cell, speed, ceiling) if part is not None]
     if cell is not None and cell.baseline is not None and cell.baseline.verdict in LOST:
         verdicts.append("drifted")

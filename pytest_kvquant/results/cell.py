@@ -176,6 +176,9 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """As `K/V`."""
     verdict: Verdict
     """What the cell amounts to."""
+    excused: bool = False
+    """Of an ``unsupported`` pair: the library gives its reason, and nobody named the pair, so that
+    its tests are skipped."""
     gates: tuple[Gate, ...] = ()
     """Every gated figure."""
     not_significant: tuple[str, ...] = ()

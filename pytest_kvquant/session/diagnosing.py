@@ -41,7 +41,7 @@ class Prober:
         self.every = when == "always"
         """Whether every cell is probed, or only those that fail."""
         self._tokens = task.chunks[0][:TOKENS].copy()
-        self._widths = (model.head_dim_k, model.head_dim_v)
+        self._widths = head_widths(model)
         self._layers = [number for number, heads in enumerate(model.n_head_kv) if heads]
         self._folder = tempfile.TemporaryDirectory(prefix="pytest-kvquant-")
         self._stored: set[int] = set()
@@ -97,13 +97,17 @@ class Prober:
         """A healthy cell of the types found; ``None`` where the cell's basis is not known."""
         if not figures or any(one["rotation"] is None for one in figures):
             return None
-        widths = dict(zip("KV", self._widths, strict=True))
         names = ("cache", "place", "side", "type", "rotation")
-        rows = [(*(one[name] for name in names), widths[one["side"]]) for one in figures]
+        rows = [(*(one[name] for name in names), self._width(one)) for one in figures]
         sides = list(dict.fromkeys(rows))
         with Worker(self._task.engine) as worker:
             self._task.open_cell(worker, REFERENCE)
             return worker.emulate_cell(self._tokens, Path(self._folder.name), sides)
+
+    def _width(self, figures: dict[str, Any]) -> int:
+        """Elements of a head of one side of a cache."""
+        known = figures["cache"] if figures["cache"] < len(self._widths) else 0
+        return self._widths[known]["KV".index(figures["side"])]
 
     def _read(
         self, found: dict[str, Any], emulated: dict[str, Any] | None, *, failed: bool
@@ -134,6 +138,17 @@ class Prober:
             return diagnosis
         missing = (f"the state of the cache is not readable: {found['problem']}",)
         return msgspec.structs.replace(diagnosis, against=(*missing, *diagnosis.against))
+
+
+def head_widths(model: Model) -> list[tuple[int, int]]:
+    """Elements of a head, K and V, of each cache; of the whole model where nothing else is known.
+
+    Layers of one cache have heads of one size. V that is a part of K counts as K does.
+    """
+    shapes = [shape for shape in model.caches if shape.layers]
+    found = [(shape.layers[0].dim_k, shape.layers[0].dim_v) for shape in shapes]
+    whole = (model.head_dim_k, model.head_dim_v)
+    return [(k or whole[0], v or k or whole[1]) for k, v in found] or [whole]
 
 
 def _first_cache(figures: list[dict[str, Any]]) -> int | None:

@@ -82,6 +82,7 @@ from pytest_kvquant.session import cell
 from pytest_kvquant.session.builds import measured_engine, reference_engine
 from pytest_kvquant.session.cell import CellInputs, checked, figures_per_cell
 from pytest_kvquant.session.diagnosing import Prober
+from pytest_kvquant.session.excuses import is_excused
 from pytest_kvquant.session.speed import SpeedRun
 from pytest_kvquant.session.workloads import Workloads, plan_recall
 
@@ -182,7 +183,14 @@ class Session:
             RunRefused: the reference cannot be stored.
         """
         if pair not in self._cells:
-            self._cells[pair] = self._measure(pair)
+            measured = self._measure(pair)
+            excused = is_excused(
+                measured,
+                named=str(pair) in self.settings.pairs or pair == REFERENCE,
+                accepted=self._baselines is not None and self._baselines.path(str(pair)).exists(),
+                strict=self.settings.strict,
+            )
+            self._cells[pair] = msgspec.structs.replace(measured, excused=excused)
         return self._cells[pair]
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gguf
@@ -138,6 +139,27 @@ def test_what_shows_only_in_a_cell_fails_that_cell(tmp_path: Path, odd_heads: Pa
     assert "80" in run.text
     assert "Traceback" not in run.text
     assert "1 failed" in run.counts
+
+
+def test_a_pair_that_the_library_rules_out_and_nobody_named_is_skipped(
+    tmp_path: Path, odd_heads: Path
+) -> None:
+    options = (
+        "--kv-matrix", *SMALL, f"--kv-model={odd_heads}", "--kv-types=f16,q8_0",
+        f"--kv-store={tmp_path / 's'}", "-v", "-k",
+        "test_measured or test_kl_divergence or test_kv_footprint or decode_speed",
+    )  # fmt: skip
+    report = tmp_path / "r.json"
+    run = pytest_in(tmp_path, *options, f"--kv-json={report}")
+    assert run.code == 0, run.text
+    assert "test_measured[f16/f16] PASSED" in run.text
+    assert "test_measured[q8_0/f16] SKIPPED (q8_0/f16: unsupported." in run.text
+    result = json.loads(report.read_text())
+    excused = {cell["pair"]: cell.get("excused", False) for cell in result["cells"]}
+    assert excused == {"f16/f16": False, "f16/q8_0": True, "q8_0/f16": True, "q8_0/q8_0": True}
+    strict = pytest_in(tmp_path, *options, "--kv-strict")
+    assert strict.code == 1
+    assert "test_measured[q8_0/f16] FAILED" in strict.text
 
 
 def test_a_store_that_is_too_small_costs_cells_not_the_run(tmp_path: Path) -> None:

@@ -133,14 +133,18 @@ def run(context: Context, tokens: I32, singles: int) -> Run:
 
 
 def compare(
-    runs: Sequence[tuple[Run, Run, int]], types: Any, codecs: Codecs, widths: tuple[int, int]
+    runs: Sequence[tuple[Run, Run, int]],
+    types: Any,
+    codecs: Codecs,
+    widths: Sequence[tuple[int, int]],
 ) -> Iterator[Figures]:
     """Figures of every layer, side and path; one layer is in memory at a time.
 
     Args:
         runs: of the cell, the same of ``f16/f16``, and how many tokens came at once.
         types: the library's types by name.
-        widths: elements of a head, K and V, by the model's header.
+        widths: per cache, elements of a head, K and V, by the model's header; the first holds for
+            caches that it does not know.
 
     Raises:
         Unreadable: a state is not understood, or the two do not describe the same layers.
@@ -150,11 +154,15 @@ def compare(
         for cell, reference, prompt in runs
         for number, pick in _picks(cell, reference, types)
     ]
-    for side, width in zip(SIDES, widths, strict=True):
-        votes = Counter(vote for pick, _, _ in picks for vote in _votes(pick, side, width, codecs))
-        rotation = max(votes, key=lambda size: (votes[size], size)) if votes else None
-        for pick, number, prompt in picks:
-            yield from _compare_side(pick, number, side, width, codecs, prompt, rotation)
+    for column, side in enumerate(SIDES):
+        # a cache whose heads are of another size is rotated by another matrix, or by none
+        for cache in dict.fromkeys(number for _, number, _ in picks):
+            own = [(pick, prompt) for pick, number, prompt in picks if number == cache]
+            width = widths[cache if cache < len(widths) else 0][column]
+            votes = Counter(vote for pick, _ in own for vote in _votes(pick, side, width, codecs))
+            rotation = max(votes, key=lambda size: (votes[size], size)) if votes else None
+            for pick, prompt in own:
+                yield from _compare_side(pick, cache, side, width, codecs, prompt, rotation)
 
 
 def _picks(cell: Run, reference: Run, types: Any) -> Iterator[tuple[int, _Pick]]:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from pytest_kvquant.engine import census
 from pytest_kvquant.engine.child.context import Context, Refused
+from pytest_kvquant.engine.sequences import from_start
 
 I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
@@ -100,12 +101,10 @@ class ScriptRunner:
             raise Refused(f"llama.cpp took {taken} of {len(state)} bytes of a saved sequence")
 
     def _begun(self, tokens: list[int], position: int) -> list[int]:
-        """The tokens, the first of a sequence replaced by BOS where the model wants one: as the
-        chunks of :func:`pytest_kvquant.engine.child.scoring.with_bos`."""
-        model = self._context.model
-        if position or not model.add_bos or model.bos is None:
-            return tokens
-        return [model.bos, *tokens[1:]]
+        """The tokens, a sequence's start as the model is to meet it."""
+        bos = self._context.model.bos
+        begun: list[int] = from_start(tokens, bos).tolist()
+        return begun if position == 0 else tokens
 
     def _one(self, token: int, position: int, sequence: int) -> F32:
         one = np.ones(1, np.int32)

@@ -32,6 +32,10 @@ _KINDS: dict[str, type[CellError]] = {
 """What each kind of complaint makes of a cell."""
 
 
+NO_REASON = "its log gives no reason"
+"""Where the library refuses and does not say why."""
+
+
 def quoted(log: str, lines: int = LINES) -> str:
     """The end of a log without chatter, led by the line that names the cause if that is earlier."""
     told = [line for line in log.splitlines() if not _CHATTER.search(line)]
@@ -55,7 +59,7 @@ def refused(message: str, log: str, *, kind: str) -> CellError:
     if (found := complaint(log)) is not None:
         return _by(found, f"{message}: {found.text}.", brief)
     complaints = [line for line in log.splitlines() if _COMPLAINT.search(line)]
-    reason = complaints[-1].strip() if complaints else "its log gives no reason"
+    reason = complaints[-1].strip() if complaints else NO_REASON
     if kind in ("DecodeFailed", "DeviceFailed"):
         return CellCrashed(f"{message}; the log's last complaint: {reason}.", log=brief)
     return CellUnsupported(f"{message}: {reason}.", log=brief)

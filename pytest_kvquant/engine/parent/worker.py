@@ -294,7 +294,7 @@ class Worker:
         tokens: npt.NDArray[np.int32],
         folder: Path,
         singles: Sequence[int],
-        widths: tuple[int, int],
+        widths: Sequence[tuple[int, int]],
     ) -> dict[str, Any]:
         """Compare the open cell with that: ``figures``, ``logits`` (KL by path), ``problem``."""
         return self._ask(

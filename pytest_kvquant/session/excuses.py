@@ -1,0 +1,22 @@
+"""Which pairs that cannot be measured are nobody's fault."""
+
+from __future__ import annotations
+
+from pytest_kvquant.engine.parent.endings import NO_REASON
+from pytest_kvquant.results.cell import Cell
+
+
+def is_excused(cell: Cell, *, named: bool, accepted: bool, strict: bool) -> bool:
+    """Whether a cell may stay unmeasured: the library itself rules the pair out, and nobody asked.
+
+    All ordered pairs of ``--kv-types`` come with some that a build or a model does not take: latent
+    attention has no mixed pairs, blocks do not divide every head. That is no failure, unless the
+    pair was named, or has worked before.
+
+    Args:
+        named: whether ``--kv-pairs`` names the pair.
+        accepted: whether a baseline has it.
+        strict: whether all that was asked for has to be measured.
+    """
+    told = cell.verdict == "unsupported" and NO_REASON not in (cell.message or "")
+    return told and not (named or accepted or strict)

@@ -1,0 +1,104 @@
+"""``python -m tools.zoo_survey``: a table of all architectures; exit code 1 if a fault is ours.
+
+Options: ``--lib DIR --python PATH`` for another build, ``--types f16,q8_0,…``, ``--only NAME,…``,
+``--models DIR`` to keep the models, ``--table FILE`` for markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from tools.zoo_survey import names
+from tools.zoo_survey.measure import Finding
+
+Findings = dict[str, Finding]
+
+
+def build(architecture: str, path: Path, options: argparse.Namespace) -> Finding | None:
+    """Write the model, in a process of its own: the library may abort; ``None``: it is there."""
+    command = [options.python or sys.executable, "-m", "tools.zoo_survey.ask", architecture, path]
+    run = subprocess.run(
+        [*map(str, command), options.lib or ""], capture_output=True, text=True, check=False
+    )
+    if run.returncode == 0:
+        return None
+    lines = [
+        line for line in (run.stdout + run.stderr).splitlines()
+        if "error" in line.lower() or "ASSERT" in line
+    ]  # fmt: skip
+    reason = lines[-1].strip()[-200:] if lines else f"exit code {run.returncode}"
+    return Finding(status="library", text=f"no model could be made: {reason}")
+
+
+def measured(path: Path, pairs: list[str], options: argparse.Namespace) -> Findings:
+    """The findings of one model, in a process of its own."""
+    run = subprocess.run(
+        [sys.executable, "-m", "tools.zoo_survey.measure", str(path), " ".join(pairs),
+         options.lib or "", options.python or ""],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    try:
+        return msgspec.convert(json.loads(run.stdout.splitlines()[-1]), Findings)
+    except (IndexError, ValueError, msgspec.ValidationError):
+        return {"*": Finding(status="ours", text=run.stderr[-400:])}
+
+
+def row(architecture: str, findings: Findings) -> str:
+    """A line of the table."""
+    counted = Counter(finding.status for finding in findings.values())
+    texts = dict.fromkeys(finding.text for finding in findings.values() if finding.text)
+    said = " · ".join(text.replace("\n", " ").replace("|", "/")[:160] for text in texts)
+    counts = ", ".join(f"{number} {status}" for status, number in counted.most_common())
+    return f"| {architecture} | {counts} | {said} |"
+
+
+def main() -> int:
+    """Survey, print, and say whether a fault is ours."""
+    parser = argparse.ArgumentParser(prog="python -m tools.zoo_survey")
+    parser.add_argument("--lib")
+    parser.add_argument("--python")
+    parser.add_argument("--types", default="f16,q8_0,q4_0")
+    parser.add_argument("--only")
+    parser.add_argument("--models", type=Path)
+    parser.add_argument("--table", type=Path)
+    options = parser.parse_args()
+    types = options.types.split(",")
+    pairs = [f"{k}/{v}" for k, v in itertools.product(types, types)]
+    known = options.only.split(",") if options.only else names.known(
+        options.lib, options.python or sys.executable
+    )  # fmt: skip
+    lines = ["| architecture | pairs | what is said |", "|---|---|---|"]
+    print(*lines, sep="\n", flush=True)
+    statuses: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory(prefix="zoo-survey-") as folder:
+        models = options.models or Path(folder)
+        models.mkdir(parents=True, exist_ok=True)
+        for architecture in known:
+            path = models / f"{architecture}.gguf"
+            failed = None if path.exists() else build(architecture, path, options)
+            findings = {"*": failed} if failed else measured(path, pairs, options)
+            worst = {finding.status for finding in findings.values()}
+            order = ("ours", "library", "refused", "unsupported", "measured")
+            best = next(status for status in reversed(order) if status in worst)
+            statuses["ours" if "ours" in worst else best] += 1
+            lines.append(row(architecture, findings))
+            print(lines[-1], flush=True)
+    total = ", ".join(f"{number} {status}" for status, number in statuses.most_common())
+    lines.append(f"\n{len(known)} architectures: {total}; our fault: {statuses['ours']}.")
+    print(lines[-1])
+    if options.table:
+        options.table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return 1 if statuses["ours"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
