@@ -50,7 +50,8 @@ def roundings(q: F64, k: F64, k_type: str, *, on_cpu: bool) -> list[Taken]:
         return [halves, *reversed(eights), exact]
     if k_type.endswith("_1"):
         eights.insert(0, Taken(*attention.with_offsets(q, k), in_eights=True))
-    return [*eights, exact, halves]
+    known = k_type.startswith(("q", "iq", "mxfp", "nvfp", "tq"))
+    return [*eights, exact, halves] if known else [exact, *eights, halves]
 
 
 def one_step(taken: Taken, head: Head) -> F64:
@@ -80,7 +81,7 @@ def _brain(q: F64) -> F64:
     return np.asarray(rounded.astype(np.uint32).view(np.float32), np.float64)
 
 
-def noise_of(meant: attention.Attended, head: Head, v_type: str, *, on_cpu: bool) -> F64:
+def noise_of(meant: attention.Attended, head: Head, v_type: str, on_cpu: bool) -> F64:
     """Squared error that arithmetic models for each row.
 
     A CPU sums f16 values in f16, all others in f32. On GPUs the family of the kernel decides, and

@@ -26,7 +26,7 @@ class Facts(NamedTuple):
     unturned: tuple[int, ...] = ()
     """Layers without a rope."""
     rotated: tuple[str, ...] = ()
-    """Cache types of this context whose quantizer rotates."""
+    """Types of K and V in this context: some quantizers rotate, and the graph with them."""
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Facts:

@@ -13,7 +13,13 @@ from pytest_kvquant.engine.child.attention_inputs import (
     heads_of,
     parameters,
 )
-from pytest_kvquant.engine.child.attention_noise import FACTOR, noise_of, one_step, roundings
+from pytest_kvquant.engine.child.attention_noise import (
+    FACTOR,
+    Taken,
+    noise_of,
+    one_step,
+    roundings,
+)
 from pytest_kvquant.engine.child.finding import Corner, NodeFinding, length_class
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
@@ -60,20 +66,23 @@ def corner_of(node: Node, inputs: Inputs, how: Parameters, seen: int) -> Corner:
 def _judge_head(
     head: Head, node: Node, inputs: Inputs, how: Parameters, layer: int, *, on_cpu: bool
 ) -> NodeFinding:
-    best: tuple[float, attention.Misfit] | None = None
+    ratio, found = np.inf, None
+    nearest: list[tuple[Taken, attention.Attended, attention.Misfit]] = []
     for taken in roundings(head.q, head.k, inputs.k.type, on_cpu=on_cpu):
         meant = attention.attend(taken.q, taken.k, head.v, head.mask, head.how)
-        noise = noise_of(meant, head, inputs.v.type, on_cpu=on_cpu)
-        found = attention.misfit(head.out, meant)
-        ratio = _ratio(found, head, meant, noise)
-        if ratio > 1 and taken.in_eights:
-            ratio = _ratio(found, head, meant, noise + one_step(taken, head))
-        if best is None or ratio < best[0]:
-            best = (ratio, found)
+        nearest.append((taken, meant, attention.misfit(head.out, meant)))
+        one = _ratio(nearest[-1][2], head, meant, noise_of(meant, head, inputs.v.type, on_cpu))
+        if found is None or one < ratio:
+            ratio, found = one, nearest[-1][2]
         if ratio <= 1:
             break
-    assert best is not None
-    ratio, found = best
+    if ratio > 1:  # perhaps a tie was rounded otherwise
+        for taken, meant, misfit in nearest:
+            if taken.in_eights:
+                noise = noise_of(meant, head, inputs.v.type, on_cpu) + one_step(taken, head)
+                if (one := _ratio(misfit, head, meant, noise)) < ratio:
+                    ratio, found = one, misfit
+    assert found is not None
     seen = int((head.mask > -np.inf).sum(axis=1).max(initial=0))
     corner = corner_of(node, inputs, how, seen)
     text = _words(corner, head, found, seen) if not ratio <= 1 else ""

@@ -150,7 +150,9 @@ class Oracle:
 
     def _judge_turbo_wht(self, node: Node, layer: int) -> Sequence[NodeFinding] | None:
         """A rotation before quantization: the quantizer's own basis says what it must be."""
-        codec = next((self.values.codecs[name] for name in self.facts.rotated), None)
+        forward = int(node.integers[0]) == 0
+        sides = self.facts.rotated  # queries are turned as K is, results turned back as V is
+        codec = self.values.codecs[sides[0 if forward else -1]] if sides else None
         groups = [int(node.integers[place]) for place in (1, 4)]  # builds keep it here or there
         size = next((one for one in groups if one > 1), 128)
         if codec is None or node.ne[0] % size:
@@ -161,7 +163,6 @@ class Oracle:
         turned = np.asarray(matrix, np.float64)
         factor = node.source(1)
         scales = np.ones(size) if factor is None else self.values.rows(factor)[0][:size]
-        forward = int(node.integers[0]) == 0
         turned = scales[:, None] * turned if forward else turned.T * scales
         return judge_rope.judge_rotation(node, self.values, layer, turned, self._some_rows(node))
 

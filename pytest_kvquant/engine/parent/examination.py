@@ -30,13 +30,11 @@ class WatchPlan(NamedTuple):
     build: str = ""
     """The build in words, for the reproducers."""
 
-    def fields(
-        self, pair: Pair, *, sequences: int, unified: bool, rotated: Sequence[str]
-    ) -> dict[str, Any]:
+    def fields(self, pair: Pair, *, sequences: int, unified: bool) -> dict[str, Any]:
         """As the worker takes them."""
         return {
             "layers": list(self.layers),
-            "facts": {**self.facts, "rotated": list(rotated)},
+            "facts": {**self.facts, "rotated": list(pair)},
             "seed": self.seed,
             "folder": str(self.folder) if self.folder else None,
             "build": self.build,
@@ -75,7 +73,7 @@ def ascend(
         "ascend",
         tokens.astype(np.int32).tobytes(),
         answer="ascended",
-        watch=plan.fields(pair, sequences=1, unified=False, rotated=list(dict.fromkeys(pair))),
+        watch=plan.fields(pair, sequences=1, unified=False),
         cells=len(tokens),
         ascends=[[depth, list(sizes)] for depth, sizes in ascends],
         store=str(store),
@@ -114,9 +112,7 @@ def play_scenario(
         "scenario",
         answer="scenario",
         on_message=heard,
-        watch=plan.fields(
-            pair, sequences=sequences, unified=unified, rotated=list(dict.fromkeys(pair))
-        ),
+        watch=plan.fields(pair, sequences=sequences, unified=unified),
         cells=cells,
         steps=list(steps),
         name=name,
