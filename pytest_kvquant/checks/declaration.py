@@ -23,13 +23,15 @@ ATTRIBUTE = "kvquant_declaration"
 """Where a decorated function carries its declaration."""
 
 Path = Literal["prefill", "decode"]
-Needs = Literal["census", "contents", "prefill", "decode", "trajectory", "shapes", "recall",
-              "matrix"]  # fmt: skip
+Needs = Literal[
+    "census", "contents", "prefill", "decode", "trajectory", "shapes", "recall", "kernels", "matrix"
+]
 """What has to be measured before it can be decided, in the order in which a cell is measured;
 ``matrix``: all cells."""
 
 NEEDS: tuple[Needs, ...] = (
-    "census", "contents", "prefill", "decode", "trajectory", "shapes", "recall", "matrix",
+    "census", "contents", "prefill", "decode", "trajectory", "shapes", "recall", "kernels",
+    "matrix",
 )  # fmt: skip
 
 

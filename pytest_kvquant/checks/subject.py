@@ -9,6 +9,7 @@ from pytest_kvquant.config.budgets import Budgets
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.quality.effective_types import Explanation
 from pytest_kvquant.results.cell import Cell, NoiseFloor
+from pytest_kvquant.results.kernels import Examination
 
 
 class Subject(NamedTuple):
@@ -38,6 +39,11 @@ class Subject(NamedTuple):
     """Whether ``[expect]`` says that its attention runs on the CPU."""
     shapes: Mapping[str, float] = {}
     """Mean KL between batch shapes of the cell, by shape."""
+    reference_kernels: Examination | None = None
+    """What was found about the kernels of f16."""
+    declared: frozenset[str] = frozenset()
+    """Checks and operations that ``[expect]`` declares to fail here: ``attention``,
+    ``operations.shift_head``."""
     compression_floor: float | None = None
     """Least bytes per token of f16/f16 over those of the pair; ``None``: by the geometry."""
     others: tuple[Cell, ...] = ()

@@ -59,6 +59,17 @@ def substitute(pair: Pair, declared: Mapping[str, str]) -> str | None:
     return found[-1] if found and found[-1] != str(pair) else None
 
 
+def declared_failures(pair: Pair, device: str, expect: Mapping[str, Expect]) -> frozenset[str]:
+    """Checks and operations that ``[expect]`` declares to fail for a pair on a device."""
+    return frozenset(
+        name
+        for pattern, entry in expect.items()
+        if pair.matches(pattern.partition("@")[0].strip())
+        and fnmatchcase(device, entry.device or "*")
+        for name in entry.fails
+    )
+
+
 def held_as(
     layers: Iterable[tuple[str, str | None]], pair: Pair, declared: str | None
 ) -> dict[Pair, None]:

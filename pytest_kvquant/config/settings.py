@@ -99,6 +99,10 @@ class Expect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     off_device: bool | str | None = None
     """Whether its attention is known to run on the CPU though a GPU holds the cache: on any GPU, or
     on those whose name matches (``"MTL*"``). Its speed is then told, and not judged."""
+    fails: tuple[str, ...] = ()
+    """Checks and operations that are known to fail: ``attention``, ``operations.shift_head``."""
+    device: str | None = None
+    """Pattern of devices (``MTL*``) on which that is so; ``None``: on all."""
 
     def __post_init__(self) -> None:
         if self.substituted in (None, MIXED):
@@ -156,6 +160,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     rounds: int | None = None
     sample: float | None = None
     speed_baseline: Path | None = None
+    coverage: Literal["off", "minimal", "standard", "full"] | None = None
+    scenarios: tuple[str, ...] = ()
     ceiling: bool = False
     ceiling_max: int | None = None
     memory_limit: float | None = None
@@ -194,6 +200,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                 f"must lie between 1 and --kv-ctx − 1 = {self.ctx - 1}: "
                 "the last token of a chunk has no successor",
             )
+
+    @property
+    def coverage_level(self) -> str:
+        """How much of the kernels is examined: as asked for, or by the profile."""
+        by_profile = {"quick": "minimal", "pr": "standard", "nightly": "full"}
+        return self.coverage or by_profile[self.profile]
 
     @property
     def scored_tokens(self) -> int:

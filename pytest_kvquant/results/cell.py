@@ -11,6 +11,7 @@ from pytest_kvquant.numerics.metrics import KLProfile, Quality
 from pytest_kvquant.results.baseline import BaselineRecord
 from pytest_kvquant.results.diagnosis import Diagnosis
 from pytest_kvquant.results.gate import Gate
+from pytest_kvquant.results.kernels import Examination
 from pytest_kvquant.results.operations import OperationRecord
 from pytest_kvquant.results.recall import RecallPoint
 
@@ -211,5 +212,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """What the cache holds, layer by side by path, and the suspect where the cell fails."""
     recall: tuple[RecallPoint, ...] = ()
     """What it gains from having read a passage before, by distance; empty: not measured."""
+    kernels: Examination | None = None
+    """What was found about the kernels, against exact arithmetic."""
     baseline: BaselineRecord | None = None
     """The cell beside what was accepted earlier."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
 
 from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.declaration import Needs
+from pytest_kvquant.checks.declared import as_declared
 from pytest_kvquant.checks.family import settled
 from pytest_kvquant.checks.judging import figures_per_chunk, judge
 from pytest_kvquant.checks.off_device import NAME as OFF_DEVICE
 from pytest_kvquant.checks.placement import placement
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import Budgets
+from pytest_kvquant.config.expectations import declared_failures
+from pytest_kvquant.config.settings import Expect
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import CellError
 from pytest_kvquant.inputs.model import Model
@@ -26,6 +29,7 @@ from pytest_kvquant.numerics.metrics import quality as quality_figures
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.quality import paths, prefill
 from pytest_kvquant.quality.control import Control, all_shapes
+from pytest_kvquant.quality.examiner import Examiner
 from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
 from pytest_kvquant.results.cell import Cell, QualitySection, Timing, Verdict
@@ -33,6 +37,7 @@ from pytest_kvquant.results.library import Library
 from pytest_kvquant.results.operations import from_paths
 from pytest_kvquant.session import diagnosing
 from pytest_kvquant.session.identity import identify
+from pytest_kvquant.session.kernels import with_kernels
 from pytest_kvquant.session.workloads import Workloads
 
 
@@ -52,6 +57,9 @@ class CellInputs(NamedTuple):
     """Pairs that are declared to leave their attention to the CPU."""
     same_pair: bool = False
     """Whether a cell is compared with the same pair, of another build."""
+    examiner: Examiner | None = None
+    """Examines kernels; ``None``: switched off."""
+    expect: Mapping[str, Expect] = {}
 
 
 class Measured(NamedTuple):
@@ -106,6 +114,8 @@ def measure(
             if subject.cell.gates:
                 subject = _with_workloads(subject, worker, inputs)
             ended = time.perf_counter()
+        if subject.cell.gates:
+            subject = checked(with_kernels(subject, inputs.examiner), "kernels")
     except CellError as error:
         return Measured(
             msgspec.structs.replace(
@@ -138,13 +148,15 @@ def _subject(pair: Pair, budgets: Budgets, expected: str | None, inputs: CellInp
         gpus=tuple(device.name for device in inputs.library.gpus),
         gpu_layers=inputs.task.gpu_layers,
         off_device=pair in inputs.off_device,
+        declared=declared_failures(pair, inputs.library.device, inputs.expect),
     )
 
 
 def checked(subject: Subject, *needs: Needs) -> Subject:
     """The subject with the checks of its cell that can be decided once this is measured."""
     found = [one.decide(subject) for one in registry.checks_that_need(*needs)]
-    checks = (*subject.cell.checks, *(check for check in found if check is not None))
+    judged = [as_declared(check, subject.declared) for check in found if check is not None]
+    checks = (*subject.cell.checks, *judged)
     return subject._replace(cell=msgspec.structs.replace(subject.cell, checks=checks))
 
 

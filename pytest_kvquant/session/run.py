@@ -83,6 +83,7 @@ from pytest_kvquant.session.builds import measured_engine, reference_engine
 from pytest_kvquant.session.cell import CellInputs, checked, figures_per_cell
 from pytest_kvquant.session.diagnosing import Prober
 from pytest_kvquant.session.excuses import is_excused
+from pytest_kvquant.session.kernels import make_examiner
 from pytest_kvquant.session.speed import SpeedRun
 from pytest_kvquant.session.workloads import Workloads, plan_recall
 
@@ -166,6 +167,7 @@ class Session:
             note=observer.note,
         )
         self._prober = Prober(self.task, self.model, settings.probe)
+        self._examiner = make_examiner(settings, self.task, self.model, self.library)
         self.selected = self.pairs
         """Cells of this run that tests ask for, in order."""
         self.announced: set[Pair] = set()
@@ -457,6 +459,8 @@ class Session:
             self._workloads,
             off_device=self._off_device,
             same_pair=self.settings.compare_cells,
+            examiner=self._examiner,
+            expect=self.settings.expect,
         )
         measured = cell.measure(pair, budgets, self._expected(pair), inputs, on_chunk)
         if measured.evidence is not None:

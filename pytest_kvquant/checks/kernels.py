@@ -1,0 +1,222 @@
+"""Kernels of a pair, each against exact arithmetic on its own inputs; no budget is involved."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from pytest_kvquant.checks.declaration import check
+from pytest_kvquant.checks.facts import FLOOR_FACTOR, fact
+from pytest_kvquant.checks.subject import Subject
+from pytest_kvquant.results.cell import Check
+from pytest_kvquant.results.kernels import Examination, RungRecord
+
+ATTENTION = frozenset({"attention", "softmax", "product"})
+WRITES = frozenset({"write"})
+PLACEMENT = frozenset({"placement"})
+
+LADDER_SHARE = 0.1
+"""Two batch sizes of one cell may differ by this share of its KL budget: a rounding that falls the
+other way moves a quantized value by a whole step, which f16 does not know."""
+
+
+@check("attention", title="attention", test="test_attention", group="kernels",
+       needs="kernels", order=0)  # fmt: skip
+def attention(subject: Subject) -> Check | None:
+    """Attention gives what exact arithmetic gives on its own inputs, in every batch size and depth.
+
+    Why: bugs live in corners (2 to 8 query tokens, past 256 cells, one head size, a tail) that no
+    figure of a whole text shows.
+
+    A failure means: the kernel that the text names is wrong; the file beside it reproduces it.
+    """
+    return _nodes("attention", subject, lambda operation: operation in ATTENTION)
+
+
+@check("cache_writes", title="cache writes", test="test_cache_writes", group="kernels",
+       needs="kernels", order=1)  # fmt: skip
+def cache_writes(subject: Subject) -> Check | None:
+    """Every row that is written is what the reference quantizer makes of the row handed in.
+
+    Why: a write can go wrong in one batch size, in the last rows, or in one layer.
+
+    A failure means: the quantizer of this backend, or where its rows go, is wrong.
+    """
+    return _nodes("cache_writes", subject, lambda operation: operation in WRITES)
+
+
+@check("graph_inputs", title="graph inputs", test="test_graph_inputs", group="kernels",
+       needs="kernels", order=2)  # fmt: skip
+def graph_inputs(subject: Subject) -> Check | None:
+    """Ropes, rotations, norms, masks, positions and scales are what they must be.
+
+    Why: an attention that is right on wrong inputs is wrong all the same.
+
+    A failure means: the operation before or behind attention that the text names is wrong.
+    """
+    others = ATTENTION | WRITES | PLACEMENT
+    return _nodes("graph_inputs", subject, lambda operation: operation not in others)
+
+
+@check("attention_placement", title="place of attention", test="test_attention_placement",
+       group="kernels", needs="kernels", order=3)  # fmt: skip
+def attention_placement(subject: Subject) -> Check | None:
+    """Attention runs where the cache of its layer lies.
+
+    Why: a pair without a kernel falls back to the processor, right and 8 to 78 times slower.
+
+    A failure means: this backend has no kernel for the pair, the head size or the mask.
+    """
+    found = subject.cell.kernels
+    if found is None or not any(one.operation in ATTENTION for one in found.corners):
+        return None
+    wrong = [one for one in found.failures if one.operation in PLACEMENT]
+    if wrong:
+        return fact("attention_placement", "fail", wrong[0].text)
+    where = dict.fromkeys(one.backend for one in found.corners if one.operation in ATTENTION)
+    return fact("attention_placement", "pass", f"attention ran on {', '.join(where)}")
+
+
+@check("fused", title="without the oracle", test="test_fused", group="kernels",
+       needs="kernels", order=4)  # fmt: skip
+def fused(subject: Subject) -> Check | None:
+    """The same batch gives the same logits whether or not its nodes are looked at.
+
+    Why: nodes that are looked at are computed one by one; otherwise kernels may fuse.
+
+    A failure means: a fused kernel differs from the single ones, which the oracle found right.
+    """
+    found, control = subject.cell.kernels, subject.reference_kernels
+    if found is None:
+        return None
+    figures = [one for one in found.rungs if one.fused is not None]
+    if not figures:
+        return None
+    worst = max(figures, key=lambda one: one.fused or 0.0)
+    floor = max((one.fused or 0.0 for one in control.rungs), default=0.0) if control else 0.0
+    on_cpu = all(one.backend.startswith("CPU") for one in found.corners)
+    least = 0.0 if on_cpu else LADDER_SHARE * subject.budgets.kl_mean
+    limit = max(least, FLOOR_FACTOR * floor if found is not control else 0.0)
+    same = (worst.fused or 0.0) <= limit
+    text = (
+        f"a batch of {worst.tokens} tokens at depth {worst.depth} differs by KL {worst.fused:.2g} "
+        f"when its nodes are looked at, allowed {limit:.2g}"
+    )
+    said = "logits are the same whether or not nodes are looked at"
+    verdict = "pass" if same else "fail"
+    return fact("fused", verdict, said if same else text, figure=worst.fused, limit=limit)
+
+
+@check("ladder", title="batch sizes", test="test_ladder", group="kernels",
+       needs="kernels", order=5)  # fmt: skip
+def ladder(subject: Subject) -> Check | None:
+    """The same tokens over the same cache give the same logits in every batch size and depth.
+
+    Why: speculative decoding, parallel slots and prefix reuse run 2 to 64 tokens all day.
+
+    A failure means: a batch size takes a kernel, or a path around it, that is wrong.
+    """
+    found = subject.cell.kernels
+    if found is None or not any(one.own is not None for one in found.rungs):
+        return None
+    worst, limit, excess = None, 0.0, -1.0
+    for one in found.rungs:
+        if one.own is None:
+            continue
+        allowed = max(
+            FLOOR_FACTOR * _same_rung(subject.reference_kernels, one),
+            LADDER_SHARE * subject.budgets.kl_mean,
+        )
+        ratio = one.own / allowed if allowed else float(one.own > 0)
+        if not ratio <= excess:
+            worst, limit, excess = one, allowed, ratio
+    assert worst is not None
+    text = (
+        f"a batch of {worst.tokens} tokens at depth {worst.depth} gives other logits than the "
+        f"largest batch: KL {worst.own:.2g}, allowed {limit:.2g}"
+    )
+    same = excess <= 1
+    said = "every batch size gives the same logits"
+    return fact("ladder", "pass" if same else "fail", said if same else text,
+                figure=worst.own, limit=limit)  # fmt: skip
+
+
+@check("operations", title="cache operations", test="test_operations", group="kernels",
+       needs="kernels", order=6)  # fmt: skip
+def operations(subject: Subject) -> Check | None:
+    """Shifted, copied, cut, saved, restored and shared caches go on as those of f16 do.
+
+    Why: servers do all of it all day; a build crashed on a context shift with every quantized K.
+
+    A failure means: the operation that the text names in the words of llama.cpp's API.
+    """
+    found = subject.cell.kernels
+    if found is None or not found.scenarios:
+        return None
+    wrong = {one.name: one.text for one in found.scenarios if one.verdict in BROKEN}
+    declared = {name.partition(".")[2] for name in subject.declared if "." in name}
+    played = {one.name for one in found.scenarios}
+    gone = sorted((declared & played) - set(wrong))
+    complaints = [text for name, text in wrong.items() if name not in declared]
+    complaints += [
+        f"[expect] declares that {name} fails, and it does not any more" for name in gone
+    ]
+    if complaints:
+        return fact("operations", "fail", _listed(complaints))
+    refused = [one.name for one in found.scenarios if one.verdict == "unsupported"]
+    said = f"{len(played)} scenarios"
+    said += f", of which the library cannot {', '.join(refused)}" if refused else ""
+    said += f"; {', '.join(sorted(wrong))} fail as declared" if wrong else ""
+    return fact("operations", "pass", said)
+
+
+BROKEN = ("fail", "crashed", "timeout", "out-of-memory")
+
+
+def _nodes(name: str, subject: Subject, belongs: object) -> Check | None:
+    found = subject.cell.kernels
+    assert callable(belongs)
+    if found is None:
+        return None
+    if found.problem is not None:
+        return fact(name, *_unseen(found))
+    corners = [one for one in found.corners if belongs(one.operation)]
+    failures = [one for one in found.failures if belongs(one.operation)]
+    nodes = sum(one.nodes for one in corners)
+    ratio = max((one.ratio for one in corners), default=0.0)
+    if failures:
+        wrong = sum(one.failed for one in corners)
+        texts = [
+            one.text + (f" [kvquant reproduce {one.reproducer}]" if one.reproducer else "")
+            for one in failures
+        ]
+        text = f"{wrong} of {nodes} nodes are wrong: {_listed(texts)}"
+        return fact(name, "fail", text, figure=ratio, limit=1.0)
+    if not nodes:
+        return fact(name, "inconclusive", f"no node was judged{_missing(found)}")
+    text = f"{nodes} nodes, the worst at {ratio:.2g} of its limit{_missing(found)}"
+    return fact(name, "pass", text, figure=ratio, limit=1.0)
+
+
+def _unseen(found: Examination) -> tuple[str, str]:
+    crashed = (found.problem or "").partition(":")[0] in BROKEN
+    return ("fail" if crashed else "inconclusive", f"nodes could not be judged: {found.problem}")
+
+
+def _missing(found: Examination) -> str:
+    names = sorted(found.unknown)
+    return f"; not understood and not judged: {', '.join(names)}" if names else ""
+
+
+def _listed(texts: Collection[str], most: int = 3) -> str:
+    shown = list(texts)[:most]
+    more = len(texts) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def _same_rung(found: Examination | None, rung: RungRecord) -> float:
+    same: Iterable[float | None] = (
+        one.own
+        for one in (found.rungs if found else ())
+        if (one.depth, one.tokens) == (rung.depth, rung.tokens)
+    )
+    return next((own for own in same if own is not None), 0.0)

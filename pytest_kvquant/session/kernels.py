@@ -1,0 +1,65 @@
+"""The kernels of a cell, examined beside its quality."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from pytest_kvquant.checks.subject import Subject
+from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.inputs.model import Model
+from pytest_kvquant.matrix import REFERENCE
+from pytest_kvquant.quality.coverage_plan import level
+from pytest_kvquant.quality.examiner import Examined, Examiner
+from pytest_kvquant.quality.task import Task
+from pytest_kvquant.results.library import Library
+
+CELLS = 512
+"""Tokens of the context that is climbed, unless deeper is asked for."""
+
+
+def make_examiner(
+    settings: Settings, task: Task, model: Model, library: Library
+) -> Examiner | None:
+    """The examiner of a run; ``None`` where coverage is off."""
+    name = settings.coverage_level
+    if name == "off":
+        return None
+    tokens = task.chunks.ravel()
+    depths = tuple(depth for depth in settings.depths or () if name == "full")
+    cells = min(len(tokens), max([CELLS, *(depth + 128 for depth in depths)]))
+    if model.context_trained:
+        cells = min(cells, model.context_trained)
+    ubatch = min(settings.ubatch, cells)
+    examined = Examined(
+        task.engine,
+        model,
+        settings.gpu_layers,
+        tokens[:cells].copy(),
+        ubatch=ubatch,
+        threads=1 if name == "minimal" else task.shape.threads,
+        seed=settings.seed,
+        build=library.build,
+        reproducers=_folder(settings),
+        scenario_files=tuple(Path(one) for one in settings.scenarios),
+    )
+    return Examiner(examined, level(name, cells=cells, ubatch=ubatch, depths=depths))
+
+
+def with_kernels(subject: Subject, examiner: Examiner | None) -> Subject:
+    """The subject with what was found about its kernels and those of f16."""
+    if examiner is None:
+        return subject
+    found = examiner.examine(subject.pair)
+    cell = msgspec.structs.replace(subject.cell, kernels=found)
+    reference = examiner.examine(REFERENCE)
+    return subject._replace(cell=cell, reference_kernels=reference)
+
+
+def _folder(settings: Settings) -> Path:
+    """Where reproducers go: beside the evidence, or a folder of the system's for such files."""
+    if settings.evidence is not None:
+        return settings.evidence / "nodes"
+    return Path(tempfile.gettempdir()) / "kvquant-nodes"

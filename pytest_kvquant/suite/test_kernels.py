@@ -1,0 +1,7 @@
+"""Kernels of every K/V pair, f16 among them, against exact arithmetic on live graphs."""
+
+from __future__ import annotations
+
+from pytest_kvquant.outcomes.declared import tests_of
+
+globals().update(tests_of("kernels"))
