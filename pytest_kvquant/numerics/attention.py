@@ -203,12 +203,27 @@ def misfit(out: F64, meant: Attended) -> Misfit:
 def _gains(error: F64, meant: Attended) -> tuple[float, float]:
     """Least squares of the error on both directions at once: they are not orthogonal."""
     a, b = meant.by_score.ravel(), meant.out.ravel()
-    aa, ab, bb = a @ a, a @ b, b @ b
     ae, be = a @ error.ravel(), b @ error.ravel()
-    det = aa * bb - ab * ab
-    if det <= 1e-9 * aa * bb or not bb:
+    (aa, bb, ab), apart = _products(meant)
+    if not apart:
         return 0.0, float(be / bb) if bb else 0.0
-    return float((ae * bb - be * ab) / det), float((be * aa - ae * ab) / det)
+    return float((ae * bb - be * ab) / apart), float((be * aa - ae * ab) / apart)
+
+
+def spreads(meant: Attended) -> tuple[float, float]:
+    """Standard deviations of both common changes, if each element has an error of one."""
+    (aa, bb, _), apart = _products(meant)
+    if not apart:
+        return float("inf"), 1 / float(np.sqrt(bb)) if bb else float("inf")
+    return float(np.sqrt(bb / apart)), float(np.sqrt(aa / apart))
+
+
+def _products(meant: Attended) -> tuple[tuple[float, float, float], float]:
+    """Products of both directions, and their determinant; 0 where they cannot be told apart."""
+    a, b = meant.by_score.ravel(), meant.out.ravel()
+    aa, bb, ab = float(a @ a), float(b @ b), float(a @ b)
+    apart = aa * bb - ab * ab
+    return (aa, bb, ab), apart if apart > 1e-9 * aa * bb else 0.0
 
 
 def _by_part(error: F64, meant: F64) -> float:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pytest_kvquant.numerics import attention
 from pytest_kvquant.numerics.attention import Scores
+from pytest_kvquant.numerics.half_sums import attend_in_halves
 
 
 def example(seed: int, rows: int = 3, cells: int = 50, size: int = 32):
@@ -97,3 +98,23 @@ def test_offsets_bring_the_rounding_of_the_sums() -> None:
     np.testing.assert_allclose(more_q[:, :64], plain)
     assert more_k.shape == (9, 66)
     assert 0 < np.abs(more_q @ more_k.T - plain @ k.T).max() < 0.05
+
+
+def test_sums_in_half_precision_lose_small_terms() -> None:
+    """Which no model of independent errors shows: the sums are all too small."""
+    rng = np.random.default_rng(0)
+    q, k = rng.normal(size=(4, 32)) / 50, rng.normal(size=(500, 32)) / 50
+    v = (1 + rng.random((500, 32)) / 10).astype(np.float16).astype(np.float64)
+    meant = attention.attend(q, k, v, np.zeros((4, 500)), Scores(1.0))
+    out = attend_in_halves(q, k, v, np.zeros((4, 500)), Scores(1.0))
+    found = attention.misfit(out, meant)
+    assert found.error > 5 * (meant.halves / np.square(meant.out).sum(axis=1)).mean()
+    parts = attend_in_halves(q, k, v, np.zeros((4, 500)), Scores(1.0), parts=4)
+    assert attention.misfit(parts, meant).error < found.error / 2
+
+
+def test_stretches_of_a_single_precision_size_are_exact_attention() -> None:
+    q, k, v, mask = example(3)
+    how = Scores(0.2, softcap=2.0, sink=1.0)
+    out = attend_in_halves(q, k, v, mask, how, parts=3)
+    np.testing.assert_allclose(out, plainly(q, k, v, mask, how), atol=3e-3)

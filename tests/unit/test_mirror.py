@@ -67,3 +67,12 @@ def test_copies_across_streams_take_the_cells_along() -> None:
     mirror.copy(0, 1, -1, -1)
     assert mirror.seen(5, 1, 16, 16, 0).sum() == 6
     assert mirror.seen(5, 0, 0, 16, 0).sum() == 6
+
+
+def test_models_with_a_recurrent_state_take_as_many_tokens_of_every_sequence() -> None:
+    mirror = Mirror(unified=True, equal=True)
+    mirror.given(np.array([0, 1, 2, 9], np.int32), np.array([0, 0, 0, 1], np.int32))
+    first = mirror.written(np.array([0, 1]), 16, 1)
+    assert list(zip(first.positions, first.sequences, strict=True)) == [(0, 0), (9, 1)]
+    rest = mirror.written(np.array([2, 3]), 16, 1)
+    assert rest.positions.tolist() == [1, 2]

@@ -54,7 +54,7 @@ PAIRED: dict[str, Callable[[F64, F64], F64]] = {
     "MUL": np.multiply,
     "DIV": np.divide,
 }
-MOVED = frozenset({"CONT", "CPY", "DUP", "PAD"})
+MOVED = frozenset({"CONT", "CPY", "DUP", "PAD", "CONCAT"})
 
 UNDERSTOOD = frozenset({*ALONE, *PAIRED, *MOVED, "MUL_MAT", "SOFT_MAX"})
 
@@ -78,11 +78,13 @@ def _meant(node: Node, source: Node, values: Values) -> F64 | None:
     x = values.whole(source)
     if node.op in ALONE:
         return ALONE[node.op](x, node)
-    if node.op in PAIRED:
+    if node.op in PAIRED or node.op == "CONCAT":
         other = node.source(1)
         if other is None or other.type not in ("f32", "f16"):
             return None
         y = values.whole(other)
+        if node.op == "CONCAT":
+            return np.concatenate((x, y), axis=3 - int(node.integers[0]))
         repeats = [a // b for a, b in zip(x.shape, y.shape, strict=True)]
         return PAIRED[node.op](x, np.tile(y, repeats))
     if node.op == "PAD":

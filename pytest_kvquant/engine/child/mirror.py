@@ -32,10 +32,12 @@ class Mirror:
 
     Args:
         unified: whether all sequences share one stream of cells.
+        equal: whether a batch is cut into pieces with as many tokens of every sequence, one
+            sequence after the other, as models with a recurrent state need it.
     """
 
-    def __init__(self, *, unified: bool) -> None:
-        self.unified = unified
+    def __init__(self, *, unified: bool, equal: bool = False) -> None:
+        self.unified, self.equal = unified, equal
         self.size = 0
         """Cells of a stream; 0 before the first write."""
         self.where = np.zeros(0, np.int64)
@@ -67,6 +69,8 @@ class Mirror:
             self.where = np.full(size * streams, -1, np.int64)
             self.owners = np.zeros(size * streams, np.uint64)
             self.moved = np.zeros(size * streams, np.int64)
+        if self.equal and self.unified and len(queue := self._waiting.get(0, [])) > len(cells):
+            self._waiting[0] = _in_equal_shares(queue, len(cells))
         placed = []
         for cell in cells.tolist():
             queue = self._waiting.get(0 if self.unified else cell // size, [])
@@ -148,6 +152,16 @@ class Mirror:
         return inside & (self.where < last) if last >= 0 else inside
 
 
+def _in_equal_shares(queue: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+    """Waiting tokens, those first that the next piece of ``count`` takes."""
+    by_sequence: dict[int, list[tuple[int, int]]] = {}
+    for token in queue:
+        by_sequence.setdefault(token[1], []).append(token)
+    share = count // len(by_sequence)
+    first = [token for tokens in by_sequence.values() for token in tokens[:share]]
+    return first + [token for token in queue if token not in set(first)]
+
+
 def _bit(sequence: int) -> np.uint64:
     return np.uint64(1 << sequence)
 
@@ -155,8 +169,8 @@ def _bit(sequence: int) -> np.uint64:
 class Mirrors:
     """A mirror per watched layer: layers with a window have cells of their own."""
 
-    def __init__(self, layers: Iterable[int], *, unified: bool) -> None:
-        self.by_layer = {layer: Mirror(unified=unified) for layer in layers}
+    def __init__(self, layers: Iterable[int], *, unified: bool, equal: bool = False) -> None:
+        self.by_layer = {layer: Mirror(unified=unified, equal=equal) for layer in layers}
         self.trusted = True
         """False once cells were changed in a way that is not mirrored (a restored state)."""
 

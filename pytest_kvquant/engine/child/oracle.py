@@ -35,7 +35,18 @@ I64 = npt.NDArray[np.int64]
 ROTATIONS = {"attn_inp_k_rot", "attn_inp_v_rot"}
 """Inputs of the graph that hold a Hadamard matrix."""
 
-OUTSIDE = frozenset({"GET_ROWS", "GLU", "MUL_MAT_ID", "SSM_CONV", "SSM_SCAN"})
+CACHES = ("cache_k", "cache_v")
+"""How names of the tensors of a KV cache begin."""
+
+CARRIES = frozenset(
+    {"SCALE", "ROPE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE", "CONT", "PAD", "TURBO_WHT"}
+)
+"""Operations through which queries come from their projection."""
+
+OUTSIDE = frozenset(
+    {"GET_ROWS", "GLU", "MUL_MAT_ID", "SSM_CONV", "SSM_SCAN", "GATED_DELTA_NET", "UNARY", "ARGSORT",
+     "SUM_ROWS", "CLAMP", "REPEAT", "GATED_LINEAR_ATTN"}
+)  # fmt: skip
 """Operations that are no part of attention, though they may stand beside it."""
 
 
@@ -58,7 +69,6 @@ class Oracle:
         self._rng = np.random.default_rng(seed)
         self._placed: dict[int, Placed] = {}
         self._turned: dict[int, list[tuple[str, I64]]] = {}
-        self._scaled: dict[int, float] = {}
         self._cells: dict[int, I64] = {}
 
     def begins(self) -> None:
@@ -66,11 +76,10 @@ class Oracle:
         self.values.forget()
         self._placed.clear()
         self._turned.clear()
-        self._scaled.clear()
 
     def ahead(self, node: Node, layer: int) -> None:
         """Follow which token goes to which cell; look at masks before they are used."""
-        if node.op == "SET_ROWS" and node.root.name.startswith("cache_"):
+        if node.op == "SET_ROWS" and node.root.name.startswith(CACHES):
             self._follow(node, layer)
         elif node.op in ("FLASH_ATTN_EXT", "SOFT_MAX") and self.judging:
             self._look_at_mask(node, layer)
@@ -93,10 +102,10 @@ class Oracle:
             found: Sequence[NodeFinding] | None = handler(node, layer)
             return found
         if node.op in judge_plain.UNDERSTOOD:
-            if node.op == "SCALE":
-                self._scaled[layer] = self._scaled.get(layer, 1.0) * float(node.floats[0])
-            if node.op == "CPY" and node.root.name.startswith("cache_"):
-                return self._judge_set_rows(node, layer)
+            if node.op == "CPY" and node.root.name.startswith(CACHES):
+                return judge_write.judge_copy(node, self.values, self._rng, layer)
+            if node.root.name.startswith("cache_"):
+                return []  # a recurrent state
             return judge_plain.judge(node, self.values, layer)
         return [] if node.op in OUTSIDE else None
 
@@ -104,7 +113,7 @@ class Oracle:
         found = judge_attention.judge(node, self.values, self._rng, layer, self._rows)
         inputs = Inputs.of(node)
         said = parameters(node)
-        scale = said.scale * self._scaled.get(layer, 1.0)
+        scale = said.scale * _scaled_before(inputs.q)
         wrong = self.facts.differing(layer, inputs.k.ne[0], scale, said.softcap, said.bias)
         if wrong:
             corner = found[0].corner._replace(operation="parameters")
@@ -113,7 +122,7 @@ class Oracle:
         return found
 
     def _judge_set_rows(self, node: Node, layer: int) -> Sequence[NodeFinding] | None:
-        if not node.root.name.startswith("cache_"):
+        if not node.root.name.startswith(CACHES):
             return []
         return judge_write.judge(node, self.values, self._rng, layer)
 
@@ -223,6 +232,19 @@ class Oracle:
         window = self.facts.window(layer)
         found = judge_mask(node, self.values, mirror, self._placed[layer], window, layer)
         self.ledger.add(found, node)
+
+
+def _scaled_before(query: Node) -> float:
+    """By what queries were multiplied on their way from the projection."""
+    factor, node = 1.0, query
+    while node.op in CARRIES:
+        if node.op == "SCALE":
+            factor *= float(node.floats[0])
+        source = node.source(1 if node.op == "MUL_MAT" else 0)
+        if source is None:
+            break
+        node = source
+    return factor
 
 
 def _cache_of(node: Node) -> Node | None:

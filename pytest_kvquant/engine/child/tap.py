@@ -53,7 +53,9 @@ class Tap:
         """What a watcher raised: a callback has nobody to raise it to."""
         self.spoil: Callable[[Node, int], None] | None = None
         """Changes a node in memory before anybody looks: tests plant their faults here."""
-        self._layer, self._past, self._seen = -1, False, 0
+        self._layer, self._past = -1, False
+        self._asked_for: set[int] = set()
+        """Nodes of the graph under way: one that comes again is of the next graph."""
 
     def attach(self, params: Any) -> None:
         """Put the callback into context parameters."""
@@ -79,8 +81,9 @@ class Tap:
         tensor = raw.contents
         op = self.ggml.op_name(tensor.op)
         name = tensor.name
-        if (op == "GET_ROWS" and name.startswith(b"embd")) or name.startswith(b"inp_embd"):
-            self._begin()
+        if (address := ctypes.addressof(tensor)) in self._asked_for:
+            self.begin()
+        self._asked_for.add(address)
         if (found := _LAYER.search(name.decode("utf-8", "replace"))) is not None:
             layer = int(found[1])
             if layer != self._layer:
@@ -97,8 +100,10 @@ class Tap:
                 return False
         return wanted or self.spoil is not None
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """The next node is of a new graph."""
         self._layer, self._past = -1, False
+        self._asked_for.clear()
         self.watcher.begins()
 
     def _shown(self, raw: Any) -> bool:

@@ -41,8 +41,14 @@ class Watched(Context):
         seed: int,
         **fields: Any,
     ) -> None:
+        llama = model.llama
         self.mirrors = Mirrors(
-            layers, unified=fields.get("unified", False) or fields["sequences"] == 1
+            layers,
+            unified=fields.get("unified", False) or fields["sequences"] == 1,
+            equal=bool(
+                llama.llama_model_is_hybrid(model.pointer)
+                or llama.llama_model_is_recurrent(model.pointer)
+            ),
         )
         self.oracle = Oracle(Values(codecs), facts, self.mirrors, seed=seed)
         self.tap = Tap(ggml, self.oracle, layers)
@@ -55,6 +61,7 @@ class Watched(Context):
     def decode(self, tokens: I32, positions: I32, sequences: I32, outputs: npt.NDArray[Any]) -> F32:
         """As :meth:`Context.decode`; raises what the oracle raised."""
         self.mirrors.tell("given", positions, sequences)
+        self.tap.begin()
         rows = super().decode(tokens, positions, sequences, outputs)
         self.tap.check()
         return rows

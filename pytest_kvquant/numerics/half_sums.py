@@ -1,0 +1,82 @@
+"""Attention whose sums are kept in f16, step by step, as ggml's CPU kernel does for f16 values.
+
+Long sums of small terms do not only get noisy, they get smaller: a term below half a spacing of
+what has been summed up is lost. No model of independent errors says by how much; doing the same
+again does. Pure; the worker imports it too.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_kvquant.numerics.attention import Scores
+
+F64 = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float32]
+F16 = npt.NDArray[np.float16]
+
+
+def attend_in_halves(q: F64, k: F64, v: F64, mask: F64, how: Scores, *, parts: int = 1) -> F64:
+    """The same as :func:`~pytest_kvquant.numerics.attention.attend`, in the kernel's own steps.
+
+    Args:
+        parts: into how many stretches of cells the kernel splits the work, one a thread; their
+            results are summed up in f32.
+
+    Returns:
+        Shape ``(rows, value size)``.
+    """
+    score = how.scale * (q @ k.T)
+    if how.softcap:
+        score = how.softcap * np.tanh(score / how.softcap)
+    visible = mask > -np.inf
+    biased: F32 = (score + how.slope * np.where(visible, mask, 0)).astype(np.float32)
+    size = -(-len(k) // parts)
+    stretches = [
+        _summed(biased, v.astype(np.float32), visible, start, min(start + size, len(k)))
+        for start in range(0, len(k), size)
+    ]
+    return _joined(stretches, how.sink)
+
+
+def _summed(
+    score: F32, v: F32, visible: npt.NDArray[np.bool_], start: int, stop: int
+) -> tuple[F32, F32, F32]:
+    """Largest score, sum of weights, and weighted sum of a stretch of cells."""
+    rows = len(score)
+    most, total = np.full(rows, -np.inf, np.float32), np.zeros(rows, np.float32)
+    kept: F16 = np.zeros((rows, v.shape[1]), np.float16)
+    for cell in range(start, stop):
+        seen = visible[:, cell]
+        if not seen.any():
+            continue
+        here = score[:, cell]
+        higher = seen & (here > most)
+        with np.errstate(invalid="ignore"):
+            shrink = np.where(higher, np.exp(most - here), np.float32(1)).astype(np.float32)
+            weight = np.where(higher, np.float32(1), np.exp(here - most)).astype(np.float32)
+        most = np.where(higher, here, most)
+        if higher.any():
+            kept[higher] = (kept[higher].astype(np.float32) * shrink[higher, None]).astype(
+                np.float16
+            )
+        added = kept.astype(np.float32) + v[cell] * weight[:, None]
+        kept[seen] = added[seen].astype(np.float16)
+        total = np.where(seen, total * shrink + weight, total).astype(np.float32)
+    return most, total, kept.astype(np.float32)
+
+
+def _joined(stretches: list[tuple[F32, F32, F32]], sink: float | None) -> F64:
+    most = np.max([stretch[0] for stretch in stretches], axis=0)
+    if sink is not None:
+        most = np.maximum(most, np.float32(sink))
+    most = np.where(np.isfinite(most), most, np.float32(0))
+    weight, total = np.zeros(len(most)), np.zeros((len(most), stretches[0][2].shape[1]))
+    for highest, weights, kept in stretches:
+        factor = np.exp(np.where(np.isfinite(highest), highest - most, -np.inf)).astype(np.float64)
+        weight += factor * weights
+        total += factor[:, None] * kept
+    if sink is not None:
+        weight += np.exp(sink - most)
+    return np.asarray(total / np.where(weight > 0, weight, 1)[:, None])
