@@ -13,6 +13,7 @@ import platformdirs
 
 from pytest_kvquant import __version__
 from pytest_kvquant.checks import registry
+from pytest_kvquant.cli.doctor_device import lines, try_pairs
 from pytest_kvquant.config.settings import Settings, resolve
 from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
 from pytest_kvquant.engine.parent.devices import in_use
@@ -91,6 +92,8 @@ def examine(
     if library is not None:
         seen.types = tuple(name for name, kind in library.types.items() if kind.cache)
         _examine_pairs(seen, planned, model, library, settings.ubatch)
+        if model is not None and library.gpus_in_use(settings.gpu_layers):
+            _examine_kernels(seen, planned, model, library, settings, shell)
     return seen.report()
 
 
@@ -207,11 +210,12 @@ def _tell_library(seen: _Examination, library: Library, engine: Engine) -> None:
     types = ", ".join(name for name, kind in library.types.items() if kind.cache)
     seen.tell("types", types)
     for device in library.devices:
-        seen.tell(
-            "device",
-            f"{device.name} ({device.description}), {_free(device) / 1e9:.1f} of "
-            f"{device.total / 1e9:.1f} GB free",
+        said = (
+            "helps the CPU, on its memory"
+            if device.accelerator
+            else f"{_free(device) / 1e9:.1f} of {device.total / 1e9:.1f} GB free"
         )
+        seen.tell("device", f"{device.name} ({device.description}), {said}")
 
 
 def _examine_environment(seen: _Examination, settings: Settings, shell: Mapping[str, str]) -> None:
@@ -271,18 +275,39 @@ def _examine_pairs(
         )
 
 
+def _examine_kernels(
+    seen: _Examination,
+    planned: list[Pair],
+    model: Model,
+    library: Library,
+    settings: Settings,
+    shell: Mapping[str, str],
+) -> None:
+    """Kernels of each pair on a device other than the CPU: whether a context of it decodes."""
+    engine = measured_engine(settings, dict(shell), scrub(shell, settings.environment))
+    possible = [pair for pair in planned if all(name in seen.types for name in pair)]
+    trials = try_pairs(engine, model.path, library, possible, settings.gpu_layers)
+    for text, wrong in lines(trials, library.device):
+        seen.tell("kernels", text, wrong=wrong)
+
+
 def _largest_contexts(need: geometry.Need, model: Model, library: Library) -> dict[str, int]:
     """Tokens per device; the CPU's weights are mapped from the file, a GPU's are copied."""
     room = {}
     for device in library.devices:
+        if device.accelerator:  # no memory of its own: it computes on the CPU's
+            continue
         free = FREE_SHARE * _free(device)
         room[device.name] = need.predicted_tokens(free - model.size)
     return room
 
 
 def _free(device: Device) -> int:
-    """Bytes free; the library calls all of the CPU's memory free."""
-    return device.free if device.gpu else memory.available()
+    """Bytes free; the library calls all of the CPU's memory free, and a device that shares it
+    counts what its own process has taken alone."""
+    if not device.gpu:
+        return memory.available()
+    return min(device.free, memory.available()) if device.unified else device.free
 
 
 def _block_problem(pair: Pair, model: Model, types: geometry.Types) -> str | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import psutil
+
+from pytest_kvquant.machine.apple.memory import read_memory
 
 
 class _Accounts(NamedTuple):
@@ -37,7 +40,8 @@ def available(root: Path = Path("/")) -> int:
     Args:
         root: where ``proc`` and ``sys`` are.
     """
-    return min([psutil.virtual_memory().available, *_left_by_groups(root)])
+    own = read_memory().available if sys.platform == "darwin" else None
+    return min([own or psutil.virtual_memory().available, *_left_by_groups(root)])
 
 
 def _left_by_groups(root: Path) -> Iterator[int]:

@@ -43,8 +43,7 @@ def read_condition() -> Condition:
     """The condition of this machine, now; some milliseconds on macOS."""
     if sys.platform == "darwin":
         found = read_memory()
-        available = psutil.virtual_memory().available if found.available is None else 0
-        return Condition(found.available or available, found.swapped_out, found.pressure)
+        return Condition(memory.available(), found.swapped_out, found.pressure)
     return Condition(memory.available(), _linux_swapped_out(Path("/proc/vmstat")))
 
 

@@ -144,6 +144,8 @@ class Session:
             _check_types(self.pairs, self.library)
             vocabulary, bos = _load(worker, self.model, settings.gpu_layers)
             tokens = _tokenize(worker, self.corpus)
+            if self.library.gpus_in_use(settings.gpu_layers):
+                _require_kernels(worker, self.library)
         self._corpus_tokens = len(tokens)
         self.task, self._chunk_numbers = self._plan_task(tokens, vocabulary, bos)
         self.reference_library = self._meet_reference(vocabulary)
@@ -658,6 +660,14 @@ def _load(worker: Worker, model: Model, gpu_layers: int) -> tuple[int, int | Non
         return int(loaded["vocabulary"]), loaded["bos"]
     except CellError as error:
         raise ModelError(f"{error}{error.last_line}") from None
+
+
+def _require_kernels(worker: Worker, library: Library) -> None:
+    """A GPU that computes no f16 has nothing that a cell could be compared with."""
+    try:
+        worker.operations(REFERENCE, threads=1)
+    except CellError as error:
+        raise LibraryError(f"{library.device} decodes no {REFERENCE}. {error}") from None
 
 
 def _tokenize(worker: Worker, corpus: Corpus) -> npt.NDArray[np.int32]:
