@@ -67,7 +67,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 def _doctor(parsed: argparse.Namespace) -> int:
     import os
 
-    from pytest_kvquant.cli.doctor import as_json, as_text, examine
+    from pytest_kvquant.cli.doctor import examine
+    from pytest_kvquant.cli.doctor_report import as_json, as_text
     from pytest_kvquant.config.settings import find_root
 
     typed = {option.field: getattr(parsed, option.dest) for option in OPTIONS}

@@ -8,7 +8,8 @@ import pytest
 
 from metal.conftest import Mac
 from metal.test_quality import COMPILER
-from pytest_kvquant.cli.doctor import Report, as_text, examine
+from pytest_kvquant.cli.doctor import examine
+from pytest_kvquant.cli.doctor_report import Report, as_text
 
 
 def doctor(mac: Mac, pairs: str, **faults: object) -> Report:
