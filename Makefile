@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test slow faults zoo-survey lint bench clean
+.PHONY: demo test slow faults zoo-survey lint docs bench clean
 
 demo: $(READY)
 	$(BIN)/pytest --kv-matrix
@@ -26,6 +26,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
 
 bench: $(READY)
 	$(BIN)/pytest bench --benchmark-columns=min,median,max --benchmark-sort=name -s

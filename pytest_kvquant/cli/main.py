@@ -1,17 +1,20 @@
 """The console script ``kvquant``; ``python -m pytest_kvquant`` is the same.
 
-Each command is a function that takes the parsed arguments and returns the exit code; what it needs
-is imported when it runs.
+A command is a file of this folder with a function ``add(commands)``, which declares its arguments
+and the function that runs it: that takes the parsed arguments and returns the exit code. What it
+needs is imported when it runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import pkgutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_kvquant.cli.results import add as add_result_commands
+from pytest_kvquant import cli
 from pytest_kvquant.config.options import FLAG, OPTIONS
 from pytest_kvquant.errors import KVQuantError
 
@@ -48,7 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     rules.add_argument("--kv-profile", metavar="NAME", help="rules of this profile")
     rules.add_argument("--kv-chunks", metavar="N", help="judged once, after N chunks")
     replay.set_defaults(run=_replay)
-    add_result_commands(commands)
+    for found in sorted(pkgutil.iter_modules(cli.__path__), key=lambda found: found.name):
+        add = getattr(importlib.import_module(f"{cli.__name__}.{found.name}"), "add", None)
+        if add is not None:
+            add(commands)
     return parser
 
 

@@ -73,7 +73,7 @@ class CellQuality:
         if gate.verdict == "pass":
             return
         suspect = self._suspect()
-        text = f"{failure_text(gate, str(self._pair))}\n{suspect}{self._conditions()}"
+        text = f"{failure_text(gate, str(self._pair))}\n{suspect}{self._conditions(name)}"
         if gate.verdict == "inconclusive" and not self._session.settings.strict:
             pytest.skip(_first_line(gate, self._pair))
         if gate.verdict == "fail" and not self._session.stands(self._pair, gate):
@@ -112,7 +112,8 @@ class CellQuality:
             pytest.skip(f"{name} was switched off")
         if check.verdict == "fail":
             suspect = self._suspect()
-            pytest.fail(f"{self._pair}: {check.text}\n{suspect}{self._conditions()}", pytrace=False)
+            text = f"{self._pair}: {check.text}\n{suspect}{self._conditions(name)}"
+            pytest.fail(text, pytrace=False)
         if check.verdict != "pass":
             pytest.skip(f"{self._pair}: {check.text}")
 
@@ -128,7 +129,7 @@ class CellQuality:
             for number, line in enumerate(lines)
         )
 
-    def _conditions(self) -> str:
+    def _conditions(self, about: str = "") -> str:
         session = self._session
         task = session.task
         again = repeat_command(session.invocation, self._pair)
@@ -139,7 +140,7 @@ class CellQuality:
             f"per chunk, {session.library.build}, {session.library.device}, "
             f"{task.shape.threads} threads\n"
             f"{against}"
-            f"  again     {again}"
+            f"  again     {again}" + (f"\n  about     kvquant explain {about}" if about else "")
         )
 
 

@@ -24,7 +24,7 @@ class References:
         task: with the engine of the reference build.
         plan: the side measurements.
         open_store: the stored logits of a pair on that build.
-        by_cell: compare each cell with its own pair instead of with ``f16/f16``.
+        by_cell: compare each cell with the same pair instead of ``f16/f16``.
         on_chunks: told how many chunks have just been computed.
     """
 

@@ -113,7 +113,7 @@ class ReferenceRecord(msgspec.Struct, frozen=True, kw_only=True):
     library: Library | None = None
     """The build that it comes from, where that is not the measured one."""
     by_cell: bool = False
-    """Whether each cell is compared with its own pair on that build, not with f16/f16."""
+    """Whether each cell is compared with the same pair on that build, not with f16/f16."""
 
     @property
     def subject(self) -> str:

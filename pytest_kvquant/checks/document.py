@@ -1,0 +1,56 @@
+"""The documentation of gates and checks, made from their declarations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pytest_kvquant.checks.declaration import Declaration
+
+LEVELS = {
+    "census": "before anything is measured",
+    "contents": "on the cache's first layer",
+    "prefill": "on the prefill path",
+    "decode": "on the decode path",
+    "trajectory": "on greedy text",
+    "shapes": "on batch shapes",
+    "matrix": "in the light of all cells",
+}
+"""When a check is decided, in words."""
+
+
+def as_text(one: Declaration) -> str:
+    """One declaration for a terminal."""
+    lines = [f"{one.title} ({one.name})", *_facts(one), "", one.document]
+    return "\n".join(lines)
+
+
+def as_page(declarations: Iterable[Declaration]) -> str:
+    """All of them as a markdown page, with an anchor each."""
+    found = list(declarations)
+    lines = [
+        "# What each test asserts",
+        "",
+        "Made from the declarations in `checks/`; `kvquant explain NAME` says the same.",
+        "",
+        "| test | asserts | decided |",
+        "| --- | --- | --- |",
+        *(f"| [{one.test}](#{one.name}) | {one.summary} | {_when(one)} |" for one in found),
+    ]
+    for one in found:
+        lines += ["", f"({one.name})=", f"## {one.test}", ""]
+        lines += [f"- {fact}" for fact in _facts(one)]
+        lines += ["", one.document]
+    return "\n".join(lines) + "\n"
+
+
+def _facts(one: Declaration) -> list[str]:
+    facts = [f"test: {one.test}", f"decided: {_when(one)}"]
+    if one.budget is not None:
+        default = one.budget.default
+        unset = "" if default is None else f", {default:g} where none is set"
+        facts.append(f"budget: {one.budget.key}, {one.budget.unit}{unset}")
+    return facts
+
+
+def _when(one: Declaration) -> str:
+    return LEVELS.get(one.needs, f"after {one.needs}")

@@ -1,0 +1,46 @@
+"""``kvquant explain``: what a gate or check asserts, why, and what its failure means."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add(commands: Commands) -> None:
+    """Add the command to those of ``kvquant``."""
+    explain = commands.add_parser(
+        "explain", help="say what a gate or check asserts, and what its failure means"
+    )
+    explain.add_argument(
+        "name", nargs="?", help="of a gate, check or test, as kl_mean (default: list all)"
+    )
+    explain.add_argument("--markdown", action="store_true", help="all of them, as a page")
+    explain.set_defaults(run=_explain)
+
+
+def _explain(parsed: argparse.Namespace) -> int:
+    from pytest_kvquant.checks import registry
+    from pytest_kvquant.checks.document import as_page, as_text
+    from pytest_kvquant.errors import SettingsError
+
+    found = registry.declared()
+    if parsed.markdown:
+        print(as_page(found), end="")
+        return 0
+    if parsed.name is None:
+        for one in found:
+            print(f"{one.name:16} {one.summary}")
+        return 0
+    asked = [one for one in found if parsed.name in (one.name, one.test)]
+    if not asked:
+        names = [name for one in found for name in (one.name, one.test)]
+        nearest = difflib.get_close_matches(parsed.name, names, n=1, cutoff=0.0)[0]
+        raise SettingsError(
+            f"There is no gate, check or test '{parsed.name}'; did you mean '{nearest}'?"
+        )
+    print("\n\n".join(as_text(one) for one in asked))
+    return 0
