@@ -13,10 +13,13 @@ class CornerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """``attention``, ``write``, ``rope``, ``rotation``, ``norm``, ``product``, ``softmax``,
     ``plain``, ``mask`` or ``parameters`` (positions, scale and the like against the header)."""
     k_type: str = ""
+    """ggml name of K's type."""
     v_type: str = ""
+    """ggml name of V's type."""
     head_k: int = 0
     """Elements of a head of K (of a row, where the operation has no heads)."""
     head_v: int = 0
+    """Elements of a head of V."""
     group: int = 0
     """Query heads per KV head."""
     tokens: int = 0
@@ -28,7 +31,9 @@ class CornerRecord(msgspec.Struct, frozen=True, kw_only=True):
     backend: str = ""
     """Name of the buffer that results lie in."""
     nodes: int
+    """Nodes judged."""
     failed: int
+    """Nodes that are wrong."""
     ratio: float
     """Largest figure over its limit; a node is wrong above 1."""
     error: float
@@ -41,11 +46,15 @@ class NodeFailure(msgspec.Struct, frozen=True, kw_only=True):
     """A node that is wrong."""
 
     operation: str
+    """As of :class:`CornerRecord`."""
     layer: int
+    """Of the model; -1 where not known."""
     node: str
     """Its name in the graph."""
     tokens: int
+    """Query tokens of the node."""
     text: str
+    """What is wrong, in a sentence."""
     ratio: float
     """Its figure over the limit."""
     reproducer: str | None = None
@@ -71,10 +80,13 @@ class ScenarioRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A scenario of cache operations, as it was played on the pair."""
 
     name: str
+    """In options and expectations."""
     title: str
+    """For people."""
     verdict: str
     """``pass``, ``fail``, ``crashed``, ``timeout``, ``out-of-memory`` or ``unsupported``."""
     text: str
+    """What happened, in a sentence."""
     reference: float | None = None
     """Largest mean KL of a label against f16 in the same steps, nats."""
     own: float | None = None
@@ -84,6 +96,7 @@ class ScenarioRecord(msgspec.Struct, frozen=True, kw_only=True):
     wrong_nodes: int = 0
     """Nodes that the oracle found wrong meanwhile."""
     seconds: float = 0.0
+    """Wall time, seconds."""
 
 
 class Examination(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,13 +105,18 @@ class Examination(msgspec.Struct, frozen=True, kw_only=True):
     level: str
     """``minimal``, ``standard`` or ``full``."""
     corners: tuple[CornerRecord, ...] = ()
+    """Nodes judged, by conditions."""
     failures: tuple[NodeFailure, ...] = ()
+    """Nodes that are wrong, some of each kind."""
     unknown: dict[str, int] = {}
     """Operations around attention that were not understood, and so not judged; by name."""
     rungs: tuple[RungRecord, ...] = ()
+    """Batch sizes over one cache."""
     scenarios: tuple[ScenarioRecord, ...] = ()
+    """Cache operations."""
     left_out: tuple[str, ...] = ()
     """What this level, or this model, leaves out, in words."""
     problem: str | None = None
     """Why nodes could not be judged, if so."""
     seconds: float = 0.0
+    """Wall time, seconds."""
