@@ -6,7 +6,7 @@ import signal
 from typing import Literal
 
 CellVerdict = Literal[
-    "crashed", "timeout", "out-of-memory", "unsupported", "no-reference", "substituted"
+    "crashed", "timeout", "out-of-memory", "strained", "unsupported", "no-reference", "substituted"
 ]
 """DESIGN's words for a cell that could not be measured honestly."""
 
@@ -81,6 +81,12 @@ class CellOutOfMemory(CellError):
     """The library could not allocate, or the system killed the worker."""
 
     verdict: CellVerdict = "out-of-memory"
+
+
+class CellStrained(CellError):
+    """The machine began to suffer, and the worker was stopped before it suffered more."""
+
+    verdict: CellVerdict = "strained"
 
 
 class CellUnsupported(CellError):

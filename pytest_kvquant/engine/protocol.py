@@ -116,6 +116,10 @@ class Channel:
         """Whether a message is waiting."""
         return self._wait(time.monotonic())
 
+    def ready(self, timeout: float) -> bool:
+        """Whether a message begins to come within so many seconds, or the other side hangs up."""
+        return self._wait(time.monotonic() + timeout)
+
     def close(self) -> None:
         """Hang up; the other side's next call raises :class:`Closed`."""
         self._socket.close()

@@ -16,7 +16,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     context: int
     """Tokens."""
     outcome: str
-    """``fits``, or how the attempt ended: ``out-of-memory``, ``crashed``, ``unsupported``, …"""
+    """``fits``, or how the attempt ended: ``out-of-memory``, ``crashed``, ``strained`` (the machine
+    began to suffer, and the attempt was stopped), …"""
     text: str
     """What happened, in words."""
     seconds: float
@@ -63,7 +64,7 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
         """The same, judged by another floor."""
         needed = max(floor, min(one.context for one in self.attempts))
         refused = any(
-            one.context <= needed and one.outcome not in ("fits", "timeout")
+            one.context <= needed and one.outcome not in ("fits", "timeout", "strained")
             for one in self.attempts
         )
         verdict: Literal["pass", "fail", "inconclusive"] = "inconclusive"
@@ -95,6 +96,11 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
         return nearest.context if nearest and nearest.outcome == "timeout" else 0
 
     @property
+    def strained(self) -> int:
+        """Tokens at which the machine began to suffer, so that the search ended; 0: it did not."""
+        return next((one.context for one in self.attempts if one.outcome == "strained"), 0)
+
+    @property
     def text(self) -> str:
         """The finding in words."""
         if not self.tokens:
@@ -104,6 +110,8 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
         where = ", the largest tried" if self.tokens == self.bound else ""
         if self.undecided:
             where = f", {self.undecided:,} took too long to tell,"
+        if self.strained:
+            where = f", {self.strained:,} made the machine suffer and was stopped,"
         share = f", {self.tokens / self.predicted:.0%} of" if self.predicted else ";"
         return (
             f"{self.tokens:,} tokens work{where}{share} the {self.predicted:,} that kvquant doctor "

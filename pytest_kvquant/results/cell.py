@@ -17,7 +17,7 @@ from pytest_kvquant.results.recall import RecallPoint
 
 Verdict = Literal[
     "pass", "fail", "inconclusive",
-    "crashed", "timeout", "out-of-memory", "unsupported", "no-reference", "non-finite",
+    "crashed", "timeout", "out-of-memory", "strained", "unsupported", "no-reference", "non-finite",
     "substituted", "aliased", "inactive", "off-device",
 ]  # fmt: skip
 

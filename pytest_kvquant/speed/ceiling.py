@@ -3,12 +3,14 @@
 Whatever ends an attempt (out of memory, an abort, the system's killer) is an answer: that context
 does not fit. Only silence is none: the machine may be slow. Contexts whose caches alone would
 exceed what was free when the search began are not tried, and where the CPU computes every process
-is limited to that much, so that it is not driven into swap. macOS keeps no such limit; the record
-says whether one held.
+is limited to that much, so that it is not driven into swap. macOS keeps no such limit, and a GPU
+that shares the host's memory none either: there the search ascends from small contexts, watches the
+machine's memory and swap, and ends when the machine begins to suffer. The record says which.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,14 +19,20 @@ import msgspec
 
 from pytest_kvquant.engine.parent.timed import TimedWorker
 from pytest_kvquant.engine.parent.worker import Engine
-from pytest_kvquant.errors import CellError
+from pytest_kvquant.errors import CellError, CellStrained
 from pytest_kvquant.inputs import geometry
+from pytest_kvquant.machine.strain import Strain
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.ceiling import Attempt, Ceiling
-from pytest_kvquant.speed.methods import free_memory
+from pytest_kvquant.speed.methods import free_memory, room_beside_weights
 from pytest_kvquant.speed.streams import SpeedSetup
 
+STRAINED = CellStrained.verdict
+
 STEP = geometry.CELLS
+
+FIRST = 16 * STEP
+"""Where an ascent begins."""
 
 PRECISION = 0.025
 """The search ends when the bounds are this close, as a share."""
@@ -38,7 +46,7 @@ def search(pair: Pair, most: int, setup: SpeedSetup, *, floor: int = 0) -> Ceili
         floor: tokens that have to fit: tried too where the search ends just below.
     """
     begun = time.perf_counter()
-    room = free_memory(setup)
+    room = room_beside_weights(setup)
     types = msgspec.to_builtins(setup.library.types)
     need = geometry.need(setup.model, pair, types, ubatch=setup.ubatch)
     possible = int(min(most, need.most_tokens(room)))
@@ -49,14 +57,21 @@ def search(pair: Pair, most: int, setup: SpeedSetup, *, floor: int = 0) -> Ceili
         tried.append(_try(pair, context, room, setup))
         return tried[-1].fits
 
-    tokens = _bisect(highest, fits)
-    if 0 < tokens < floor < min((one.attempt.context for one in tried if not one.fits), default=0):
+    def strained() -> bool:
+        return bool(tried) and tried[-1].attempt.outcome == STRAINED
+
+    tokens = _ascend(highest, fits, strained) if _may_swap(setup) else _bisect(highest, fits)
+    if strained():
+        highest = max(one.attempt.context for one in tried)
+    elif (
+        0 < tokens < floor < min((one.attempt.context for one in tried if not one.fits), default=0)
+    ):
         tokens = floor if fits(floor) else tokens
     return Ceiling(
         pair=str(pair),
         tokens=tokens,
         bound=highest,
-        predicted=need.predicted_tokens(room - setup.model.size),
+        predicted=need.predicted_tokens(free_memory(setup) - setup.model.size),
         memory=room,
         limited=any(one.limited for one in tried),
         bytes_per_token=need.per_token,
@@ -68,6 +83,37 @@ def search(pair: Pair, most: int, setup: SpeedSetup, *, floor: int = 0) -> Ceili
         attempts=tuple(one.attempt for one in tried),
         seconds=time.perf_counter() - begun,
     )
+
+
+def _may_swap(setup: SpeedSetup) -> bool:
+    """Whether a process can take more memory than the machine has, and nothing keeps it from it."""
+    gpus = setup.library.gpus_in_use(setup.gpu_layers)
+    return any(device.unified for device in gpus) or (not gpus and sys.platform != "linux")
+
+
+def _ascend(highest: int, fits: Callable[[int], bool], strained: Callable[[], bool]) -> int:
+    """The largest that fits, reached from below, each step at most twice the one before.
+
+    Args:
+        strained: whether the last attempt made the machine suffer: then no other is made.
+    """
+    low, at = 0, min(highest, FIRST)
+    while fits(at):
+        if at == highest:
+            return at
+        low, at = at, min(highest, 2 * at)
+    high = at
+    while not strained() and high - low > max(STEP, PRECISION * low):
+        middle = (low + high) // 2 // STEP * STEP
+        if low == 0:
+            middle = min(middle, STEP)
+        if fits(middle):
+            low = middle
+        elif low == 0:
+            return 0
+        else:
+            high = middle
+    return low
 
 
 def _bisect(highest: int, fits: Callable[[int], bool]) -> int:
@@ -103,8 +149,9 @@ def _try(pair: Pair, context: int, room: int, setup: SpeedSetup) -> _Tried:
     outcome, text = "fits", ""
     limited, sequences = False, 0
     engine: Engine = setup.engine
+    strain = Strain() if _may_swap(setup) else None
     try:
-        with TimedWorker(engine) as worker:
+        with TimedWorker(engine, watch=strain.complaint if strain else None) as worker:
             worker.library(engine.directory)
             worker.model(setup.model.path, gpu_layers=setup.gpu_layers)
             if not setup.library.gpus_in_use(setup.gpu_layers):

@@ -66,9 +66,38 @@ def free_memory(setup: SpeedSetup) -> int:
     """Bytes that caches may take: the limit, else what the computing device has free."""
     if setup.memory_limit is not None:
         return setup.memory_limit
-    if gpus := setup.library.gpus_in_use(setup.gpu_layers):
-        return int(HEADROOM * sum(device.free for device in gpus))
-    return int(HEADROOM * memory.available())
+    gpus = setup.library.gpus_in_use(setup.gpu_layers)
+    if not gpus:
+        return int(HEADROOM * memory.available())
+    free = sum(device.free for device in gpus)
+    if any(device.unified for device in gpus):
+        # A device that shares the host's memory counts what its own process took, and no other's.
+        free = min(free, memory.available())
+    return int(HEADROOM * free)
+
+
+def room_beside_weights(setup: SpeedSetup) -> int:
+    """Bytes that caches may take beside the model's weights.
+
+    The CPU's weights are mapped from their file and given up where memory is needed; those of a
+    GPU are in its memory, which was free when nothing was loaded yet.
+    """
+    room = free_memory(setup)
+    if setup.memory_limit is None and setup.library.gpus_in_use(setup.gpu_layers):
+        return max(0, room - setup.model.size)
+    return room
+
+
+def copies(setup: SpeedSetup) -> int:
+    """How many times a cache takes host memory while it is timed.
+
+    Models with windows or recurrent states go back to a depth by a saved state, a copy in the
+    host's memory: on a device that shares it, that comes beside the cache.
+    """
+    unified = any(one.unified for one in setup.library.gpus_in_use(setup.gpu_layers))
+    model = setup.model
+    restores = model.window > 0 or 0 in model.n_head_kv
+    return 2 if unified and restores else 1
 
 
 def _method(known: tuple[int, Method | None, str]) -> Method | None:
@@ -81,14 +110,14 @@ def _methods(
     """Each depth, how it can be timed (``None``: not at all), and why not better."""
     types = msgspec.to_builtins(setup.library.types)
     own, reference = sides(pair, setup)
-    room = free_memory(setup)
+    room, times = room_beside_weights(setup), copies(setup)
     needs_of = [
         geometry.need(setup.model, side.pair, types, ubatch=setup.ubatch)
         for side in (own, reference)
     ]
     for depth in plan.depths:
         tokens = plan.context(depth)
-        cell, f16 = (one.least(tokens) for one in needs_of)
+        cell, f16 = (times * one.least(tokens) for one in needs_of)
         needs: list[tuple[Method | None, int, str]] = [
             (None, cell, f"A cache of {tokens:,} tokens needs"),
             ("alone", f16, f"a cache of {tokens:,} tokens of {reference.name} needs"),

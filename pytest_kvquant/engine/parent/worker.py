@@ -23,6 +23,7 @@ from pytest_kvquant.engine.shaders import resources
 from pytest_kvquant.errors import (
     CellCrashed,
     CellError,
+    CellStrained,
     CellTimeout,
 )
 from pytest_kvquant.machine.environment import Environment
@@ -30,6 +31,9 @@ from pytest_kvquant.matrix import REFERENCE, Pair
 
 PACKAGE_ROOT = Path(__file__).parents[3]
 LOG_BYTES = 1 << 24
+
+WATCH_SECONDS = 0.5
+"""Between two looks at a machine that may begin to suffer."""
 
 _START = (
     "import sys; sys.path[0] = sys.argv[1]; "  # in the place of the folder one is in
@@ -105,8 +109,10 @@ class Worker:
     or refuses; the message says which in words, ``.log`` carries the end of the library's log.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, watch: Callable[[], str | None] | None = None) -> None:
         self.timeout = engine.timeout
+        self._watch = watch
+        """Asked while the worker works: why the machine suffers, ``None``: it does not."""
         self._device = engine.device
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
         self._ring: Ring | None = None
@@ -365,8 +371,26 @@ class Worker:
         except Silent:
             raise self._silence() from None
 
+    def _wait_and_watch(self, watch: Callable[[], str | None]) -> None:
+        """Wait for a message while the machine does not suffer.
+
+        Raises:
+            CellStrained: it does; the worker is to be ended.
+        """
+        waited = 0.0
+        while True:
+            if (why := watch()) is not None:
+                raise CellStrained(
+                    f"It was stopped before the machine suffered more: {why}.", log=self.log()
+                )
+            if self.channel.ready(WATCH_SECONDS) or waited >= self.timeout:
+                return
+            waited += WATCH_SECONDS
+
     def _receive(self) -> Message:
         try:
+            if self._watch is not None:
+                self._wait_and_watch(self._watch)
             message = self.channel.receive(self.timeout)
         except Closed:
             raise self._death() from None
