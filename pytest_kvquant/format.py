@@ -25,6 +25,15 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f}%"
 
 
+def percent_number(share: float) -> str:
+    """A share as percent, where a header says so.
+
+    >>> percent_number(0.9864)
+    '98.64'
+    """
+    return f"{100 * share:.2f}"
+
+
 def signed(value: float) -> str:
     """A difference with its sign.
 

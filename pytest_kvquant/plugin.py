@@ -26,6 +26,9 @@ from pytest_kvquant.fixtures import (
 
 __all__ = ["kv_baseline", "kv_cell", "kv_depth", "kv_matrix", "kv_memory", "kv_quality", "kv_speed"]
 
+LINES_ONLY: pytest.StashKey[bool] = pytest.StashKey()
+"""Whether a line of each pair takes the place of the dots of its tests."""
+
 SUITE = Path(__file__).parent / "suite"
 
 
@@ -50,6 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """With ``--kv-matrix``: collect the packaged suite unless paths were given."""
     config.addinivalue_line(
@@ -59,6 +63,9 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if not config.getoption("kv_matrix"):
         return
+    from pytest_kvquant.session.benchmark_tables import silence_benchmark_tables
+
+    silence_benchmark_tables(config)
     pytest.register_assert_rewrite("pytest_kvquant.suite")
     if not config.pluginmanager.hasplugin("benchmark"):
         config.pluginmanager.register(WithoutBenchmark(), "kvquant-without-benchmark")
@@ -113,39 +120,89 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Cells are measured, and told from each other, before any of them is judged."""
-    if config.stash.get(SESSION, None) is not None:
-        items.sort(key=lambda item: item.path != SUITE / "test_identity.py")
+    """Cell by cell, so that a cell is judged as soon as it is measured; what a cell is comes first.
+
+    Tests without a cell keep their place before the cells, or come after them if they ask for the
+    whole run.
+    """
+    if (run := config.stash.get(SESSION, None)) is not None:
+        from pytest_kvquant.session.order import cell_by_cell
+
+        items[:] = cell_by_cell(items, run.pairs, first=SUITE / "test_identity.py")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Tell the run which cells the selected tests ask for."""
     run = session.config.stash.get(SESSION, None)
     if run is not None:
-        asked = {item.callspec.params.get("kv_cell") for item in session.items
-                 if isinstance(item, pytest.Function) and hasattr(item, "callspec")}  # fmt: skip
-        run.selected = [pair for pair in run.pairs if pair in asked]
+        from pytest_kvquant.session.order import tell_what_is_asked
+
+        tell_what_is_asked(session.items, run)
+        calm = session.config.get_verbosity() == 0 and not session.config.getoption("collectonly")
+        if calm and all(SUITE in item.path.parents for item in session.items):
+            session.config.stash[LINES_ONLY] = True
+            reporter = session.config.pluginmanager.getplugin("terminalreporter")
+            if reporter is not None:
+                reporter.showfspath = False
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(
+    report: pytest.TestReport | pytest.CollectReport, config: pytest.Config
+) -> tuple[str, str, str] | None:
+    """No dots for what passes or skips in the packaged suite: a line of each pair says it."""
+    if LINES_ONLY not in config.stash or not isinstance(report, pytest.TestReport):
+        return None
+    if report.failed or hasattr(report, "wasxfail") or report.when == "teardown":
+        return None
+    if report.when == "setup" and not report.skipped:
+        return None
+    return report.outcome, "", report.outcome.upper()
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember which cells failed."""
+    report = yield
+    run = item.config.stash.get(SESSION, None)
+    if run is not None and report.failed:
+        from pytest_kvquant.session.order import cell_of
+
+        if (pair := cell_of(item)) is not None:
+            run.failed.add(pair)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, bool, bool]:
+    """After the last test of a cell: say how it went; with --kv-fail-fast end a run that failed."""
+    done = yield
+    run = item.config.stash.get(SESSION, None)
+    if run is not None:
+        from pytest_kvquant.session.order import after
+
+        after(item, nextitem, run)
+    return done
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
-    """Write what was asked for, also after an interruption."""
-    stash = session.config.stash
-    if (run := stash.get(DISTRIBUTION, stash.get(SESSION, None))) is not None:
-        from pytest_kvquant.session.start import finish
-
-        finish(session, run)
-    return (yield)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Draw the matrix."""
-    config = terminalreporter.config
+    """Write what was asked for, also after an interruption; below pytest's own, the matrix."""
+    config = session.config
     run = config.stash.get(DISTRIBUTION, config.stash.get(SESSION, None))
-    if run is not None and not config.getoption("collectonly"):
-        from pytest_kvquant.report.terminal import draw
+    if run is None:
+        return (yield)
+    from pytest_kvquant.session.start import finish, show
 
-        draw(run.result(), terminalreporter)
+    finish(session, run)
+    try:
+        return (yield)
+    finally:
+        show(config, run)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -66,6 +66,7 @@ OPTIONS: tuple[Option, ...] = (
         choices=("quick", "pr", "nightly"),
     ),
     Option("chunks", INT, "N", "exactly N chunks per cell, judged once: no early decisions"),
+    Option("fail-fast", FLAG, "", "give a failing pair up at once, and end the run after it"),
     Option("strict", FLAG, "", "what is inconclusive, or was not measured, fails"),
     Option("scored", INT, "N", "score only the last N tokens of a chunk (default: half of it)"),
     Option(
@@ -115,6 +116,14 @@ OPTIONS: tuple[Option, ...] = (
     Option("json", TEXT, "PATH", "write the whole result here"),
     Option("report", TEXT, "PATH", "write an HTML page here; needs the extra [report]"),
     Option("summary", TEXT, "PATH", "write a markdown summary (default: $GITHUB_STEP_SUMMARY)"),
+    Option("live", FLAG, "", "rewrite the page after every pair; it follows the run by itself"),
+    Option(
+        "table",
+        TEXT,
+        "TABLE",
+        "print the two tables of an article: PPL, KL, top-1; pp and tg by depth",
+        choices=("article", "article:csv", "article:latex"),
+    ),
     Option("evidence", TEXT, "DIR", "keep the per-token figures of each cell here, for a replay"),
 )
 """In the order of the README. ``--kv-matrix`` and ``--kv-config`` stand apart: no TOML twin."""

@@ -144,6 +144,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     trajectory: int = 16
     recall: int | None = None
     profile: Literal["quick", "pr", "nightly"] = "pr"
+    fail_fast: bool = False
     strict: bool = False
     store: Path | None = None
     store_limit: float = 20.0
@@ -151,6 +152,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     json: Path | None = None
     report: Path | None = None
     summary: Path | None = None
+    live: bool = False
+    table: Literal["article", "article:csv", "article:latex"] | None = None
     evidence: Path | None = None
     probe: Literal["off", "fail", "always"] = "always"
     speed: Literal["on", "off"] = "on"

@@ -193,6 +193,10 @@ class Reference:
                 absent.append(number)
         return absent
 
+    def holds(self, groups: Iterable[I32]) -> bool:
+        """Whether a file is there for each of the groups; whether it is intact is not looked at."""
+        return all(self._path(group).exists() for group in groups)
+
     def size(self, group: I32) -> int:
         """Bytes that the logits of a group take; 64-bit arithmetic whatever the vocabulary."""
         return len(group) * self._rows * self._vocabulary * 4

@@ -150,7 +150,7 @@ class CellBaseline:
     def _accept(self, session: Session) -> None:
         __tracebackhide__ = True
         assert self._snapshot is not None
-        if wrong := session.objections(self._pair):
+        if wrong := session.refusal(self._pair):
             pytest.fail(
                 f"{self._pair} is not accepted as a baseline: {wrong}. Budgets hold while "
                 "baselines are updated, too.",

@@ -11,12 +11,12 @@ from pytest_kvquant.outcomes.quality import CellQuality
 EXTENSIONS = "extensions"
 
 
-def tests_of(*groups: str) -> dict[str, Callable[..., None]]:
+def declared_tests(*groups: str) -> dict[str, Callable[..., None]]:
     """The tests of some files of the suite, by name, in the order of the declarations."""
     return {one.test: _test(one) for one in registry.declared() if one.group in groups}
 
 
-def tests_of_others(*known: str) -> dict[str, Callable[..., None]]:
+def declared_elsewhere(*known: str) -> dict[str, Callable[..., None]]:
     """The tests of every group that has no file of its own."""
     return {one.test: _test(one) for one in registry.declared() if one.group not in known}
 

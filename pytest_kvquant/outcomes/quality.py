@@ -68,7 +68,7 @@ class CellQuality:
         self.require_measured()
         gate = next((gate for gate in self._gates() if gate.name == name), None)
         if gate is None:
-            pytest.skip(f"{name} was switched off")
+            pytest.skip(self._missing(name))
         self._node.user_properties += properties(gate, self.figures)
         if gate.verdict == "pass":
             return
@@ -76,10 +76,10 @@ class CellQuality:
         text = f"{failure_text(gate, str(self._pair))}\n{suspect}{self._conditions(name)}"
         if gate.verdict == "inconclusive" and not self._session.settings.strict:
             pytest.skip(_first_line(gate, self._pair))
-        if gate.verdict == "fail" and not self._session.stands(self._pair, gate):
+        if gate.verdict == "fail" and not self._session.stands_now(self._pair, gate):
             pytest.skip(
                 f"{_first_line(gate, self._pair)}; alone this would fail, among all gates of "
-                "the run it may be chance"
+                "the run it may be chance; the end of the run has the last word"
             )
         pytest.fail(text, pytrace=False)
 
@@ -109,13 +109,21 @@ class CellQuality:
         cell = self._session.checked(self._pair)
         check = next((check for check in cell.checks if check.name == name), None)
         if check is None:
-            pytest.skip(f"{name} was switched off")
+            pytest.skip(self._missing(name))
+        if name == "distinct" and check.verdict == "pass":
+            self._session.distinct_so_far(self._pair)
         if check.verdict == "fail":
             suspect = self._suspect()
             text = f"{self._pair}: {check.text}\n{suspect}{self._conditions(name)}"
             pytest.fail(text, pytrace=False)
         if check.verdict != "pass":
             pytest.skip(f"{self._pair}: {check.text}")
+
+    def _missing(self, name: str) -> str:
+        """Why a gate or a check of a measured cell is not there."""
+        if self._session.settings.fail_fast and self.cell.verdict == "fail":
+            return f"{name} was not measured: {self._pair} had failed (--kv-fail-fast)"
+        return f"{name} was switched off"
 
     def _suspect(self) -> str:
         """The kernel to look at, or why none is named; a paragraph of the failure text."""

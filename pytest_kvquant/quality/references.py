@@ -25,7 +25,7 @@ class References:
         plan: the side measurements.
         open_store: the stored logits of a pair on that build.
         by_cell: compare each cell with the same pair instead of ``f16/f16``.
-        on_chunks: told how many chunks have just been computed.
+        on_chunks: told how many chunks have been computed, of how many that were missing; 0 first.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class References:
         task: Task,
         plan: paths.PathsPlan,
         open_store: Callable[[Pair], Reference],
-        on_chunks: Callable[[int], None],
+        on_chunks: Callable[[int, int], None],
         *,
         by_cell: bool,
     ) -> None:
@@ -77,6 +77,10 @@ class References:
         if isinstance(known, CellError):
             raise known
         return known
+
+    def has_control(self, cell: Pair) -> bool:
+        """Whether the side measurements of a cell's reference were made or tried."""
+        return self.pair(cell) in self._controls
 
     def known(self) -> list[Control]:
         """The controls that were measured."""

@@ -20,7 +20,8 @@ class ReferenceSource:
 
     Args:
         task: with the engine of the build that computes it.
-        on_chunks: told how many chunks of the reference have just been computed.
+        on_chunks: told how many chunks of the reference have been computed, of how many that were
+            missing; 0 before the first.
         pair: whose logits they are.
     """
 
@@ -28,7 +29,7 @@ class ReferenceSource:
         self,
         task: Task,
         reference: Reference,
-        on_chunks: Callable[[int], None],
+        on_chunks: Callable[[int, int], None],
         pair: Pair = REFERENCE,
     ) -> None:
         self._task, self._reference, self._on_chunks = task, reference, on_chunks
@@ -53,6 +54,15 @@ class ReferenceSource:
         places = [(group, within) for group in groups for within in range(len(group))]
         self._place |= dict(zip(range(start, stop), places, strict=True))
 
+    def complete(self, step: int) -> bool:
+        """Whether there are files for the chunks up to a look of the rules already.
+
+        Args:
+            step: number of the look.
+        """
+        start, stop = list(self._task.steps())[step]
+        return self._reference.holds(self._task.groups(start, stop))
+
     def rows(self, chunk: int, first: int, count: int) -> npt.NDArray[np.float32]:
         """Scored logits of a chunk that was ensured, shape ``(count, vocabulary)``.
 
@@ -64,14 +74,17 @@ class ReferenceSource:
             return self._reference.rows(group, within, first, count)
 
     def _compute(self, groups: list[I32]) -> None:
-        task = self._task
+        task, missing = self._task, sum(map(len, groups))
+        self._on_chunks(0, missing)
         with Worker(task.engine) as worker:
             task.open_cell(worker, self._pair)
+            done = 0
             for group in groups:
                 with self._reference.writing(group) as writer:
                     for rows in worker.score(group, task.shape, task.vocabulary):
                         writer.append(rows.logits)
-                self._on_chunks(len(group))
+                done += len(group)
+                self._on_chunks(done, missing)
             self.decode_seconds += worker.decode_seconds
 
 

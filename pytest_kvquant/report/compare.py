@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import takewhile
 
 import msgspec
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pytest_kvquant import format
 from pytest_kvquant.errors import ResultError
-from pytest_kvquant.numerics.drift import Drift, drift
+from pytest_kvquant.numerics.drift import Change, Drift, drift
 from pytest_kvquant.report import markdown, view
 from pytest_kvquant.report.view import Row
 from pytest_kvquant.results.cell import Cell
@@ -52,22 +52,28 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
     differences: tuple[str, ...]
-    """Conditions that differ and may be what is compared: build, machine, batches."""
+    """Conditions that differ and are what is compared, or may be: the build."""
+    conditions: tuple[str, ...] = ()
+    """Conditions that differ and move figures or speeds by themselves: machine, batches,
+    variables."""
 
     @property
     def worse(self) -> bool:
-        """Whether any cell got worse."""
-        return any(cell.worse for cell in self.cells)
+        """Whether any cell got worse, or is gone."""
+        return bool(self.only_before) or any(cell.worse for cell in self.cells)
 
     @property
     def headline(self) -> str:
         """The comparison in one sentence."""
         worse = [cell.after.pair for cell in self.cells if cell.worse]
+        gone = len(self.only_before)
+        vanished = f" {gone} vanished: {view.some(self.only_before)}." if gone else ""
         if worse:
-            return f"{len(worse)} of {len(self.cells)} cells got worse: {view.some(worse)}."
+            whole = f"{len(worse)} of {len(self.cells)} cells got worse: {view.some(worse)}."
+            return whole + vanished
         drifts = [cell.drift.verdict for cell in self.cells if cell.drift]
         better = f"; {drifts.count('better')} got better" if "better" in drifts else ""
-        return f"None of {len(self.cells)} cells got worse{better}."
+        return f"None of {len(self.cells)} cells got worse{better}.{vanished}"
 
 
 def compare(before: Result, after: Result) -> Comparison:
@@ -97,7 +103,8 @@ def compare(before: Result, after: Result) -> Comparison:
         ),
         only_before=tuple(pair for pair in old if pair not in new),
         only_after=tuple(pair for pair in new if pair not in old),
-        differences=tuple(_differences(before, after)),
+        differences=tuple(_differences(_builds(before, after))),
+        conditions=tuple(_differences(_conditions(before, after))),
     )
 
 
@@ -117,26 +124,72 @@ def as_text(comparison: Comparison, *, width: int = 110) -> str:
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """The comparison for a pull request, under :data:`markdown.LIMIT` bytes."""
+    """The comparison for a pull request, under :data:`markdown.LIMIT` bytes.
+
+    What got worse first, then the matrix with arrows, as wide as a phone can show; every figure is
+    folded below.
+    """
     page = markdown.Page(markdown.LIMIT)
     page.add(f"## {'❌' if comparison.worse else '✅'} KV-cache matrix, compared\n\n")
     page.add(f"**{markdown.plain(comparison.headline)}**\n\n")
+    worse = (
+        f"- ❌ {markdown.code(cell.after.pair)} {markdown.plain(_in_words(cell))}\n"
+        for cell in comparison.cells
+        if cell.worse
+    )
+    page.add_all(worse, "cells that got worse", share=0.5)
     for line in _notes(comparison):
         page.add(f"- {markdown.plain(line)[:2000]}\n")
-    page.add("\n" + markdown.table_head(HEAD))
+    page.add("\nMean KL in nats, and where it went: ▲ further from f16, ▼ closer, = as it was.\n\n")
+    _add_arrows(page, comparison)
+    page.add("<details><summary>Every figure</summary>\n\n" + markdown.table_head(HEAD))
     ordered = sorted(comparison.cells, key=lambda cell: not cell.worse)
     lines = ([markdown.code(pair), *rest] for pair, *rest in map(_line, ordered))
-    page.add_all(map(markdown.table_line, lines), "cells")
+    page.add_all(map(markdown.table_line, lines), "cells", closing="\n</details>\n")
     return page.text
 
 
-HEAD = ("pair", "what", "KL", "→", "change", "±", "top-1", "→", "decode ×f16", "→")
+def _add_arrows(page: markdown.Page, comparison: Comparison) -> None:
+    cells = {(cell.after.k, cell.after.v): cell for cell in comparison.cells}
+    columns = list(dict.fromkeys(v for _, v in cells))
+    lines = [markdown.table_head(["K \\\\ V", *map(markdown.code, columns)])]
+    for kind in dict.fromkeys(k for k, _ in cells):
+        entries = (arrow(cells.get((kind, column))) for column in columns)
+        lines.append(markdown.table_line([markdown.code(kind), *entries]))
+    text = "".join(lines) + "\n"
+    page.add(text if page.fits(text, 0.8) else "_The matrix is too wide to fit here._\n\n")
+
+
+def arrow(cell: CellComparison | None) -> str:
+    """A cell of the matrix with arrows."""
+    if cell is None:
+        return ""
+    figure = cell.after.verdict if cell.after.kl is None else format.kl(cell.after.kl)
+    kl = _kl_change(cell)
+    went = "=" if kl is None or abs(kl.moved) < 1e-12 else "▲" if kl.moved > 0 else "▼"
+    return f"❌ **{figure}** {went}" if cell.worse else f"{figure} {went}"
+
+
+def _in_words(cell: CellComparison) -> str:
+    before, after, kl = cell.before, cell.after, _kl_change(cell)
+    words = [cell.word]
+    if before.kl is not None and after.kl is not None:
+        change = f" ({100 * math.expm1(kl.moved):+.1f} %)" if kl is not None else ""
+        words.append(f"KL {format.kl(before.kl)} → {format.kl(after.kl)}{change}")
+    return ", ".join(words)
+
+
+def _kl_change(cell: CellComparison) -> Change | None:
+    changes = cell.drift.changes if cell.drift else ()
+    return next((change for change in changes if change.figure == "kl"), None)
+
+
+HEAD = ("pair", "what", "KL (nats)", "→", "change", "±", "top-1", "→", "decode × f16", "→")
 
 
 def _line(cell: CellComparison) -> list[str]:
     before, after = cell.before, cell.after
-    changes = cell.drift.changes if cell.drift else ()
-    kl = next((change for change in changes if change.figure == "kl"), None)
+    kl = _kl_change(cell)
     return [
         after.pair,
         f"{'▲ ' if cell.worse else ''}{cell.word}",
@@ -153,6 +206,8 @@ def _line(cell: CellComparison) -> list[str]:
 
 def _notes(comparison: Comparison) -> Iterator[str]:
     yield from comparison.differences
+    for line in comparison.conditions:
+        yield f"condition differs: {line}"
     if comparison.only_before:
         yield f"only in the first: {', '.join(comparison.only_before)}"
     if comparison.only_after:
@@ -166,12 +221,12 @@ def _same_tokens(before: Result, after: Result) -> None:
         ("tokens per chunk", before.settings.ctx, after.settings.ctx),
         ("scored tokens per chunk", before.settings.scored, after.settings.scored),
     ]
-    for what, old, new in facts:
-        if old != new:
-            raise ResultError(
-                f"These results cannot be compared: the {what} differs ({old} and {new}). "
-                "Figures are comparable on the same tokens of the same model only."
-            )
+    found = [f"{what}: {old} → {new}" for what, old, new in facts if old != new]
+    if found:
+        raise ResultError(
+            f"These results cannot be compared, for these conditions differ: {'; '.join(found)}. "
+            "Figures are comparable on the same tokens of the same model only."
+        )
 
 
 def _shared_chunks(before: Result, after: Result) -> int:
@@ -195,17 +250,28 @@ def _drift(old: Cell | None, new: Cell | None, shared: int, floor: float) -> Dri
     return drift(first, second, floor=floor)
 
 
-def _differences(before: Result, after: Result) -> Iterator[str]:
+def _builds(before: Result, after: Result) -> list[tuple[str, object, object]]:
+    old, new = before.environment.library, after.environment.library
+    return [("build", f"{old.build}, files {old.hash}", f"{new.build}, files {new.hash}")]
+
+
+def _conditions(before: Result, after: Result) -> list[tuple[str, object, object]]:
     old, new = before.environment, after.environment
-    facts = [
-        ("build", f"{old.library.build}, files {old.library.hash}",
-         f"{new.library.build}, files {new.library.hash}"),
+    names = ("batch", "ubatch", "sequences", "threads", "gpu_layers")
+    return [
         ("device", old.library.device, new.library.device),
         ("processor", old.cpu, new.cpu),
-        ("variables", str(old.variables_set), str(new.variables_set)),
-        *((name, getattr(before.settings, name), getattr(after.settings, name))
-          for name in ("batch", "ubatch", "sequences", "threads", "gpu_layers")),
-    ]  # fmt: skip
+        ("variables", _variables(old.variables_set), _variables(new.variables_set)),
+        ("compared with", before.reference.subject, after.reference.subject),
+        *((name, getattr(before.settings, name), getattr(after.settings, name)) for name in names),
+    ]
+
+
+def _variables(found: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in sorted(found.items())) or "none"
+
+
+def _differences(facts: Iterable[tuple[str, object, object]]) -> Iterator[str]:
     for what, was, now in facts:
         if was != now:
             yield f"{what}: {was} → {now}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,9 +14,9 @@ from rich.table import Table
 from pytest_kvquant import format
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.numerics.trend import change_points
-from pytest_kvquant.report import view
-from pytest_kvquant.results.file import read
-from pytest_kvquant.results.result import Result
+from pytest_kvquant.report import snapshot, view
+from pytest_kvquant.report.snapshot import Snapshot
+from pytest_kvquant.results.file import decode
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -25,8 +26,17 @@ METRICS = {
     "ppl_delta": format.signed,
     "tg_ratio": format.ratio,
     "memory": format.count,
+    "tg": format.speed,
+    "pp": format.speed,
 }
-"""What a trend can be of: fields of :class:`view.Row`."""
+"""What a trend can be of: figures of a :class:`Snapshot`."""
+
+SHOWN = (
+    *view.METRICS,
+    view.Metric(key="tg", label="decode", unit="speed", better="high"),
+    view.Metric(key="pp", label="prefill", unit="speed", better="high"),
+)
+"""What the page can show."""
 
 
 class Trend(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,30 +60,54 @@ class PairHistory(msgspec.Struct, frozen=True, kw_only=True):
     """By metric."""
 
 
-def load(folder: Path) -> tuple[list[Result], list[str]]:
-    """All results in a folder, oldest first, and a sentence about each file that is none.
+def load(folder: Path) -> tuple[list[Snapshot], list[str]]:
+    """All points in a folder, oldest first, and a sentence about each file that holds none.
+
+    Results, what ``kvquant import`` wrote, and zips of either.
 
     Raises:
-        ResultError: no such folder, or no result in it.
+        ResultError: no such folder, or no point in it.
     """
     if not folder.is_dir():
         raise ResultError(f"{folder} is not a folder with result files.")
-    results, skipped = [], []
-    for path in sorted(folder.rglob("*.json")):
+    points: list[Snapshot] = []
+    skipped: list[str] = []
+    for name, data in _files(folder, skipped):
         try:
-            results.append(read(path))
+            points += _points(data, name)
         except ResultError as error:
             skipped.append(f"left out: {error}")
-    if not results:
+    if not points:
         raise ResultError(f"{folder} holds no result file (*.json that --kv-json wrote).")
-    return sorted(results, key=lambda result: result.environment.started), skipped
+    return sorted(points, key=lambda point: point.started), skipped
 
 
-def series(results: Sequence[Result]) -> tuple[PairHistory, ...]:
-    """The runs sorted into series, in the order in which each began."""
-    grouped: dict[str, list[Result]] = {}
-    for result in results:
-        grouped.setdefault(_title(result), []).append(result)
+def _files(folder: Path, skipped: list[str]) -> Iterator[tuple[str, bytes]]:
+    """The JSON files of a folder and of the zips in it."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".json" and path.is_file():
+            yield str(path), path.read_bytes()
+        elif path.suffix == ".zip" and path.is_file():
+            try:
+                with zipfile.ZipFile(path) as packed:
+                    for name in sorted(packed.namelist()):
+                        if name.endswith(".json"):
+                            yield f"{path}:{name}", packed.read(name)
+            except (zipfile.BadZipFile, OSError) as error:
+                skipped.append(f"left out: {path}: {error}")
+
+
+def _points(data: bytes, name: str) -> list[Snapshot]:
+    if data.lstrip()[:1] == b"[":
+        return snapshot.decode(data, name)
+    return [snapshot.of_result(decode(data, name))]
+
+
+def series(points: Sequence[Snapshot]) -> tuple[PairHistory, ...]:
+    """The points sorted into series, in the order in which each began."""
+    grouped: dict[str, list[Snapshot]] = {}
+    for point in points:
+        grouped.setdefault(point.title, []).append(point)
     return tuple(_series(title, runs) for title, runs in grouped.items())
 
 
@@ -115,30 +149,19 @@ def render(found: Sequence[PairHistory]) -> str:
     from pytest_kvquant.report.html import render_page, require_extra
 
     require_extra("--html")
-    metrics = [one for one in view.METRICS if any(series.trends.get(one.key) for series in found)]
+    metrics = [one for one in SHOWN if any(series.trends.get(one.key) for series in found)]
     pairs = dict.fromkeys(t.pair for one in found for ts in one.trends.values() for t in ts)
     rows = [{"pair": pair, **dict(zip("kv", pair.split("/"), strict=True))} for pair in pairs]
     data = {"rows": rows, "series": found, "metrics": metrics}
     return render_page("history.html.j2", "history.js", data, series=found, metrics=metrics)
 
 
-def _title(result: Result) -> str:
-    shape = result.settings
-    return (
-        f"{result.model.name} ({result.model.fingerprint}) · {result.corpus.name} "
-        f"({result.corpus.fingerprint}) · {shape.ctx} tokens, {shape.scored} scored, "
-        f"{shape.order} {shape.seed} · {result.environment.cpu}, "
-        f"{result.environment.library.device}"
-    )
-
-
-def _series(title: str, runs: Sequence[Result]) -> PairHistory:
-    tables = [{row.pair: row for row in view.rows(run)} for run in runs]
-    pairs = list(dict.fromkeys(pair for table in tables for pair in table))
+def _series(title: str, runs: Sequence[Snapshot]) -> PairHistory:
+    pairs = list(dict.fromkeys(pair for run in runs for pair in run.figures))
     trends = {}
     for metric in METRICS:
         having = [
-            [(at, getattr(table[pair], metric)) for at, table in enumerate(tables) if pair in table]
+            [(at, run.figures.get(pair, {}).get(metric)) for at, run in enumerate(runs)]
             for pair in pairs
         ]
         trends[metric] = tuple(
@@ -148,8 +171,8 @@ def _series(title: str, runs: Sequence[Result]) -> PairHistory:
         )
     return PairHistory(
         title=title,
-        started=tuple(run.environment.started for run in runs),
-        builds=tuple(run.environment.library.build for run in runs),
+        started=tuple(run.started for run in runs),
+        builds=tuple(run.build for run in runs),
         trends=trends,
     )
 

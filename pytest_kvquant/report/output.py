@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -28,6 +29,8 @@ def check(settings: Settings) -> None:
         if path is not None and (reason := _obstacle(path)):
             raise RunRefused(f"--kv-{flag} {path}: {reason}.")
     _refuse_collisions(settings)
+    if settings.live and settings.report is None:
+        raise RunRefused("--kv-live rewrites the page of --kv-report PATH; name one.")
     if settings.report is not None:
         from pytest_kvquant.report.html import require_extra
 
@@ -65,6 +68,22 @@ def _refuse_collisions(settings: Settings) -> None:
             raise RunRefused(
                 f"--kv-{flag} {path}: that is the file of --kv-{other.replace('_', '-')}."
             )
+
+
+def write_live(settings: Settings, result: Result, missing: str) -> None:
+    """Draw the page of a run that goes on, marked incomplete.
+
+    A page that cannot be written does not stop the run: the last one is written, or complained of,
+    at its end.
+
+    Args:
+        missing: what is still to come, in a sentence.
+    """
+    from pytest_kvquant.report.html import render
+
+    assert settings.report is not None
+    with contextlib.suppress(OSError):
+        replace(settings.report, render(result, incomplete=missing).encode())
 
 
 def _obstacle(path: Path) -> str | None:

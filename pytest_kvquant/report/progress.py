@@ -1,22 +1,119 @@
-"""Progress while a run works: one line rewritten on a terminal, plain lines elsewhere."""
+"""Progress while a run works: one line rewritten on a terminal, plain lines elsewhere.
+
+Where lines cannot be rewritten (no terminal, a dumb one, ``-q``, CI) a line is printed when a pair
+is finished, with its time, and nothing else.
+"""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from pytest_kvquant import format
 from pytest_kvquant.matrix import Pair
+from pytest_kvquant.numerics.eta import Kind, left
 
 if TYPE_CHECKING:
     from _pytest.capture import CaptureManager
 
-QUIET_SECONDS = 10.0
-"""Plain output says something at most this often within a cell."""
+WORDS = {
+    "reference": "f16 reference",
+    "control": "f16 against itself",
+    "cell": "quality",
+    "speed": "speed",
+    "ceiling": "largest context",
+}
+"""Phases as a person reads them."""
+
+SETTLE_SECONDS = 2.0
+"""Before this much has been done, nothing is said of what is left."""
+
+
+class _Phase(NamedTuple):
+    name: str
+    pair: Pair | None
+    begun: float
+    inner: float
+    """Seconds that phases within it have taken so far."""
+
+
+class Clock:
+    """What has been done of a plan, and what is left: a stack of phases and a forecast.
+
+    Args:
+        now: the time, in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self.begun = now()
+        self._kinds: dict[str, Kind] = {}
+        self._stack: list[_Phase] = []
+        self._share = 0.0
+
+    def plan(self, kinds: Mapping[str, Kind]) -> None:
+        """What is to be done."""
+        self._kinds = dict(kinds)
+
+    def begin(self, name: str, pair: Pair | None) -> None:
+        """A phase begins."""
+        self._stack.append(_Phase(name, pair, self._now(), 0.0))
+        self._share = 0.0
+
+    def share(self, share: float) -> None:
+        """How far the innermost phase is, 0 to 1."""
+        self._share = share
+
+    def end(self, units: float) -> float:
+        """The innermost phase has ended; its own seconds."""
+        last = self._stack.pop()
+        took = self._now() - last.begun
+        if self._stack:
+            outer = self._stack[-1]
+            self._stack[-1] = outer._replace(inner=outer.inner + took)
+        own = max(took - last.inner, 0.0)
+        self._share = 0.0
+        if (kind := self._kinds.get(last.name)) is not None:
+            done = kind.done + units
+            self._kinds[last.name] = kind._replace(
+                done=done, spent=kind.spent + own, planned=max(kind.planned, done)
+            )
+        return own
+
+    def drop(self, name: str) -> None:
+        """What was planned of a kind and not done will not be done."""
+        if (kind := self._kinds.get(name)) is not None:
+            self._kinds[name] = kind._replace(planned=kind.done)
+
+    @property
+    def innermost(self) -> tuple[str, Pair | None] | None:
+        """The phase in work."""
+        return self._stack[-1][:2] if self._stack else None
+
+    @property
+    def passed(self) -> float:
+        """Seconds since the run began."""
+        return self._now() - self.begun
+
+    def left(self) -> float | None:
+        """Seconds until the plan is done; ``None`` before anything of it was."""
+        kinds = dict(self._kinds)
+        if not kinds or not (self._stack or any(kind.done for kind in kinds.values())):
+            return None
+        inner = 0.0
+        for at, one in enumerate(reversed(self._stack)):
+            if (kind := kinds.get(one.name)) is not None:
+                own = self._now() - one.begun - one.inner - inner
+                kinds[one.name] = kind._replace(
+                    begun=max(own, 1e-9), share=self._share if at == 0 else 0.0
+                )
+            inner = self._now() - one.begun
+        return left(kinds.values())
 
 
 class Progress:
@@ -26,43 +123,76 @@ class Progress:
         plugins = config.pluginmanager
         self._capture: CaptureManager | None = plugins.getplugin("capturemanager")
         self._terminal: pytest.TerminalReporter | None = plugins.getplugin("terminalreporter")
-        self._live = self._terminal is not None and self._terminal.isatty
-        self._begun = time.monotonic()
-        self._said = self._begun
-        self._cell: Pair | None = None
+        self._live = _rewrites(self._terminal, config)
+        self._clock = Clock()
+        self._cells = 0
+        self._numbers: dict[Pair, int] = {}
+        self._shown = False
 
     def note(self, line: str) -> None:
         """Something that a person should read."""
         self._line(f"kvquant: {line}")
 
-    def reference(self, chunks: int) -> None:
-        """So many more chunks of the reference were computed."""
-        self._status(f"f16 reference, {chunks} more chunks computed")
+    def plan(self, kinds: Mapping[str, Kind], cells: int) -> None:
+        """What is to be done: units by phase, with guesses of their seconds."""
+        self._clock.plan(kinds)
+        self._cells = cells
 
-    def cell(self, pair: Pair, number: int, cells: int, chunks: int, cap: int) -> None:
-        """A cell has so many chunks now."""
-        text = f"cell {number}/{cells} {pair}: {chunks} of at most {cap} chunks"
-        if number > 1:
-            passed = time.monotonic() - self._begun
-            text += f", about {format.seconds(passed / (number - 1) * (cells - number + 1))} left"
-        self._status(text, fresh=pair != self._cell)
-        self._cell = pair
+    def begin(self, phase: str, pair: Pair | None = None) -> None:
+        """A phase begins."""
+        self._clock.begin(phase, pair)
+        if pair is not None and phase != "control":
+            self._numbers.setdefault(pair, len(self._numbers) + 1)
+        self._status("")
 
-    def _status(self, text: str, *, fresh: bool = False) -> None:
-        now = time.monotonic()
-        if self._live:
-            with self._uncaptured():
-                if self._terminal is not None:
-                    self._terminal.rewrite(f"kvquant: {text}", erase=True)
-        elif fresh or now - self._said >= QUIET_SECONDS:
-            self._said = now
-            self._line(f"kvquant: {text}")
+    def step(self, what: str, done: int, of: int) -> None:
+        """How far the phase is."""
+        self._clock.share(done / of if of else 0.0)
+        self._status(f", {what}")
+
+    def end(self, units: float = 1.0) -> None:
+        """The innermost phase has ended."""
+        self._clock.end(units)
+
+    def cell(self, pair: Pair, words: str, seconds: float) -> None:
+        """A pair is finished: a line of it that stays."""
+        number = f"{self._numbers.get(pair, 0)}/{self._cells}"
+        self._line(f"kvquant: {number} {pair}  {words}  {format.seconds(seconds)}{self._left()}")
+
+    def forecast(self) -> tuple[float, float | None]:
+        """Seconds passed, and seconds left as far as anything is known."""
+        return self._clock.passed, self._clock.left()
+
+    def _left(self) -> str:
+        passed, rest = self.forecast()
+        if rest is None or passed < SETTLE_SECONDS or rest < 1:
+            return ""
+        return f", about {format.seconds(rest)} left"
+
+    def _status(self, more: str) -> None:
+        phase = self._clock.innermost
+        if not self._live or phase is None or self._terminal is None:
+            return
+        name, pair = phase
+        where = f"{self._numbers.get(pair, 1)}/{self._cells} {pair}: " if pair is not None else ""
+        text = f"kvquant: {where}{WORDS.get(name, name)}{more}{self._left()}"
+        width = self._terminal._tw.fullwidth
+        with self._uncaptured():
+            self._terminal.rewrite(text[: width - 1], erase=True)
+            self._shown = True
 
     def _line(self, text: str) -> None:
         with self._uncaptured():
-            if self._terminal is not None:
-                self._terminal.ensure_newline()
-                self._terminal.write_line(text)
+            if self._terminal is None:
+                return
+            if self._shown:
+                self._terminal.rewrite("", erase=True)
+                self._terminal.rewrite("")
+                self._shown = False
+            elif self._terminal._tw.width_of_current_line:
+                self._terminal._tw.line()
+                self._terminal.currentfspath = None
+            self._terminal.write_line(text)
 
     @contextmanager
     def _uncaptured(self) -> Iterator[None]:
@@ -71,3 +201,10 @@ class Progress:
         else:
             with self._capture.global_and_fixture_disabled():
                 yield
+
+
+def _rewrites(terminal: pytest.TerminalReporter | None, config: pytest.Config) -> bool:
+    """Whether a line may be rewritten: on a terminal that can, where a person watches."""
+    if terminal is None or not terminal.isatty or config.getoption("verbose") < 0:
+        return False
+    return os.environ.get("TERM") != "dumb" and not os.environ.get("CI")

@@ -14,20 +14,40 @@ STYLES = {"pass": "", "inconclusive": "yellow"}
 """Colour by verdict; everything else is red. The word stands there too, unless it passed."""
 
 
-def speed_table(cells: Sequence[SpeedCell], against: str) -> Table:
-    """Ratio to what the run compares with, and both speeds, of each pair at each depth."""
-    table = Table(title=f"Speed over {against} (tok/s of both, same rounds)", title_style="")
-    table.add_column("K/V", no_wrap=True)
+def speed_table(cells: Sequence[SpeedCell], *, width: int = 200) -> Table:
+    """Ratio to what the run compares with, and both speeds, of each pair at each depth.
+
+    Args:
+        width: columns of the screen; where a line does not fit, ratio and speeds stand below each
+            other.
+    """
     tests = [test for cell in cells for test in cell.tests]
     names = list(dict.fromkeys(_name(test) for test in tests))
-    for name in names:
-        table.add_column(name, justify="right")
+    depths = sorted({test.n_depth for test in tests})
+    lines = []
     for cell in cells:
-        for depth in sorted({test.n_depth for test in tests}) if cell.tests else [0]:
+        for depth in depths if cell.tests else [0]:
             found = {_name(test): test for test in cell.tests if test.n_depth == depth}
             place = f"{cell.pair} @ d{depth}" if depth else cell.pair
-            table.add_row(place, *(_entry(found.get(name), cell) for name in names))
+            lines.append((place, [_entry(found.get(name), cell) for name in names]))
+    natural = max((len(place) for place, _ in lines), default=0) + 4
+    natural += sum(
+        3 + max([len(name), *(len(entries[at].plain) for _, entries in lines)])
+        for at, name in enumerate(names)
+    )
+    table = Table()
+    table.add_column("K/V", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for place, entries in lines:
+        table.add_row(place, *(entries if natural <= width else map(_stacked, entries)))
     return table
+
+
+def _stacked(entry: Text) -> Text:
+    """An entry with its ratio, speeds and verdict below each other."""
+    text = entry.plain.replace(" (", "\n(").replace(") ", ")\n")
+    return Text(text, style=entry.style)
 
 
 def speed_notes(cells: Sequence[SpeedCell]) -> list[str]:
@@ -37,7 +57,7 @@ def speed_notes(cells: Sequence[SpeedCell]) -> list[str]:
         if cell.message:
             how = "not timed to the end" if cell.tests else "not timed"
             lines.append(f"{cell.pair}: {how}: {cell.verdict}: {cell.message}")
-        lines += [f"{cell.pair}: {words(test)}" for test in cell.tests if test.verdict != "pass"]
+        lines += [f"{cell.pair}: {words(test)}" for test in cell.tests if _told(test)]
         lines += [f"{cell.pair}: {cell.gone_text(kind)}" for kind in cell.gone]
         lines += [f"{cell.pair}: the library says: {remark}" for remark in cell.remarks]
         if cell.stopped:
@@ -47,6 +67,11 @@ def speed_notes(cells: Sequence[SpeedCell]) -> list[str]:
         if cell.method_reason:
             lines.append(f"{cell.pair}: {cell.method_reason}")
     return lines
+
+
+def _told(test: SpeedTest) -> bool:
+    """What is undecided is told with what would decide it, see :mod:`.reasons`."""
+    return test.verdict not in ("pass", "inconclusive")
 
 
 def words(test: SpeedTest) -> str:

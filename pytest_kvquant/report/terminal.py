@@ -1,70 +1,130 @@
-"""The terminal's view of a result: a K×V table, verdicts, one line of conditions."""
+"""The terminal's view of a result: notes, speed, conditions, last the K×V table and one line."""
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from pytest_kvquant import format
-from pytest_kvquant.matrix import Pair
 from pytest_kvquant.report.baseline_notes import notes as baseline_notes
+from pytest_kvquant.report.closing import closing_line
+from pytest_kvquant.report.matrix_table import STYLES, matrix_tables
+from pytest_kvquant.report.reasons import lacks, last_line
 from pytest_kvquant.report.speed_table import speed_notes, speed_table
-from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.report.view import run_tone, tone
 from pytest_kvquant.results.result import Result
 
 if TYPE_CHECKING:
     import pytest
 
-STYLES = {"pass": "green", "inconclusive": "yellow"}
-"""Colour by verdict; everything else is red. The word always stands there too."""
+NARROWEST = 60
+"""Columns below which lines are wrapped by the terminal itself."""
 
 
-def draw(result: Result, terminal: pytest.TerminalReporter) -> None:
-    """Write the matrix and its conditions below the tests."""
-    terminal.section("KV-cache matrix", sep="=", blue=True)
-    width = max(terminal._tw.fullwidth, 60)
-    terminal.write_line(render(result, width=width, colour=terminal.hasmarkup))
+def draw(
+    result: Result,
+    terminal: pytest.TerminalReporter,
+    *,
+    objections: Sequence[str] = (),
+    planned: int = 0,
+) -> None:
+    """Write the section of the matrix: the last thing that a run prints.
+
+    Args:
+        objections: what failed the run beside its pairs.
+        planned: pairs of the run.
+    """
     if os.environ.get("GITHUB_ACTIONS") == "true":
         from pytest_kvquant.report.markdown import workflow_commands
 
         for line in workflow_commands(result):
             terminal.write_line(line)
+    terminal.section("KV-cache matrix", sep="=", blue=True)
+    width = max(terminal._tw.fullwidth, NARROWEST)
+    text = render(
+        result,
+        width=width,
+        colour=terminal.hasmarkup,
+        ascii_only=not _draws_boxes(terminal),
+        objections=objections,
+        planned=planned,
+    )
+    terminal.write_line(text)
 
 
-def render(result: Result, *, width: int, colour: bool) -> str:
+def _draws_boxes(terminal: pytest.TerminalReporter) -> bool:
+    """Whether lines of boxes can be shown there."""
+    encoding = getattr(terminal._tw._file, "encoding", None) or "utf-8"
+    return "utf" in encoding.lower() and os.environ.get("TERM") != "dumb"
+
+
+def render(
+    result: Result,
+    *,
+    width: int,
+    colour: bool,
+    ascii_only: bool = False,
+    objections: Sequence[str] = (),
+    planned: int = 0,
+) -> str:
     """The whole section as text, with ANSI colours or without."""
     out = io.StringIO()
     console = Console(
-        file=out, width=width, force_terminal=colour, no_color=not colour, highlight=False
-    )
-    cells = {Pair.parse(cell.pair): cell for cell in result.cells}
-    if cells:
-        console.print(_table(cells))
-    for cell in result.cells:
-        if cell.message:
-            console.print(Text(f"{cell.pair}: {cell.verdict}: {cell.message}", style="red"))
-        if cell.diagnosis is not None and cell.diagnosis.verdict != "healthy":
-            console.print(Text(f"{cell.pair}: {cell.diagnosis.sentence}", style="yellow"))
-        for name in cell.not_significant:
-            console.print(
-                f"{cell.pair}: {name} would fail alone; among all gates of the run it may be chance"
-            )
+        file=out, width=width, force_terminal=colour, no_color=not colour, highlight=False,
+        legacy_windows=False, color_system="standard" if colour else None,
+    )  # fmt: skip
+    for text, style in _notes(result):
+        console.print(Text(text, style=style), soft_wrap=False)
     if any(cell.tests for cell in result.speed):
-        console.print(speed_table(result.speed, result.reference.subject))
-    notes = [f"{one.pair}: {one.line}" for one in result.ceilings]
-    notes += [f"for {advice.text}" for advice in result.advice]
-    notes += baseline_notes(result)
-    notes += [one.text for one in result.unmeasured]
-    for line in [*speed_notes(result.speed), *notes]:
-        console.print(Text(line))
+        console.print(Text(f"Speed over {result.reference.subject} (ratio; tok/s of both)"))
+        table = speed_table(result.speed, width=width)
+        if ascii_only:
+            table.box = box.ASCII2
+        console.print(table)
     console.print(Text(reference_line(result)))
     console.print(Text(conditions_line(result)))
-    return out.getvalue().rstrip()
+    for title, table in matrix_tables(result, width=width, ascii_only=ascii_only):
+        console.print(Text(title))
+        console.print(table)
+    line = closing_line(result, objections=objections, planned=planned)
+    style = STYLES["bad" if objections else run_tone(result)]
+    console.print(Text(line, style=style), soft_wrap=True)
+    lines = [line.rstrip() for line in out.getvalue().rstrip().splitlines()]
+    return "\n".join(lines)
+
+
+def _notes(result: Result) -> list[tuple[str, str]]:
+    """What the tables cannot show, a line each with its style; what fails first."""
+    speeds = {one.pair: one for one in result.speed}
+    failed: list[tuple[str, str]] = []
+    undecided: list[tuple[str, str]] = []
+    for cell in result.cells:
+        if cell.message:
+            said = last_line(cell)
+            library = f" The library's last line: {said}" if said else ""
+            text = f"{cell.pair}: {cell.verdict}: {cell.message}{library}"
+            failed.append((text, STYLES[tone(cell.verdict)]))
+        if cell.diagnosis is not None and cell.diagnosis.verdict != "healthy":
+            failed.append((f"{cell.pair}: {cell.diagnosis.sentence}", "yellow"))
+        open_ones = lacks(cell, speeds.get(cell.pair))
+        undecided += [(f"{cell.pair}: undecided: {words}", "yellow") for words in open_ones]
+    timed_only = [one for one in result.speed if one.pair not in {c.pair for c in result.cells}]
+    for speed in timed_only:
+        undecided += [
+            (f"{speed.pair}: undecided: {words}", "yellow") for words in lacks(None, speed)
+        ]
+    plain = [f"{one.pair}: {one.line}" for one in result.ceilings]
+    plain += [f"for {advice.text}" for advice in result.advice]
+    plain += baseline_notes(result)
+    plain += [one.text for one in result.unmeasured]
+    notes = speed_notes(result.speed)
+    return [*failed, *undecided, *((line, "") for line in [*notes, *plain])]
 
 
 def reference_line(result: Result) -> str:
@@ -100,29 +160,3 @@ def conditions_line(result: Result) -> str:
         f"llama.cpp {library.build}, bindings {library.bindings} · {device}, "
         f"{shape.threads} threads · {format.seconds(result.seconds)}"
     )
-
-
-def _table(cells: dict[Pair, Cell]) -> Table:
-    table = Table(title="KL · top-1 · PPL delta · verdict (rows K, columns V)", title_style="")
-    table.add_column("K \\ V", no_wrap=True)
-    columns = list(dict.fromkeys(pair.v for pair in cells))
-    for column in columns:
-        table.add_column(column, justify="right")
-    for row in dict.fromkeys(pair.k for pair in cells):
-        table.add_row(row, *(_entry(cells.get(Pair(row, column))) for column in columns))
-    return table
-
-
-def _entry(cell: Cell | None) -> Text:
-    if cell is None:
-        return Text("-", style="dim")
-    verdict = Text(cell.verdict, style=STYLES.get(cell.verdict, "bold red"))
-    if cell.quality is None:
-        return verdict
-    figures = cell.quality.prefill
-    lines = [
-        f"KL {format.kl(figures.kl_mean)}",
-        format.percent(figures.top1),
-        format.signed(figures.ppl_delta),
-    ]
-    return Text("\n").join([*map(Text, lines), verdict])

@@ -38,7 +38,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     """The field of :class:`Row`."""
     label: str
-    unit: Literal["nats", "share", "signed", "ratio", "bytes"]
+    unit: Literal["nats", "share", "signed", "ratio", "bytes", "speed"]
     better: Literal["low", "high", "zero"]
     log: bool = False
     """Whether colour follows its logarithm."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -33,6 +33,7 @@ from pytest_kvquant.quality.examiner import Examiner
 from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
 from pytest_kvquant.results.cell import Cell, QualitySection, Timing, Verdict
+from pytest_kvquant.results.gate import Gate
 from pytest_kvquant.results.library import Library
 from pytest_kvquant.results.operations import from_paths
 from pytest_kvquant.session import diagnosing
@@ -60,6 +61,8 @@ class CellInputs(NamedTuple):
     examiner: Examiner | None = None
     """Examines kernels; ``None``: switched off."""
     expect: Mapping[str, Expect] = {}
+    fail_fast: bool = False
+    """Whether a cell is given up at its first failing gate."""
 
 
 class Measured(NamedTuple):
@@ -109,7 +112,7 @@ def measure(
             )
             drawn = time.perf_counter()
             subject = _with_quality(subject, evidence, inputs)
-            if subject.cell.gates:
+            if subject.cell.gates and not _hopeless(subject.cell.gates, inputs):
                 subject = _with_paths(subject, worker, inputs)
             if subject.cell.gates:
                 subject = _with_workloads(subject, worker, inputs)
@@ -167,9 +170,18 @@ def figures_per_cell() -> int:
 
 def _settled(evidence: Evidence, budgets: Budgets, inputs: CellInputs) -> bool:
     """Whether more chunks could no longer change what any gate does to the exit code."""
-    figures_in_run = figures_per_cell() * inputs.cells
     judged = judge(evidence, budgets, inputs.task.rules)
-    return all(settled(gate, figures_in_run) for gate in judged)
+    if _hopeless(judged, inputs):
+        return True
+    return all(settled(gate, figures_per_cell() * inputs.cells) for gate in judged)
+
+
+def _hopeless(gates: Sequence[Gate], inputs: CellInputs) -> bool:
+    """Whether a cell has failed for good and was asked to be given up then."""
+    figures_in_run = figures_per_cell() * inputs.cells
+    return inputs.fail_fast and any(
+        gate.verdict == "fail" and settled(gate, figures_in_run) for gate in gates
+    )
 
 
 def _identified(subject: Subject, worker: Worker, inputs: CellInputs) -> Subject:

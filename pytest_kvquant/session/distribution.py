@@ -69,6 +69,11 @@ class Distribution:
         """The cells that the processes share."""
         return self._session.pairs
 
+    @property
+    def pairs_asked(self) -> list[Pair]:
+        """Cells that the tests ask for: those of the results, for only the processes collect."""
+        return [Pair.parse(cell.pair) for cell in self.result().cells]
+
     def result(self) -> Result:
         """The results of all processes as the one of a run without them, once they have ended."""
         if self._merged is None:

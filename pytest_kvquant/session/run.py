@@ -11,7 +11,6 @@ import platform
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -22,6 +21,7 @@ import psutil
 from pytest_kvquant import __version__
 from pytest_kvquant.baselines.quality import Baseline, BaselineConditions, Baselines, hardware_class
 from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.distinct import twins
 from pytest_kvquant.checks.family import holm_exit
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import (
@@ -57,6 +57,7 @@ from pytest_kvquant.inputs.reference_store import Reference, ReferenceStore
 from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.machine.hardware import cpu_name, default_threads
 from pytest_kvquant.matrix import REFERENCE, Pair, plan_pairs, take_shard
+from pytest_kvquant.numerics.eta import Kind
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.quality import evidence_file, paths
@@ -64,7 +65,9 @@ from pytest_kvquant.quality.control import Control
 from pytest_kvquant.quality.references import References
 from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
+from pytest_kvquant.report import output
 from pytest_kvquant.report.advice import advise
+from pytest_kvquant.report.cell_line import in_a_line
 from pytest_kvquant.results.baseline import BaselineRecord, BaselinesRecord
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell, Check
@@ -84,6 +87,7 @@ from pytest_kvquant.session.cell import CellInputs, checked, figures_per_cell
 from pytest_kvquant.session.diagnosing import Prober
 from pytest_kvquant.session.excuses import is_excused
 from pytest_kvquant.session.kernels import make_examiner
+from pytest_kvquant.session.observer import Observer, guesses, phase
 from pytest_kvquant.session.speed import SpeedRun
 from pytest_kvquant.session.workloads import Workloads, plan_recall
 
@@ -93,19 +97,6 @@ PROFILES = {
     "nightly": Rules(cap=128, census=True),
 }
 """Most chunks, and whether what is open at that point is then decided by the plain mean."""
-
-
-class Observer(Protocol):
-    """Who is told how a run goes on."""
-
-    def note(self, line: str) -> None:
-        """Something that a person should read."""
-
-    def reference(self, chunks: int) -> None:
-        """So many chunks of the reference have been computed, in all."""
-
-    def cell(self, pair: Pair, number: int, cells: int, chunks: int, cap: int) -> None:
-        """A cell has so many chunks now."""
 
 
 class Session:
@@ -166,7 +157,7 @@ class Session:
             threads=self.task.shape.threads,
             expect=self.expect,
             pairs=matrix,
-            note=observer.note,
+            observer=observer,
         )
         self._prober = Prober(self.task, self.model, settings.probe)
         self._examiner = make_examiner(settings, self.task, self.model, self.library)
@@ -178,6 +169,13 @@ class Session:
         self.invocation: list[str] = []
         """Options as typed, for the command that repeats one cell."""
         self._cells: dict[Pair, Cell] = {}
+        self._last_finished = time.perf_counter()
+        self.failed: set[Pair] = set()
+        """Cells of which a test failed."""
+        self._waived: list[tuple[Pair, Gate]] = []
+        """Failing gates that may have been chance when their test asked."""
+        self._distinct: list[Pair] = []
+        """Cells that had no twin when their test asked."""
         self._baselines = self._open_baselines()
 
     def measure(self, pair: Pair) -> Cell:
@@ -196,6 +194,54 @@ class Session:
             )
             self._cells[pair] = msgspec.structs.replace(measured, excused=excused)
         return self._cells[pair]
+
+    def finished(self, pair: Pair) -> None:
+        """All tests of a cell have run: say how it went, and draw the page of a run that is
+        followed."""
+        cells = [self.checked(pair)] if pair in self._cells else []
+        speeds, ceilings = self.speed.cells([pair]), self.speed.ceilings([pair])
+        words = in_a_line(
+            next(iter(cells), None),
+            next(iter(speeds), None),
+            next(iter(map(self._judged_ceiling, ceilings)), None),
+        )
+        now = time.perf_counter()
+        self._observer.cell(pair, words, now - self._last_finished)
+        self._last_finished = now
+        if self.settings.live:
+            output.write_live(self.settings, self.result(), self._missing())
+
+    def _missing(self) -> str:
+        left = len(self.selected) - len(self.measured)
+        return f"{len(self.measured)} of {len(self.selected)} pairs are measured, {left} to come."
+
+    def plan_work(self, timed: int, searched: int) -> None:
+        """Tell the observer what this run will take, as far as it is known.
+
+        Args:
+            timed: pairs whose speed tests ask for.
+            searched: pairs whose largest context they ask for.
+        """
+        known = guesses(self.settings, self.model, self.task, self.speed.plan)
+        units = {
+            "reference": 0.0 if self.source.complete(0) else known["reference"][0],
+            "control": 1.0,
+            "cell": float(len(self.selected)),
+            "speed": float(timed),
+            "ceiling": float(searched),
+        }
+        kinds = {name: Kind(units[name], max(known[name][1], 1e-3)) for name in units}
+        self._observer.plan(kinds, len(self.selected))
+
+    @property
+    def pairs_asked(self) -> list[Pair]:
+        """Cells that the tests of this run ask for."""
+        return self.selected
+
+    @property
+    def measured(self) -> list[Pair]:
+        """Cells that were measured so far."""
+        return [pair for pair in self.pairs if pair in self._cells]
 
     @property
     def cells_in_run(self) -> int:
@@ -218,6 +264,38 @@ class Session:
             overrides=self.settings.budgets,
             defaults=registry.default_budgets(),
         )
+
+    def stands_now(self, pair: Pair, gate: Gate) -> bool:
+        """Whether a failing gate counts for the exit code whatever the cells to come show.
+
+        Holm's first step: p <= alpha/m. What is left to its further steps is remembered, and told
+        by :meth:`objections` if they keep it.
+        """
+        if gate.p_value <= gate.alpha / (figures_per_cell() * self.cells_in_run):
+            return True
+        self._waived.append((pair, gate))
+        return False
+
+    def distinct_so_far(self, pair: Pair) -> None:
+        """Take note that a test found no twin of a cell among those measured until then."""
+        self._distinct.append(pair)
+
+    def objections(self) -> list[str]:
+        """What cells measured later made of verdicts that were given before them, in sentences.
+
+        Each fails the run. Nothing that failed before is taken back: what Holm's first step
+        rejects, its further steps reject too.
+        """
+        found = [
+            f"{pair}: {gate.name} fails after all, now that the whole matrix is known (Holm)"
+            for pair, gate in self._waived
+            if self.stands(pair, gate)
+        ]
+        for pair in self._distinct:
+            found_twins = twins(self._cells[pair], list(self._cells.values()))
+            if found_twins:
+                found.append(f"{pair} has the very same logits as {', '.join(found_twins)}")
+        return found
 
     def stands(self, pair: Pair, gate: Gate) -> bool:
         """Whether a failing gate counts for the exit code, in the light of the whole matrix.
@@ -256,7 +334,7 @@ class Session:
         assert self._baselines is not None
         return self._baselines.path(str(pair))
 
-    def objections(self, pair: Pair) -> str:
+    def refusal(self, pair: Pair) -> str:
         """Why the figures of a cell must not be accepted, however much asked for; or nothing."""
         cell = self.checked(pair)
         wrong: list[str] = [gate.name for gate in cell.gates if gate.verdict == "fail"]
@@ -409,7 +487,7 @@ class Session:
             self.task._replace(engine=self._reference_engine),
             plan,
             lambda pair: self._open_store(store, pair),
-            self._observer.reference,
+            self._reference_computed,
             by_cell=self.settings.compare_cells,
         )
 
@@ -431,11 +509,14 @@ class Session:
         return in_use(library, self.settings.devices, self.settings.gpu_layers)
 
     def _measure(self, pair: Pair) -> Cell:
-        number = self.selected.index(pair) + 1 if pair in self.selected else 0
+        with phase(self._observer, "cell", pair):
+            return self._measure_in_phase(pair)
+
+    def _measure_in_phase(self, pair: Pair) -> Cell:
+        cap = len(self.task.chunks)
 
         def on_chunk(done: int) -> None:
-            cap = len(self.task.chunks)
-            self._observer.cell(pair, number, len(self.selected), done, cap)
+            self._observer.step(f"{done} of at most {cap} chunks", done, 0)
 
         on_chunk(0)
         try:
@@ -463,11 +544,20 @@ class Session:
             same_pair=self.settings.compare_cells,
             examiner=self._examiner,
             expect=self.settings.expect,
+            fail_fast=self.settings.fail_fast,
         )
         measured = cell.measure(pair, budgets, self._expected(pair), inputs, on_chunk)
         if measured.evidence is not None:
             self._keep(pair, measured.evidence, budgets)
         return measured.cell
+
+    def _reference_computed(self, done: int, of: int) -> None:
+        """So many of the missing chunks of the reference were computed; 0: it begins."""
+        if not done:
+            self._observer.begin("reference")
+        self._observer.step(f"{done} of {of} chunks", done, of)
+        if done == of:
+            self._observer.end(of)
 
     @property
     def source(self) -> ReferenceSource:
@@ -485,7 +575,10 @@ class Session:
         Raises:
             CellError: it cannot be measured; tried once, told every time.
         """
-        return self.references.control(pair)
+        if self.references.has_control(pair):
+            return self.references.control(pair)
+        with phase(self._observer, "control", pair):
+            return self.references.control(pair)
 
     def _expected(self, pair: Pair) -> str | None:
         """What the configuration says that this pair is substituted by."""

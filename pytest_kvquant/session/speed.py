@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -23,6 +23,7 @@ from pytest_kvquant.numerics.rounds import RoundRules
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.library import Library
 from pytest_kvquant.results.speed import SpeedCell
+from pytest_kvquant.session.observer import Observer, phase
 from pytest_kvquant.speed import depth_sweep
 from pytest_kvquant.speed.ceiling import search
 from pytest_kvquant.speed.declared import with_gone_cliffs
@@ -77,13 +78,15 @@ class SpeedRun:
         threads: int,
         expect: Mapping[str, Expect],
         pairs: Iterable[Pair],
-        note: Callable[[str], None],
+        observer: Observer,
     ) -> None:
+        note = observer.note
         for table, patterns in (("floors", settings.floors), ("expect", settings.expect)):
             for pattern in place.unused(patterns, table, pairs):
                 note(f"[{table}] '{pattern}' matches no cell of this run")
         self._settings, self._model, self._library = settings, model, library
         self._engine, self._threads, self._note = engine, threads, note
+        self._observer = observer
         self._other = other
         """The build that cells are compared with, where that is not their own."""
         self.on = settings.speed == "on"
@@ -114,7 +117,8 @@ class SpeedRun:
     def measure(self, pair: Pair) -> SpeedCell:
         """The speed of a pair, timed now if it has not been."""
         if pair not in self._cells:
-            found = depth_sweep.measure(pair, self.plan, self.setup)
+            with phase(self._observer, "speed", pair):
+                found = depth_sweep.measure(pair, self.plan, self.setup)
             self._cells[pair] = with_gone_cliffs(found, self.plan.depths, self.cliff_declared)
         return self._cells[pair]
 
@@ -123,7 +127,8 @@ class SpeedRun:
         if pair not in self._ceilings:
             most = self._settings.ceiling_max or self._model.context_trained or MOST_CONTEXT
             floor = self.floors(pair, 0).context or 0
-            self._ceilings[pair] = search(pair, most, self.setup, floor=floor)
+            with phase(self._observer, "ceiling", pair):
+                self._ceilings[pair] = search(pair, most, self.setup, floor=floor)
         return self._ceilings[pair]
 
     def ceilings(self, order: Iterable[Pair]) -> tuple[Ceiling, ...]:

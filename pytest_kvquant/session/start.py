@@ -11,15 +11,29 @@ import pytest
 from pytest_kvquant.checks import registry
 from pytest_kvquant.config.options import OPTIONS
 from pytest_kvquant.config.settings import Settings, find_root, resolve
-from pytest_kvquant.errors import RunRefused
+from pytest_kvquant.errors import ResultError, RunRefused
 from pytest_kvquant.machine.devices import occupy
 from pytest_kvquant.quality.evidence_file import require_ours
 from pytest_kvquant.report import output
+from pytest_kvquant.report import terminal as terminal_view
+from pytest_kvquant.report.article import article
 from pytest_kvquant.report.progress import Progress
+from pytest_kvquant.results.result import Result
 from pytest_kvquant.session.distribution import Distribution, device_of, report_back
 from pytest_kvquant.session.run import Session
 
-NOT_REPEATED = ("pairs", "types", "skip", "shard", "json", "report", "summary", "evidence")
+NOT_REPEATED = (
+    "pairs",
+    "types",
+    "skip",
+    "shard",
+    "json",
+    "report",
+    "summary",
+    "evidence",
+    "live",
+    "table",
+)
 """Options that choose cells and outputs: the command that repeats one cell leaves them out."""
 
 
@@ -76,13 +90,30 @@ def finish(ended: pytest.Session, run: Session | Distribution) -> None:
     unwritten = output.write(run.settings, run.result(), os.environ)
     for complaint in unwritten:
         progress.note(complaint)
-    objections = () if isinstance(run, Session) else run.objections()
-    for objection in objections:
-        progress.note(objection)
+    objections = run.objections()
     if unwritten:
         ended.exitstatus = pytest.ExitCode.INTERNAL_ERROR
     elif objections and ended.exitstatus == pytest.ExitCode.OK:
         ended.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def show(config: pytest.Config, run: Session | Distribution) -> None:
+    """Draw the matrix: the last thing on the screen."""
+    terminal: pytest.TerminalReporter | None = config.pluginmanager.getplugin("terminalreporter")
+    if terminal is None or config.getoption("collectonly") or hasattr(config, "workeroutput"):
+        return
+    result = run.result()
+    if run.settings.table is not None:
+        terminal.section("Tables", sep="=", blue=True)
+        terminal.write_line(_tables(run.settings.table, result).rstrip())
+    terminal_view.draw(result, terminal, objections=run.objections(), planned=len(run.pairs_asked))
+
+
+def _tables(asked: str, result: Result) -> str:
+    try:
+        return article(result, asked.partition(":")[2] or "markdown")
+    except ResultError as error:
+        return str(error)
 
 
 def _placed(settings: Settings, config: pytest.Config) -> Settings:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.outcomes.declared import tests_of_others
+from pytest_kvquant.outcomes.declared import declared_elsewhere
 
 globals().update(
-    tests_of_others("identity", "cache", "quality", "paths", "memory", "workloads", "kernels")
+    declared_elsewhere("identity", "cache", "quality", "paths", "memory", "workloads", "kernels")
 )

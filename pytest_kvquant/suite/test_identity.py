@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.outcomes.declared import tests_of
+from pytest_kvquant.outcomes.declared import declared_tests
 from pytest_kvquant.outcomes.quality import CellQuality
 
 
@@ -11,4 +11,4 @@ def test_measured(kv_quality: CellQuality) -> None:
     kv_quality.require_measured()
 
 
-globals().update(tests_of("identity"))
+globals().update(declared_tests("identity"))

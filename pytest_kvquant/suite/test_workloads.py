@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.outcomes.declared import tests_of
+from pytest_kvquant.outcomes.declared import declared_tests
 
-globals().update(tests_of("workloads"))
+globals().update(declared_tests("workloads"))

@@ -133,7 +133,7 @@ def test_a_selection_measures_only_its_cells(project: Path) -> None:
     )  # fmt: skip
     assert run.code == 0, run.text
     assert "1 passed" in run.counts
-    assert "cell 1/1 q4_0/q8_0" in run.text
+    assert "1/1 q4_0/q8_0" in run.text
     from support.outer import figures
 
     assert set(figures(project / "r.json")) == {"q4_0/q8_0"}

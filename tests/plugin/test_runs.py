@@ -47,8 +47,8 @@ def result(first: Outcome, folder: Path) -> dict[str, Any]:
 
 class TestOutput:
     def test_plain_lines_without_control_characters(self, first: Outcome) -> None:
-        assert "kvquant: cell 1/2 f16/f16: 0 of at most 2 chunks\n" in first.text
-        assert re.search(rf"kvquant: cell 2/2 {PAIR}: .* left\n", first.text)
+        assert re.search(r"\nkvquant: 1/2 f16/f16  pass  KL 0  top-1 100.00%  \d.* s", first.text)
+        assert re.search(rf"\nkvquant: 2/2 {PAIR}  \w+  KL .* s\n", first.text)
         assert "\x1b" not in first.text
         assert "\r" not in first.text
 
@@ -163,7 +163,7 @@ def test_on_a_terminal_one_line_is_rewritten(folder: Path, result: dict[str, Any
             pass
         os.close(ours)
     assert live.returncode == 0, text.decode()
-    assert f"\rkvquant: cell 2/2 {PAIR}: 2 of at most 2 chunks".encode() in text
+    assert f"\rkvquant: 2/2 {PAIR}: quality, 2 of at most 2 chunks".encode() in text
     assert b"\x1b[32m" in text
 
 
@@ -195,7 +195,7 @@ class TestFailures:
         assert "q5_1/f16: crashed. The worker was killed by SIGABRT" in broken.text
         assert "The end of the library's log:" in broken.text
         for word in ("Traceback", "INTERNALERROR", "def test_", ".py:"):
-            assert word not in broken.text.partition("FAILURES")[2].partition("KV-cache")[0]
+            assert word not in broken.text.partition("FAILURES")[2].partition("short test summ")[0]
 
     def test_each_is_told_once(self, broken: Outcome) -> None:
         assert broken.text.count("The end of the library's log:") == 1

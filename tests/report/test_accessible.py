@@ -8,8 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_kvquant.report import history
+from pytest_kvquant.report import diff, history
+from pytest_kvquant.report.compare import compare
 from pytest_kvquant.report.html import render
+from pytest_kvquant.report.snapshot import of_result
 from pytest_kvquant.results.result import Result
 
 browsers = pytest.importorskip("support.browser", reason="websockets is not installed")
@@ -53,7 +55,10 @@ def files(tmp_path_factory: pytest.TempPathFactory, matrix: Callable[..., Result
         render(part, incomplete="4 of 9 pairs."), encoding="utf-8"
     )
     (folder / "history.html").write_text(
-        history.render(history.series([whole] * 3)), encoding="utf-8"
+        history.render(history.series([of_result(whole)] * 3)), encoding="utf-8"
+    )
+    (folder / "diff.html").write_text(
+        diff.render(compare(whole, part), whole, part), encoding="utf-8"
     )
     return folder
 
@@ -64,7 +69,7 @@ UNFOLD = "document.querySelectorAll('details').forEach((fold) => { fold.open = t
 @needs_axe
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 375])
-@pytest.mark.parametrize("name", ["report", "incomplete", "history"])
+@pytest.mark.parametrize("name", ["report", "incomplete", "history", "diff"])
 def test_axe_finds_nothing(
     page: browsers.Page, files: Path, name: str, width: int, scheme: str
 ) -> None:

@@ -78,13 +78,60 @@ def test_compare_in_markdown(
     assert lines[2] == r"**1 of 9 cells got worse: q8\_0/q4\_0.**"
 
 
+def test_a_pair_that_vanished_is_worse(
+    small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fewer = replace(small, cells=small.cells[:-1])
+    one, two = _write(tmp_path / "a.json", small), _write(tmp_path / "b.json", fewer)
+    assert main(["compare", one, two]) == 1
+    assert f"1 vanished: {small.cells[-1].pair}." in capsys.readouterr().out
+    assert main(["compare", two, one]) == 0
+
+
+def test_other_conditions_are_named_and_not_judged(
+    small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = replace(
+        small,
+        settings=replace(small.settings, threads=64),
+        environment=replace(small.environment, variables_set={"GGML_X": "1"}),
+    )
+    one, two = _write(tmp_path / "a.json", small), _write(tmp_path / "b.json", other)
+    assert main(["compare", one, two]) == 2
+    said = capsys.readouterr().err
+    assert "→ GGML_X=1" in said
+    assert f"threads: {small.settings.threads} → 64" in said
+    assert main(["compare", one, two, "--across"]) == 0
+
+
+def test_the_summary_has_arrows_and_what_failed_first(
+    small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worse = replace(
+        small.cells[1],
+        verdict="fail",
+        per_chunk={
+            name: tuple(3 * x if name == "kl" else x for x in values)
+            for name, values in small.cells[1].per_chunk.items()
+        },
+    )
+    cells = (small.cells[0], worse, *small.cells[2:])
+    one = _write(tmp_path / "a.json", small)
+    two = _write(tmp_path / "b.json", replace(small, cells=cells))
+    assert main(["diff", one, two, "--markdown", "--html", str(tmp_path / "d.html")]) == 1
+    text = capsys.readouterr().out
+    assert text.index(f"- ❌ `{worse.pair}`") < text.index("K \\\\ V")
+    assert "▲" in text.partition("K \\\\ V")[2].partition("<details>")[0]
+    assert "condition" in (tmp_path / "d.html").read_text()
+
+
 def test_compare_refuses_other_tokens(
     small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = replace(small, settings=replace(small.settings, ctx=256))
     one, two = _write(tmp_path / "a.json", small), _write(tmp_path / "b.json", other)
     assert main(["compare", one, two]) == 2
-    assert "the tokens per chunk differs (128 and 256)" in capsys.readouterr().err
+    assert "these conditions differ: tokens per chunk: 128 → 256." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff", None])

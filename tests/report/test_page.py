@@ -12,6 +12,7 @@ import pytest
 from pytest_kvquant import format
 from pytest_kvquant.report import history
 from pytest_kvquant.report.html import render
+from pytest_kvquant.report.snapshot import of_result
 from pytest_kvquant.results.result import Result
 
 browsers = pytest.importorskip("support.browser", reason="websockets is not installed")
@@ -206,7 +207,7 @@ def test_the_page_of_a_history(
 ) -> None:
     one = matrix(types=("f16", "q8_0"))
     path = tmp_path / "history.html"
-    path.write_text(history.render(history.series([one] * 4)), encoding="utf-8")
+    path.write_text(history.render(history.series([of_result(one)] * 4)), encoding="utf-8")
     page.complaints.clear()
     page.emulate(width=1200, height=900)
     page.open(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ SMALL = (
 CI_VARIABLES = ("CI", "BUILD_NUMBER", "GITHUB_STEP_SUMMARY", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 
+COUNTS = re.compile(r"\d+ (passed|failed|skipped|deselected|error|warning)s?\b.* in [\d.]+s")
+
+
 class Outcome(NamedTuple):
     """How a run ended and what it said."""
 
@@ -27,8 +31,9 @@ class Outcome(NamedTuple):
 
     @property
     def counts(self) -> str:
-        """pytest's last line."""
-        return self.text.rstrip().rpartition("\n")[2]
+        """pytest's line of counts."""
+        found = [line for line in self.text.splitlines() if COUNTS.search(line)]
+        return found[-1] if found else ""
 
 
 def pytest_in(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.matrix import Pair
+from pytest_kvquant.numerics.eta import Kind
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.result import Result
 from pytest_kvquant.session.run import Session
@@ -26,9 +28,15 @@ class Quiet:
     def note(self, line: str) -> None:
         self.notes.append(line)
 
-    def reference(self, chunks: int) -> None: ...
+    def plan(self, kinds: Mapping[str, Kind], cells: int) -> None: ...
 
-    def cell(self, pair: Pair, number: int, cells: int, chunks: int, cap: int) -> None: ...
+    def begin(self, phase: str, pair: Pair | None = None) -> None: ...
+
+    def cell(self, pair: Pair, words: str, seconds: float) -> None: ...
+
+    def step(self, what: str, done: int, of: int) -> None: ...
+
+    def end(self, units: float = 1.0) -> None: ...
 
 
 def start(tmp_path: Path, *, hook: str = "", shell: dict[str, str] | None = None, **settings: Any):

@@ -107,15 +107,15 @@ FLOORS = (
 
 ALLOWED = {
     "__main__": "cli",
-    "plugin": "config fixtures markers report session xdist",
+    "plugin": "config fixtures markers session xdist",
     "xdist": "matrix session",
     "fixtures": "outcomes",
     "markers": "errors matrix outcomes",
     "suite": "outcomes",
     "outcomes": "baselines checks config errors format machine matrix numerics report results "
     "speed",
-    "cli": "checks config data engine.parent errors inputs machine matrix numerics quality report "
-    "results session",
+    "cli": "baselines checks config data engine.parent errors inputs machine matrix numerics "
+    "quality report results session",
     "session": "baselines checks config data engine engine.parent errors inputs machine matrix "
     "numerics quality report results speed",
     "report": "checks config errors format machine matrix numerics results",

@@ -1,0 +1,85 @@
+"""Who is told how a run goes on, and how long its parts are expected to take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.inputs.model import Model
+from pytest_kvquant.matrix import Pair
+from pytest_kvquant.numerics.eta import Kind
+from pytest_kvquant.quality.task import Task
+from pytest_kvquant.speed.plan import SpeedPlan
+
+
+class Observer(Protocol):
+    """Who is told how a run goes on. Phases nest; the time of an inner one is not the outer's."""
+
+    def note(self, line: str) -> None:
+        """Something that a person should read."""
+
+    def plan(self, kinds: Mapping[str, Kind], cells: int) -> None:
+        """What is to be done: units by phase, with guesses of their seconds."""
+
+    def begin(self, phase: str, pair: Pair | None = None) -> None:
+        """A phase begins: one of those of the plan."""
+
+    def step(self, what: str, done: int, of: int) -> None:
+        """How far the phase is; ``of`` 0 where nobody knows."""
+
+    def cell(self, pair: Pair, words: str, seconds: float) -> None:
+        """A pair is finished: its verdict and figures in a few words, and what it took."""
+
+    def end(self, units: float = 1.0) -> None:
+        """The innermost phase has ended: so many units of it are done."""
+
+
+@contextmanager
+def phase(observer: Observer, name: str, pair: Pair | None = None) -> Iterator[None]:
+    """A phase from its beginning to its end, however it ends."""
+    observer.begin(name, pair)
+    try:
+        yield
+    finally:
+        observer.end()
+
+
+WORKER = 1.0
+"""Guessed seconds to start a worker and load a small model."""
+
+SPEED_OF_BYTES = 8e10
+"""Guessed tok/s of a prefill times the bytes of the model's weights: 12,000 tok/s of 6.7 MB."""
+
+CHUNKS = 8
+"""Guessed chunks until a cell is decided."""
+
+ROUNDS = 9
+"""Guessed rounds until a speed test is decided."""
+
+
+def guesses(
+    settings: Settings, model: Model, task: Task, speed: SpeedPlan
+) -> dict[str, tuple[float, float]]:
+    """Units and guessed seconds a unit of what one cell takes, and the reference, by phase.
+
+    Only their ratios matter once the first of them is finished: see
+    :func:`pytest_kvquant.numerics.eta.pace`.
+    """
+    rate = SPEED_OF_BYTES / max(model.size, 1)
+    start = WORKER + model.size / 2e9
+    chunk = task.shape.ctx / rate
+    chunks = min(CHUNKS, task.rules.cap) if task.rules.early else task.rules.cap
+    singles = settings.decode + 8 * settings.trajectory
+    paths = (3 * singles + 4 * task.shape.ctx) / rate
+    probe = 0.5 if settings.probe == "always" else 0.0
+    samples = len(speed.kinds) * len(speed.depths) * 4 * (ROUNDS + 2) * speed.seconds
+    filling = 2 * max(speed.depths, default=0) / rate
+    return {
+        "reference": (chunks, chunk),
+        "control": (1, start + paths + 2 * chunk),
+        "cell": (1, start + paths + probe + chunks * chunk * 1.5),
+        "speed": (1, 2 * start + samples + filling),
+        "ceiling": (1, 8 * start),
+    }

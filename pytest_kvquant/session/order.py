@@ -1,0 +1,74 @@
+"""The order of a run's tests: cell by cell; and giving up after a cell that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_kvquant.matrix import Pair
+
+if TYPE_CHECKING:
+    from pytest_kvquant.session.run import Session
+
+WHOLE_RUN = "kv_matrix"
+"""The fixture of a test that looks at the run as a whole, if it asks for no cell."""
+
+
+def cell_of(item: pytest.Item | None) -> Pair | None:
+    """The cell that a test asks for."""
+    call = getattr(item, "callspec", None)
+    found = call.params.get("kv_cell") if call is not None else None
+    return found if isinstance(found, Pair) else None
+
+
+def cell_by_cell(
+    items: Sequence[pytest.Item], pairs: Sequence[Pair], *, first: Path
+) -> list[pytest.Item]:
+    """The tests of each cell together, the cells in the order of the run.
+
+    Args:
+        first: the file whose tests come first within a cell: they say what the cell is.
+    """
+    places = {pair: at for at, pair in enumerate(pairs)}
+
+    def key(item: pytest.Item) -> tuple[int, int]:
+        pair = cell_of(item)
+        if pair is not None:
+            return places[pair], int(item.path != first)
+        whole = WHOLE_RUN in getattr(item, "fixturenames", ())
+        return (len(places), 0) if whole else (-1, 0)
+
+    return sorted(items, key=key)
+
+
+def tell_what_is_asked(items: Sequence[pytest.Item], run: Session) -> None:
+    """Tell a run which of its cells tests ask for, and which of these to time or to search."""
+    asked, timed, searched = set(), set(), set()
+    for item in items:
+        if (pair := cell_of(item)) is None:
+            continue
+        asked.add(pair)
+        names = getattr(item, "fixturenames", ())
+        if "kv_speed" in names:
+            timed.add(pair)
+        if item.name.startswith("test_context_ceiling"):
+            searched.add(pair)
+    run.selected = [pair for pair in run.pairs if pair in asked]
+    run.plan_work(len(timed), len(searched))
+
+
+def after(item: pytest.Item, following: pytest.Item | None, run: Session) -> None:
+    """After a test: if it was the last one of its cell, say so, and give up where that is asked."""
+    pair = cell_of(item)
+    if pair is None or pair == cell_of(following):
+        return
+    run.finished(pair)
+    if not run.settings.fail_fast or pair not in run.failed:
+        return
+    left = [one for one in run.selected if one not in run.measured]
+    item.session.shouldfail = (
+        f"--kv-fail-fast: {pair} failed; {len(left)} of {len(run.selected)} pairs were not measured"
+    )

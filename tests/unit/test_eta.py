@@ -1,0 +1,70 @@
+"""The forecast of a run: right where the guesses are right, and learning where they are not."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_kvquant.numerics.eta import Kind, error, left, pace
+
+seconds = st.floats(0.01, 1e4)
+units = st.floats(0, 1000)
+kinds = st.lists(
+    st.builds(
+        lambda planned, guess, part, spent, begun, share: Kind(
+            planned, guess, planned * part, spent * planned * part, begun, share
+        ),
+        units, seconds, st.floats(0, 1), seconds, st.floats(0, 100), st.floats(0, 1),
+    ),
+    max_size=6,
+)  # fmt: skip
+
+
+def test_before_anything_is_known_it_is_the_guess() -> None:
+    assert left([Kind(16, 2.0), Kind(16, 3.0)]) == pytest.approx(80)
+
+
+@given(kinds)
+def test_it_is_never_negative(found: list[Kind]) -> None:
+    assert left(found) >= 0
+    assert pace(found) > 0
+
+
+@given(st.floats(0.5, 8.0), st.integers(4, 60))
+def test_a_slow_machine_shows_in_kinds_that_have_not_begun(factor: float, cells: int) -> None:
+    truth = factor * (cells - 1) * 10.0 + factor * cells * 30.0
+    told = left([Kind(cells, 10.0, done=1, spent=10.0 * factor), Kind(cells, 30.0)])
+    assert error(told, truth) < 0.3
+
+
+def test_a_unit_that_says_how_far_it_is_is_believed_more_and_more() -> None:
+    # Guessed 10 s a unit, in truth 40.
+    off = [
+        error(left([Kind(1, 10.0, begun=40 * part, share=part)]), 40 * (1 - part))
+        for part in (0.3, 0.6, 0.9)
+    ]
+    assert off == sorted(off, reverse=True)
+    assert off[-1] < 0.2
+
+
+def test_what_is_finished_takes_no_more_time() -> None:
+    assert left([Kind(4, 1.0, done=4, spent=9.0), Kind(0, 5.0)]) == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_after_a_tenth_of_a_run_of_unequal_cells_it_is_within_thirty_percent(seed: int) -> None:
+    draw = random.Random(seed)
+    machine = draw.choice((0.3, 1.0, 4.0))
+    cells = draw.choice((16, 25, 49))
+    quality = [machine * 4.0 * draw.uniform(0.75, 1.25) for _ in range(cells)]
+    speed = [machine * 6.0 * draw.uniform(0.75, 1.25) for _ in range(cells)]
+    whole = sum(quality) + sum(speed)
+    passed, at = 0.0, 0
+    while passed < whole / 10:
+        passed += quality[at] + speed[at]
+        at += 1
+    told = left([Kind(cells, 5.0, at, sum(quality[:at])), Kind(cells, 5.0, at, sum(speed[:at]))])
+    assert error(told, whole - passed) < 0.3
