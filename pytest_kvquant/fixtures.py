@@ -9,6 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_kvquant.matrix import Pair
     from pytest_kvquant.outcomes.baseline import CellBaseline
+    from pytest_kvquant.outcomes.live import KVCell
     from pytest_kvquant.outcomes.memory import CellMemory
     from pytest_kvquant.outcomes.quality import CellQuality
     from pytest_kvquant.outcomes.speed import CellSpeed
@@ -30,12 +31,16 @@ def kv_matrix(pytestconfig: pytest.Config) -> Session:
 
 
 @pytest.fixture
-def kv_cell(request: pytest.FixtureRequest) -> Pair:
-    """The cell of this test; a test that asks for it runs once for every cell of the matrix."""
+def kv_cell(request: pytest.FixtureRequest) -> KVCell:
+    """The cell of this test; a test that asks for it runs once for every cell of the matrix.
+
+    A pair, and ``logits(tokens)`` and ``context()`` of it.
+    """
     if not hasattr(request, "param"):
         pytest.skip("KV-cache pairs are measured with --kv-matrix")
-    pair: Pair = request.param
-    return pair
+    from pytest_kvquant.outcomes.live import KVCell
+
+    return KVCell(request.param, request.config.stash[SESSION])
 
 
 @pytest.fixture

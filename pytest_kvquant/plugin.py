@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_kvquant.config.options import FLAG, OPTIONS
+from pytest_kvquant.config.options import FLAG, OPTIONS, group_of
 from pytest_kvquant.fixtures import (
     DISTRIBUTION,
     SESSION,
@@ -40,6 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--kv-config", metavar="PATH", help="configuration file (kvquant.toml)")
     for option in OPTIONS:
+        purpose = group_of(option)
+        group = parser.getgroup(f"kvquant, {purpose}", f"KV caches: {purpose}")
         if option.kind == FLAG:
             group.addoption(option.flag, dest=option.dest, action="store_const", const="on",
                             help=option.help)  # fmt: skip
@@ -47,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             group.addoption(
                 option.flag,
                 dest=option.dest,
-                metavar=option.metavar,
+                metavar=option.takes,
                 choices=option.choices or None,
                 help=option.help,
             )
@@ -202,7 +204,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     try:
         return (yield)
     finally:
-        show(config, run)
+        show(session, run)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -211,4 +213,4 @@ def pytest_report_header(config: pytest.Config) -> str | None:
         return None
     from pytest_kvquant import __version__
 
-    return f"kvquant: {__version__}"
+    return f"kvquant: pytest-kvquant {__version__}"

@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_kvquant import cli
-from pytest_kvquant.config.options import FLAG, OPTIONS
+from pytest_kvquant.cli.completion import add_completion, complete
+from pytest_kvquant.cli.versions import Versions
+from pytest_kvquant.config.options import FLAG, GROUPS, OPTIONS, group_of
 from pytest_kvquant.errors import KVQuantError
 
 
@@ -32,11 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kvquant", description=__doc__.splitlines()[0])
+    parser.add_argument("--version", action=Versions, help="plugin, bindings, library")
+    add_completion(parser)
     commands = parser.add_subparsers(dest="command", required=True)
     doctor = commands.add_parser(
         "doctor", help="say what a run would use, and what is wrong with it"
     )
     doctor.add_argument("--json", action="store_true", help="as JSON")
+    doctor.add_argument("--fix", action="store_true", help="propose commands for what is wrong")
     _add_run_options(doctor)
     doctor.set_defaults(run=_doctor)
     replay = commands.add_parser(
@@ -61,13 +66,22 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     """The plugin's own options, so that a command line can be taken over as it is."""
     parser.add_argument("--kv-config", metavar="PATH", help="configuration file (kvquant.toml)")
+    groups = {name: parser.add_argument_group(name) for name in GROUPS}
     for option in OPTIONS:
+        group = groups[group_of(option)]
         if option.kind == FLAG:
-            parser.add_argument(option.flag, dest=option.dest, action="store_const", const="on")
-        else:
-            parser.add_argument(
-                option.flag, dest=option.dest, metavar=option.metavar, help=option.help
+            group.add_argument(
+                option.flag, dest=option.dest, action="store_const", const="on", help=option.help
             )
+            continue
+        added = group.add_argument(
+            option.flag,
+            dest=option.dest,
+            metavar=option.takes,
+            choices=option.choices or None,
+            help=option.help,
+        )
+        complete(added, option)
 
 
 def _doctor(parsed: argparse.Namespace) -> int:

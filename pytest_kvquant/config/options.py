@@ -34,6 +34,11 @@ class Option(NamedTuple):
         return self.name.replace("-", "_")
 
     @property
+    def takes(self) -> str:
+        """What stands after it: its values where they are few, else a word for them."""
+        return "|".join(self.choices) or self.metavar
+
+    @property
     def dest(self) -> str:
         """The attribute of pytest's option namespace."""
         return f"kv_{self.field}"
@@ -108,7 +113,13 @@ OPTIONS: tuple[Option, ...] = (
     Option("scenarios", LIST, "PATH,…", "Python files with further scenarios of cache operations"),
     Option("ceiling", FLAG, "", "search the largest context of every pair (default: in nightly)"),
     Option("ceiling-max", INT, "N", "largest context to try (default: what it was trained for)"),
-    Option("memory-limit", NUMBER, "GB", "most memory for caches (default: what is free)"),
+    Option(
+        "ceiling-memory",
+        NUMBER,
+        "GB",
+        "most memory for the search for the largest context (default: --kv-memory-limit)",
+    ),
+    Option("memory-limit", NUMBER, "GB", "most memory for timed caches (default: what is free)"),
     Option("timeout", NUMBER, "SECONDS", "longest silence of a worker (default: 600)"),
     Option("store", TEXT, "DIR", "where f16 references are kept (default: the user's cache)"),
     Option("store-limit", NUMBER, "GB", "most that the store may hold (default: 20)"),
@@ -127,3 +138,31 @@ OPTIONS: tuple[Option, ...] = (
     Option("evidence", TEXT, "DIR", "keep the per-token figures of each cell here, for a replay"),
 )
 """In the order of the README. ``--kv-matrix`` and ``--kv-config`` stand apart: no TOML twin."""
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "what to measure": (
+        "model", "corpus", "lib", "python", "reference-lib", "reference-python",
+        "compare-cells", "types", "pairs", "skip",
+    ),
+    "where": ("devices", "shard", "threads", "gpu-layers", "batch", "ubatch", "timeout"),
+    "quality": (
+        "ctx", "profile", "chunks", "fail-fast", "strict", "scored", "order", "seed", "decode",
+        "trajectory", "recall", "probe", "coverage", "scenarios",
+    ),
+    "speed and memory": (
+        "speed", "depths", "pp", "tg", "rounds", "sample", "speed-baseline", "ceiling",
+        "ceiling-max", "ceiling-memory", "memory-limit",
+    ),
+    "what is kept and shown": (
+        "store", "store-limit", "baselines", "json", "report", "summary", "live", "table",
+        "evidence",
+    ),
+}  # fmt: skip
+"""Options by purpose, as ``--help`` shows them."""
+
+
+def group_of(option: Option) -> str:
+    """The group of an option; what has none stands with what is measured."""
+    return next(
+        (group for group, names in GROUPS.items() if option.name in names), next(iter(GROUPS))
+    )

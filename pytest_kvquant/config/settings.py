@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import shutil
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -167,6 +168,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     scenarios: tuple[str, ...] = ()
     ceiling: bool = False
     ceiling_max: int | None = None
+    ceiling_memory: float | None = None
     memory_limit: float | None = None
     budgets: dict[str, BudgetOverride] = {}
     drift: dict[str, BudgetOverride] = {}
@@ -184,7 +186,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             _require((getattr(self, name) or 0) < 1 << 31, name, "must be below 2^31")
         _require(self.chunks is None or self.chunks > 0, "chunks", "must be above zero")
         _require(self.ctx >= 8, "ctx", "must be at least 8 tokens")
-        for name in ("rounds", "sample", "ceiling_max", "memory_limit"):
+        for name in ("rounds", "sample", "ceiling_max", "ceiling_memory", "memory_limit"):
             value = getattr(self, name)
             _require(value is None or 0 < value < math.inf, name, "must be above zero")
         for name in ("pp", "tg", "recall"):
@@ -356,7 +358,14 @@ def _unknown(key: str, known: Sequence[str], path: Path, where: str = "") -> Set
 
 
 def _anchor(option: Option, value: object, folder: Path) -> object:
+    """A path of the file, relative to its folder; the bare name of a program is found as a shell
+    finds it."""
+    if isinstance(value, list) and option.metavar.startswith(("PATH", "DIR")):
+        return [_anchor(option._replace(metavar="PATH"), one, folder) for one in value]
     if option.metavar in {"PATH", "DIR"} and isinstance(value, str):
+        bare = option.name.endswith("python") and Path(value).name == value
+        if bare and not (folder / value).exists():
+            return shutil.which(value) or value
         return str(folder / Path(value).expanduser())
     return value
 

@@ -9,27 +9,43 @@ from pytest_kvquant.report.reasons import joined, lacks, short
 from pytest_kvquant.results.result import Result
 
 
-def closing_line(result: Result, *, objections: Sequence[str] = (), planned: int = 0) -> str:
+def closing_line(
+    result: Result, *, objections: Sequence[str] = (), planned: int = 0, failed: int = 0
+) -> str:
     """One line, without a line break.
 
     Args:
+        failed: tests of the run that failed, whatever they tested.
         objections: what failed the run beside its pairs, in sentences.
         planned: pairs of the run; those of them that were not measured make it incomplete.
     """
     rows = view.rows(result)
+    if not rows:
+        what = f"{_tests(failed)} failed, see above" if failed else "no test asked for figures"
+        return f"{'FAIL · ' if failed else ''}no pair was measured · {what}"
     missing = max(planned - len(rows), 0)
     passed = sum(row.verdict == "pass" for row in rows)
-    of = f"{passed} of {max(planned, len(rows))} pairs pass"
-    if not rows:
-        return "INCOMPLETE · no pair was measured · look at the errors above"
+    word, what = _verdict_and_what_to_do(result, objections, missing, failed)
+    return f"{word} · {passed} of {max(planned, len(rows))} pairs pass · {what}"
+
+
+def _verdict_and_what_to_do(
+    result: Result, objections: Sequence[str], missing: int, failed: int
+) -> tuple[str, str]:
     tone = view.run_tone(result)
     if tone == "bad" or objections:
-        return f"FAIL · {of} · {_what_to_do(result, objections)}"
+        return "FAIL", _what_to_do(result, objections)
+    if failed:
+        return "FAIL", f"{_tests(failed)} failed, see above"
     if missing:
-        return f"INCOMPLETE · {of} · {missing} not measured: run it again to its end"
+        return "INCOMPLETE", f"{missing} not measured: run it again to its end"
     if tone == "open":
-        return f"PASS, undecided · {of} · {_undecided(result)}"
-    return f"PASS · {of} · nothing to do"
+        return "PASS, undecided", _undecided(result)
+    return "PASS", "nothing to do"
+
+
+def _tests(number: int) -> str:
+    return "1 test" if number == 1 else f"{number} tests"
 
 
 def _what_to_do(result: Result, objections: Sequence[str]) -> str:

@@ -33,12 +33,14 @@ def draw(
     *,
     objections: Sequence[str] = (),
     planned: int = 0,
+    failed: int = 0,
 ) -> None:
     """Write the section of the matrix: the last thing that a run prints.
 
     Args:
         objections: what failed the run beside its pairs.
         planned: pairs of the run.
+        failed: tests of the run that failed.
     """
     if os.environ.get("GITHUB_ACTIONS") == "true":
         from pytest_kvquant.report.markdown import workflow_commands
@@ -54,6 +56,7 @@ def draw(
         ascii_only=not _draws_boxes(terminal),
         objections=objections,
         planned=planned,
+        failed=failed,
     )
     terminal.write_line(text)
 
@@ -72,6 +75,7 @@ def render(
     ascii_only: bool = False,
     objections: Sequence[str] = (),
     planned: int = 0,
+    failed: int = 0,
 ) -> str:
     """The whole section as text, with ANSI colours or without."""
     out = io.StringIO()
@@ -92,8 +96,8 @@ def render(
     for title, table in matrix_tables(result, width=width, ascii_only=ascii_only):
         console.print(Text(title))
         console.print(table)
-    line = closing_line(result, objections=objections, planned=planned)
-    style = STYLES["bad" if objections else run_tone(result)]
+    line = closing_line(result, objections=objections, planned=planned, failed=failed)
+    style = STYLES["bad" if objections or failed else run_tone(result)]
     console.print(Text(line, style=style), soft_wrap=True)
     lines = [line.rstrip() for line in out.getvalue().rstrip().splitlines()]
     return "\n".join(lines)

@@ -200,6 +200,8 @@ class Session:
         followed."""
         cells = [self.checked(pair)] if pair in self._cells else []
         speeds, ceilings = self.speed.cells([pair]), self.speed.ceilings([pair])
+        if not (cells or speeds or ceilings):
+            return
         words = in_a_line(
             next(iter(cells), None),
             next(iter(speeds), None),

@@ -128,7 +128,7 @@ class SpeedRun:
             most = self._settings.ceiling_max or self._model.context_trained or MOST_CONTEXT
             floor = self.floors(pair, 0).context or 0
             with phase(self._observer, "ceiling", pair):
-                self._ceilings[pair] = search(pair, most, self.setup, floor=floor)
+                self._ceilings[pair] = search(pair, most, self._search_setup, floor=floor)
         return self._ceilings[pair]
 
     def ceilings(self, order: Iterable[Pair]) -> tuple[Ceiling, ...]:
@@ -161,6 +161,14 @@ class SpeedRun:
         """The machine of this run."""
         chip, backend = self._library.chip, self._library.device.rstrip("0123456789")
         return describe(cpu_name("unknown"), [chip if backend == "CPU" else f"{chip} ({backend})"])
+
+    @functools.cached_property
+    def _search_setup(self) -> SpeedSetup:
+        """The same for the search for the largest context, which may have a limit of its own."""
+        limit = self._settings.ceiling_memory
+        if limit is None:
+            return self.setup
+        return self.setup._replace(memory_limit=round(limit * 1e9))
 
     @functools.cached_property
     def setup(self) -> SpeedSetup:

@@ -97,8 +97,9 @@ def finish(ended: pytest.Session, run: Session | Distribution) -> None:
         ended.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def show(config: pytest.Config, run: Session | Distribution) -> None:
+def show(session: pytest.Session, run: Session | Distribution) -> None:
     """Draw the matrix: the last thing on the screen."""
+    config = session.config
     terminal: pytest.TerminalReporter | None = config.pluginmanager.getplugin("terminalreporter")
     if terminal is None or config.getoption("collectonly") or hasattr(config, "workeroutput"):
         return
@@ -106,7 +107,13 @@ def show(config: pytest.Config, run: Session | Distribution) -> None:
     if run.settings.table is not None:
         terminal.section("Tables", sep="=", blue=True)
         terminal.write_line(_tables(run.settings.table, result).rstrip())
-    terminal_view.draw(result, terminal, objections=run.objections(), planned=len(run.pairs_asked))
+    terminal_view.draw(
+        result,
+        terminal,
+        objections=run.objections(),
+        planned=len(run.pairs_asked),
+        failed=session.testsfailed,
+    )
 
 
 def _tables(asked: str, result: Result) -> str:
