@@ -364,8 +364,8 @@ def _anchor(option: Option, value: object, folder: Path) -> object:
         return [_anchor(option._replace(metavar="PATH"), one, folder) for one in value]
     if option.metavar in {"PATH", "DIR"} and isinstance(value, str):
         bare = option.name.endswith("python") and Path(value).name == value
-        if bare and not (folder / value).exists():
-            return shutil.which(value) or value
+        if bare and not (folder / value).exists() and (found := shutil.which(value)):
+            return found
         return str(folder / Path(value).expanduser())
     return value
 

@@ -98,10 +98,10 @@ def floor_of(module: str) -> str:
 
 
 FLOORS = (
-    "__main__", "plugin", "xdist", "fixtures", "markers", "suite", "outcomes", "cli", "session",
-    "zoo", "report", "baselines", "checks", "quality", "speed", "engine.parent", "engine.child",
-    "engine", "results", "config", "inputs", "machine", "numerics", "format", "matrix", "errors",
-    "data",
+    "__main__", "plugin", "xdist", "fixtures", "markers", "suite", "testing", "outcomes", "cli",
+    "session", "zoo", "report", "baselines", "checks", "quality", "speed", "engine.parent",
+    "engine.child", "engine", "results", "config", "inputs", "machine", "numerics", "format",
+    "matrix", "errors", "data",
 )  # fmt: skip
 """From the top down."""
 
@@ -112,8 +112,9 @@ ALLOWED = {
     "fixtures": "outcomes",
     "markers": "errors matrix outcomes",
     "suite": "outcomes",
-    "outcomes": "baselines checks config errors format machine matrix numerics report results "
-    "speed",
+    "outcomes": "baselines checks config engine.parent errors format machine matrix numerics "
+    "report results speed",
+    "testing": "checks config engine.child matrix numerics results",
     "cli": "baselines checks config data engine.parent errors inputs machine matrix numerics "
     "quality report results session",
     "session": "baselines checks config data engine engine.parent errors inputs machine matrix "
