@@ -95,6 +95,10 @@ def _doctor(parsed: argparse.Namespace) -> int:
     config = Path(parsed.kv_config) if parsed.kv_config else None
     report = examine(typed, config=config, root=find_root(Path.cwd()), shell=dict(os.environ))
     print(as_json(report) if parsed.json else as_text(report))
+    if parsed.fix:
+        from pytest_kvquant.cli import fixes
+
+        print("\n" + fixes.as_text(fixes.proposals(report, dict(os.environ))), end="")
     return 0 if report.healthy else 1
 
 

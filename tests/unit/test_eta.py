@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_kvquant.numerics.eta import Kind, error, left, pace
@@ -27,6 +27,7 @@ def test_before_anything_is_known_it_is_the_guess() -> None:
     assert left([Kind(16, 2.0), Kind(16, 3.0)]) == pytest.approx(80)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=50)
 @given(kinds)
 def test_it_is_never_negative(found: list[Kind]) -> None:
     assert left(found) >= 0
