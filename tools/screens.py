@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import io
 import subprocess
 import sys
 import tempfile
@@ -62,7 +63,7 @@ def main() -> int:
 def terminal(result: Result, width: int) -> str:
     """The section of a run as a terminal of that width shows it."""
     text = render_terminal(result, width=width, colour=True)
-    console = Console(record=True, width=width, file=open("/dev/null", "w", encoding="utf-8"))
+    console = Console(record=True, width=width, file=io.StringIO())
     console.print(Text.from_ansi(text))
     return console.export_svg(title=f"pytest --kv-matrix, {width} columns")
 

@@ -111,6 +111,14 @@ OPTIONS: tuple[Option, ...] = (
         choices=("off", "minimal", "standard", "full"),
     ),
     Option("scenarios", LIST, "PATH,…", "Python files with further scenarios of cache operations"),
+    Option(
+        "isolation",
+        TEXT,
+        "HOW",
+        "cells in processes of their own (fork, fresh) or in one under proof (warm); default: fork "
+        "on a Linux CPU, else warm",
+        choices=("fork", "warm", "fresh"),
+    ),
     Option("ceiling", FLAG, "", "search the largest context of every pair (default: in nightly)"),
     Option("ceiling-max", INT, "N", "largest context to try (default: what it was trained for)"),
     Option(

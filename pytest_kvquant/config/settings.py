@@ -157,6 +157,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     table: Literal["article", "article:csv", "article:latex"] | None = None
     evidence: Path | None = None
     probe: Literal["off", "fail", "always"] = "always"
+    isolation: Literal["fork", "warm", "fresh"] | None = None
     speed: Literal["on", "off"] = "on"
     depths: tuple[int, ...] | None = None
     pp: int | None = None

@@ -19,7 +19,8 @@ import socket
 import struct
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,6 +60,9 @@ class Channel:
 
     def __init__(self, sock: socket.socket, patience: float | None = None) -> None:
         self._socket = sock
+        self.spans: list[tuple[str, int, int]] = []
+        """What this side did since its last message: part, start and end, in nanoseconds of
+        ``time.perf_counter_ns``. They go with the next message, in its field ``spans``."""
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
         if patience is not None:
@@ -73,6 +77,9 @@ class Channel:
             Silent: the other side took nothing for as long as patience lasts.
             Closed: the other side is gone.
         """
+        if self.spans:
+            fields["spans"] = self.spans.copy()
+            self.spans.clear()
         head = json.dumps([name, fields], separators=(",", ":")).encode()
         try:
             self._socket.sendall(_HEAD.pack(len(head), len(payload)) + head)
@@ -97,6 +104,15 @@ class Channel:
         head_size, payload_size = _HEAD.unpack(self._exactly(_HEAD.size, deadline))
         name, fields = json.loads(self._exactly(head_size, deadline))
         return Message(name, fields, self._exactly(payload_size, deadline))
+
+    @contextmanager
+    def spent(self, part: str) -> Iterator[None]:
+        """The time in this block is told with the next message."""
+        begun = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            self.spans.append((part, begun, time.perf_counter_ns()))
 
     def send_fd(self, fd: int) -> None:
         """Hand over a file descriptor; the next :meth:`receive_fd` of the other side takes it."""

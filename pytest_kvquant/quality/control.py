@@ -49,7 +49,7 @@ def measure_control(
     Raises:
         CellError: the worker dies.
     """
-    with Worker(task.engine) as worker:
+    with task.workers.timesheet.scope("control"), task.workers.shared() as worker:
         task.open_cell(worker, pair)
         census = worker.census()
         kept = paths.KeptLogits(plan.decoded.size, task.vocabulary)
@@ -118,7 +118,9 @@ def _noise_floor(
     for chunk, first, logits in worker.score(task.chunks[:count], other, task.vocabulary):
         reference = source.rows(chunk, first, len(logits))
         none = np.zeros(len(logits), np.int32)
-        there, back = compare_rows(reference, logits, none), compare_rows(logits, reference, none)
+        with task.workers.timesheet.part("comparison"):
+            there = compare_rows(reference, logits, none)
+            back = compare_rows(logits, reference, none)
         kl.append(there.kl)
         moved.append(np.abs(there.margin - back.margin))
     return NoiseFloor(

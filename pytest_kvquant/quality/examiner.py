@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.engine.parent.examination import WatchPlan, ascend, play_scenario
-from pytest_kvquant.engine.parent.worker import Engine, Worker
+from pytest_kvquant.engine.parent.worker import Engine
+from pytest_kvquant.engine.parent.workers import Workers
 from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.errors import CellError
 from pytest_kvquant.inputs.attention import attention_facts
@@ -26,6 +27,7 @@ from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.quality.coverage_plan import Level, sampled
 from pytest_kvquant.quality.scenarios.registry import Scenario, all_scenarios
 from pytest_kvquant.quality.scenarios.tape import Tape, in_words
+from pytest_kvquant.quality.workplace import Workplace
 from pytest_kvquant.results.kernels import (
     CornerRecord,
     Examination,
@@ -64,6 +66,8 @@ class Examined(NamedTuple):
     reproducers: Path | None = None
     """Where inputs and outputs of wrong nodes go."""
     scenario_files: tuple[Path, ...] = ()
+    workers: Workers | None = None
+    """Whom to hire; ``None``: a process is started for each pair."""
 
 
 class Examiner:
@@ -104,10 +108,19 @@ class Examiner:
             self._done[pair] = self._examine(pair)
         return self._done[pair]
 
+    def forget(self, pair: Pair) -> None:
+        """Examine a pair again when it is asked for the next time."""
+        self._done.pop(pair, None)
+
     def _examine(self, pair: Pair) -> Examination:
         begun = time.perf_counter()
         found = Examination(level=self.level.name, left_out=self.level.left_out)
-        bench = Workplace(self.subject)
+        bench = Workplace(
+            self.subject.engine,
+            self.subject.model,
+            self.subject.gpu_layers,
+            self.subject.workers,
+        )
         try:
             found = self._sweep(bench, pair, found)
             if found.problem is None:
@@ -212,39 +225,6 @@ def usual(found: Examination) -> float:
     figures = [one.reference for one in found.rungs if one.reference is not None]
     large = [one.reference for one in found.rungs if one.reference is not None and one.tokens >= 16]
     return max(large or figures, default=0.0)
-
-
-class Workplace:
-    """A worker with the model loaded; another one after a death."""
-
-    def __init__(self, subject: Examined) -> None:
-        self._subject = subject
-        self._worker: Worker | None = None
-        self.bos: int | None = None
-
-    def worker(self) -> Worker:
-        """The worker, started now if there is none.
-
-        Raises:
-            CellError: it cannot be started.
-        """
-        if self._worker is None:
-            worker = self._worker = Worker(self._subject.engine)
-            worker.library(self._subject.engine.directory)
-            model = self._subject.model
-            loaded = worker.model(model.path, gpu_layers=self._subject.gpu_layers)
-            self.bos = loaded["bos"]
-        return self._worker
-
-    def drop(self) -> None:
-        """Give up a worker that is dead or in doubt."""
-        self.close()
-
-    def close(self) -> None:
-        """End the worker."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.__exit__(None, None, None)
 
 
 def _with(found: Examination, seen: dict[str, Any]) -> Examination:

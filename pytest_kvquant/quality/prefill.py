@@ -31,6 +31,7 @@ def measure(
     Raises:
         CellError: the worker dies.
     """
+    timesheet = task.workers.timesheet
     evidence = Evidence(
         len(task.chunks), task.shape.scored, tail_over=budgets.kl_tail_over, tie_band=tie_band
     )
@@ -39,7 +40,8 @@ def measure(
         on_chunk(evidence.complete)
         if not evidence.finite:
             return True
-        return task.rules.early and settled(evidence)
+        with timesheet.part("decisions"):
+            return task.rules.early and settled(evidence)
 
     for start, stop in task.steps():
         source.ensure(start, stop)
@@ -49,8 +51,9 @@ def measure(
         for chunk, first, logits in scoring:
             count = len(logits)
             targets = task.chunks[chunk, -task.shape.scored :][first : first + count]
-            figures = compare_rows(source.rows(chunk, first, count), logits, targets)
-            evidence.put(chunk, first, figures)
+            with timesheet.part("comparison"):
+                figures = compare_rows(source.rows(chunk, first, count), logits, targets)
+                evidence.put(chunk, first, figures)
         if enough():
             break
     return evidence

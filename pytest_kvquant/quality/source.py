@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import CellError, CellWithoutReference
 from pytest_kvquant.inputs.reference_store import Reference, StoreError
 from pytest_kvquant.matrix import REFERENCE, Pair
@@ -47,7 +46,8 @@ class ReferenceSource:
         if start in self._place:
             return
         groups = self._task.groups(start, stop)
-        with _as_cell_error(self._pair), self._reference.exclusively():
+        reading = self._task.workers.timesheet.part("reference")
+        with _as_cell_error(self._pair), reading, self._reference.exclusively():
             if absent := [groups[number] for number in self._reference.missing(groups)]:
                 self._reference.evict(absent)
                 self._compute(absent)
@@ -75,14 +75,16 @@ class ReferenceSource:
 
     def _compute(self, groups: list[I32]) -> None:
         task, missing = self._task, sum(map(len, groups))
+        workers = task.workers
         self._on_chunks(0, missing)
-        with Worker(task.engine) as worker:
+        with workers.timesheet.scope("reference"), workers.shared() as worker:
             task.open_cell(worker, self._pair)
             done = 0
             for group in groups:
                 with self._reference.writing(group) as writer:
                     for rows in worker.score(group, task.shape, task.vocabulary):
-                        writer.append(rows.logits)
+                        with workers.timesheet.part("writing"):
+                            writer.append(rows.logits)
                 done += len(group)
                 self._on_chunks(done, missing)
             self.decode_seconds += worker.decode_seconds

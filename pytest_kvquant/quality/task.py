@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.engine.parent.worker import BatchShape, Engine, Worker
+from pytest_kvquant.engine.parent.workers import Workers
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.rules import Rules
 
@@ -28,6 +29,15 @@ class Task(NamedTuple):
     chunks: I32
     """Tokens in the order drawn, shape ``(most chunks, ctx)``."""
     rules: Rules
+    crew: Workers | None = None
+    """Who measures; where they are of another engine, or not given, everything is done fresh."""
+
+    @property
+    def workers(self) -> Workers:
+        """Those that hold this engine's library and this model."""
+        if self.crew is not None and self.crew.holds(self.engine, self.model, self.gpu_layers):
+            return self.crew
+        return Workers(self.engine, self.model, self.gpu_layers, "fresh")
 
     @property
     def tokens_hash(self) -> str:

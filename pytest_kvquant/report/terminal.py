@@ -17,6 +17,7 @@ from pytest_kvquant.report.closing import closing_line
 from pytest_kvquant.report.matrix_table import STYLES, matrix_tables
 from pytest_kvquant.report.reasons import lacks, last_line
 from pytest_kvquant.report.speed_table import speed_notes, speed_table
+from pytest_kvquant.report.time_lines import time_lines
 from pytest_kvquant.report.view import run_tone, tone
 from pytest_kvquant.results.result import Result
 
@@ -91,6 +92,8 @@ def render(
         if ascii_only:
             table.box = box.ASCII2
         console.print(table)
+    for line in time_lines(result):
+        console.print(Text(line))
     console.print(Text(reference_line(result)))
     console.print(Text(conditions_line(result)))
     for title, table in matrix_tables(result, width=width, ascii_only=ascii_only):

@@ -158,16 +158,18 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds: the cell's wall time, and what of it the worker spent inside ``llama_decode``."""
+    """Seconds that a cell took."""
 
-    wall: float
-    """Seconds from the start of the cell to its verdict."""
-    prefill: float
+    wall: float = 0.0
+    """Seconds of the cell, the explanation of a failure and what is measured again included."""
+    prefill: float = 0.0
     """Of the wall time, the start of the worker and the prefill quality."""
-    paths: float
+    paths: float = 0.0
     """Of the wall time, the census, the decode path, greedy text and batch shapes."""
-    decode: float
-    """Seconds inside `llama_decode`."""
+    decode: float = 0.0
+    """Seconds inside `llama_decode`, in the process that the figures are from."""
+    parts: dict[str, float] = {}
+    """Seconds by what they went into, most first; they sum to ``wall``: see docs/processes.md."""
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,6 +210,11 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """The end of the library's log, where the cell could not be measured."""
     timing: Timing | None = None
     """What the measurement took."""
+    process: str = ""
+    """Where the figures are from: a ``fresh`` process, a ``fork`` of one that had loaded library
+    and model, or one that was kept ``warm`` and shown to be as before."""
+    again: str = ""
+    """Why the cell was measured a second time, in a fresh process; empty where it was not."""
     diagnosis: Diagnosis | None = None
     """What the cache holds, layer by side by path, and the suspect where the cell fails."""
     recall: tuple[RecallPoint, ...] = ()

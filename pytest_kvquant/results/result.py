@@ -55,6 +55,17 @@ def counted(parts: Iterable[Unmeasured]) -> tuple[Unmeasured, ...]:
     )
 
 
+class RunTiming(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the seconds of a run went; see docs/timing.md."""
+
+    wall: float
+    """All of them, from the start of the process to this record; of merged results, their sum."""
+    parts: dict[str, float]
+    """By what they were spent on, most first; they sum to ``wall``."""
+    scopes: dict[str, float]
+    """By whom they were spent for, most first; they sum to ``wall``."""
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """A whole run."""
 
@@ -92,3 +103,5 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Time that all workers of the quality matrix spent inside ``llama_decode``."""
     seconds: float = 0.0
     """Wall time from the first preparation to the last verdict."""
+    timing: RunTiming | None = None
+    """Where the seconds went."""

@@ -1,9 +1,10 @@
-"""One cell in one process: what it is, its quality, its other paths, as one record."""
+"""One cell: what it is, its quality, its other paths, as one record."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import msgspec
@@ -70,36 +71,44 @@ class Measured(NamedTuple):
 
     cell: Cell
     evidence: Evidence | None
+    objection: str = ""
+    """Why the cell does not count, in words: then nothing else was looked at."""
 
 
-def measure(
+def attempt(
+    hired: AbstractContextManager[Worker],
     pair: Pair,
     budgets: Budgets,
     expected: str | None,
     inputs: CellInputs,
     on_chunk: Callable[[int], None],
+    proof: Callable[[], str] = lambda: "",
 ) -> Measured:
-    """Measure one cell in a fresh process; its death is a verdict, not an exception.
+    """Measure one cell in one process; its death is a verdict, not an exception.
 
     Args:
+        hired: the worker, once it is entered.
         expected: the pair that the configuration says it is substituted by, if any.
         on_chunk: told how many chunks are complete.
+        proof: why what its worker has measured does not count, in words; empty if it does.
 
     Raises:
         RunRefused: the reference cannot be stored.
     """
     begun = time.perf_counter()
     subject = _subject(pair, budgets, expected, inputs)
-    worker = Worker(inputs.task.engine)
+    part = inputs.task.workers.timesheet.part
     try:
-        with worker:
+        with hired as worker:
             inputs.task.open_cell(worker, pair)
             opened = time.perf_counter()
-            subject = _identified(subject, worker, inputs)
+            with part("census"):
+                subject = _identified(subject, worker, inputs)
             identified = time.perf_counter()
             if subject.cell.checks[0].verdict == "fail":
                 return Measured(_refused(subject.cell), None)
-            subject = _with_contents(subject, worker, inputs.prober)
+            with part("probe"):
+                subject = _with_contents(subject, worker, inputs.prober)
             probed = time.perf_counter()
             evidence = prefill.measure(
                 worker,
@@ -111,14 +120,20 @@ def measure(
                 on_chunk=on_chunk,
             )
             drawn = time.perf_counter()
-            subject = _with_quality(subject, evidence, inputs)
+            with part("decisions"):
+                subject = _with_quality(subject, evidence, inputs)
             if subject.cell.gates and not _hopeless(subject.cell.gates, inputs):
-                subject = _with_paths(subject, worker, inputs)
+                with part("paths"):
+                    subject = _with_paths(subject, worker, inputs)
             if subject.cell.gates:
-                subject = _with_workloads(subject, worker, inputs)
+                with part("workloads"):
+                    subject = _with_workloads(subject, worker, inputs)
             ended = time.perf_counter()
+        if objection := proof():
+            return Measured(subject.cell, None, objection)
         if subject.cell.gates:
-            subject = checked(with_kernels(subject, inputs.examiner), "kernels")
+            with part("kernels"):
+                subject = checked(with_kernels(subject, inputs.examiner), "kernels")
     except CellError as error:
         return Measured(
             msgspec.structs.replace(
@@ -127,16 +142,11 @@ def measure(
             None,
         )
     timing = Timing(
-        wall=time.perf_counter() - begun,
         prefill=(opened - begun) + (drawn - probed),
         paths=(identified - opened) + (ended - drawn),
         decode=worker.decode_seconds,
     )
-    judged = msgspec.structs.replace(_judged(subject.cell), timing=timing)
-    if judged.verdict in ("fail", "non-finite"):
-        explained = diagnosing.explain(inputs.prober, pair, judged.diagnosis)
-        judged = msgspec.structs.replace(judged, diagnosis=explained)
-    return Measured(judged, evidence)
+    return Measured(msgspec.structs.replace(_judged(subject.cell), timing=timing), evidence)
 
 
 def _subject(pair: Pair, budgets: Budgets, expected: str | None, inputs: CellInputs) -> Subject:

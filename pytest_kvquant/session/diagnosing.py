@@ -74,7 +74,7 @@ class Prober:
             return None
         begun, singles = time.perf_counter(), [0, len(self._tokens)]
         self._store(singles)
-        with Worker(self._task.engine) as worker:
+        with self._task.workers.fresh() as worker:
             self._task.open_cell(worker, pair)
             found = self._probe(worker, singles)
         diagnosis = self._read(found, None, failed=True)
@@ -85,7 +85,7 @@ class Prober:
     def _store(self, singles: list[int]) -> None:
         """See that f16's runs are there."""
         if absent := [count for count in singles if count not in self._stored]:
-            with Worker(self._task.engine) as reference:
+            with self._task.workers.shared() as reference:
                 self._task.open_cell(reference, REFERENCE)
                 reference.probe_reference(self._tokens, Path(self._folder.name), absent)
             self._stored |= set(absent)
@@ -100,7 +100,7 @@ class Prober:
         names = ("cache", "place", "side", "type", "rotation")
         rows = [(*(one[name] for name in names), self._width(one)) for one in figures]
         sides = list(dict.fromkeys(rows))
-        with Worker(self._task.engine) as worker:
+        with self._task.workers.shared() as worker:
             self._task.open_cell(worker, REFERENCE)
             return worker.emulate_cell(self._tokens, Path(self._folder.name), sides)
 

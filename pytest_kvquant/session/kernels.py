@@ -44,6 +44,7 @@ def make_examiner(
         build=library.build,
         reproducers=_folder(settings),
         scenario_files=tuple(Path(one) for one in settings.scenarios),
+        workers=task.workers,
     )
     return Examiner(examined, level(name, cells=cells, ubatch=ubatch, depths=depths))
 

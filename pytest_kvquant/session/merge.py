@@ -15,7 +15,7 @@ from pytest_kvquant.report.view import TONES, tone
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell, Verdict
 from pytest_kvquant.results.conditions import ReferenceRecord
-from pytest_kvquant.results.result import Result, counted
+from pytest_kvquant.results.result import Result, RunTiming, counted
 from pytest_kvquant.results.speed import SpeedCell
 
 Part = TypeVar("Part", SpeedCell, Ceiling)
@@ -66,6 +66,26 @@ def merge(results: Sequence[tuple[str, Result]]) -> Result:
         reference=_references([result.reference for result in every]),
         decode_seconds=sum(result.decode_seconds for result in every),
         seconds=sum(result.seconds for result in every),
+        timing=_timings([result.timing for result in every if result.timing]),
+    )
+
+
+def _timings(every: Sequence[RunTiming]) -> RunTiming | None:
+    """The seconds of all."""
+
+    def added(tables: Iterable[dict[str, float]]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for table in tables:
+            for name, seconds in table.items():
+                found[name] = found.get(name, 0.0) + seconds
+        return dict(sorted(found.items(), key=lambda one: -one[1]))
+
+    if not every:
+        return None
+    return RunTiming(
+        wall=sum(one.wall for one in every),
+        parts=added(one.parts for one in every),
+        scopes=added(one.scopes for one in every),
     )
 
 

@@ -41,7 +41,10 @@ from pytest_kvquant.config.settings import Expect, Settings
 from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
 from pytest_kvquant.engine.batching import sequences_per_batch
 from pytest_kvquant.engine.parent.devices import in_use
+from pytest_kvquant.engine.parent.kept import KeptWorker, SteadinessCheck
+from pytest_kvquant.engine.parent.timesheet import Timesheet, summed
 from pytest_kvquant.engine.parent.worker import BatchShape, Engine, Worker
+from pytest_kvquant.engine.parent.workers import Workers, usual_isolation
 from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.errors import (
     CellError,
@@ -80,8 +83,8 @@ from pytest_kvquant.results.conditions import (
 )
 from pytest_kvquant.results.gate import Gate
 from pytest_kvquant.results.library import Library
-from pytest_kvquant.results.result import Result, Unmeasured, counted
-from pytest_kvquant.session import cell
+from pytest_kvquant.results.result import Result, RunTiming, Unmeasured, counted
+from pytest_kvquant.session import isolation
 from pytest_kvquant.session.builds import measured_engine, reference_engine
 from pytest_kvquant.session.cell import CellInputs, checked, figures_per_cell
 from pytest_kvquant.session.diagnosing import Prober
@@ -105,12 +108,20 @@ class Session:
     Args:
         settings: resolved settings.
         shell: the variables that the run was started with.
+        vocabulary_only: nothing will be measured: no weights are read.
 
     Raises:
         RunRefused: from the constructor, everything that is known before the first cell.
     """
 
-    def __init__(self, settings: Settings, shell: dict[str, str], observer: Observer) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        shell: dict[str, str],
+        observer: Observer,
+        *,
+        vocabulary_only: bool = False,
+    ) -> None:
         self.settings, self._observer = settings, observer
         self._begun = time.perf_counter()
         self._started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -130,19 +141,17 @@ class Session:
         self.environment = scrub(shell, settings.environment)
         self.engine = measured_engine(settings, shell, self.environment)
         self._reference_engine = reference_engine(settings, self.environment) or self.engine
-        with Worker(self.engine) as worker:
-            self.library = self._restricted(_identify(worker, self.engine))
-            _check_types(self.pairs, self.library)
-            vocabulary, bos = _load(worker, self.model, settings.gpu_layers)
-            tokens = _tokenize(worker, self.corpus)
-            if self.library.gpus_in_use(settings.gpu_layers):
-                _require_kernels(worker, self.library)
+        self.timesheet = Timesheet()
+        self.timesheet.enter("run", "start", _seconds_before())
+        vocabulary, bos, tokens = self._meet_library(vocabulary_only=vocabulary_only)
         self._corpus_tokens = len(tokens)
         self.task, self._chunk_numbers = self._plan_task(tokens, vocabulary, bos)
+        self.workers.check = SteadinessCheck(self.task.chunks[0], self.task.shape)
         self.reference_library = self._meet_reference(vocabulary)
-        self.references = self._make_references()
+        reference_task = self._reference_task()
+        self.references = self._make_references(reference_task)
         self._workloads = Workloads(
-            self.task._replace(engine=self._reference_engine),
+            reference_task,
             plan_recall(
                 tokens, settings.recall, settings.ctx, self.model.context_trained, observer.note
             ),
@@ -154,6 +163,7 @@ class Session:
             self.library,
             self.engine,
             other=self._reference_engine if self.other_build is not None else None,
+            workers=self.workers,
             threads=self.task.shape.threads,
             expect=self.expect,
             pairs=matrix,
@@ -177,6 +187,10 @@ class Session:
         self._distinct: list[Pair] = []
         """Cells that had no twin when their test asked."""
         self._baselines = self._open_baselines()
+
+    def close(self) -> None:
+        """End the workers; what was measured stays."""
+        self.workers.rest()
 
     def measure(self, pair: Pair) -> Cell:
         """The record of a cell, measured now if it has not been.
@@ -398,7 +412,32 @@ class Session:
             invocation=tuple(self.invocation),
             decode_seconds=self._decode_seconds(),
             seconds=time.perf_counter() - self._begun,
+            timing=self._run_timing(),
         )
+
+    def _meet_library(
+        self, *, vocabulary_only: bool
+    ) -> tuple[int, int | None, npt.NDArray[np.int32]]:
+        """Load library and model: entries of the vocabulary, its BOS, tokens of the corpus.
+
+        Raises:
+            RunRefused: one of them cannot be used.
+        """
+        worker = KeptWorker(self.engine, timesheet=self.timesheet)
+        try:
+            self.library = self._restricted(_identify(worker, self.engine))
+            _check_types(self.pairs, self.library)
+            vocabulary, bos = _load(
+                worker, self.model, self.settings.gpu_layers, only=vocabulary_only
+            )
+            tokens = _tokenize(worker, self.corpus)
+            if not vocabulary_only and self.library.gpus_in_use(self.settings.gpu_layers):
+                _require_kernels(worker, self.library)
+        except BaseException:
+            worker.__exit__(None, None, None)
+            raise
+        self.workers = self._hire(worker, kept=not vocabulary_only)
+        return vocabulary, bos, tokens
 
     def _plan_task(
         self, tokens: npt.NDArray[np.int32], vocabulary: int, bos: int | None
@@ -444,8 +483,30 @@ class Session:
             shape=shape,
             chunks=from_start(chunks, bos),
             rules=msgspec.structs.replace(rules, cap=len(chunks)),
+            crew=self.workers,
         )
         return task, numbers
+
+    def _hire(self, worker: KeptWorker, *, kept: bool) -> Workers:
+        """Those that measure; the one that has just loaded everything is the first of them."""
+        workers = Workers(
+            self.engine,
+            self.model.path,
+            self.settings.gpu_layers,
+            self.settings.isolation or usual_isolation(self.library),
+            timesheet=self.timesheet,
+            note=self._observer.note,
+        )
+        if self.settings.isolation == "fork" and usual_isolation(self.library) != "fork":
+            raise SettingsError(
+                "--kv-isolation fork copies a process that has loaded everything; that is sound "
+                "only on Linux where the CPU alone computes. Use warm or fresh here."
+            )
+        if kept:
+            workers.adopt(worker)
+        else:
+            worker.__exit__(None, None, None)
+        return workers
 
     def _meet_reference(self, vocabulary: int) -> Library:
         """The library that the reference comes from, if it can be compared with the measured one.
@@ -474,7 +535,7 @@ class Session:
             self._observer.note("the reference build and the measured one are the same files")
         return library
 
-    def _make_references(self) -> References:
+    def _make_references(self, task: Task) -> References:
         plan = paths.plan(
             self.task.chunks,
             decode_tokens=self.settings.decode,
@@ -486,12 +547,28 @@ class Session:
             self.settings.store or cache / "references", int(self.settings.store_limit * 1e9)
         )
         return References(
-            self.task._replace(engine=self._reference_engine),
+            task,
             plan,
             lambda pair: self._open_store(store, pair),
             self._reference_computed,
             by_cell=self.settings.compare_cells,
         )
+
+    def _reference_task(self) -> Task:
+        """The task for the build that the reference comes from."""
+        engine, settings = self._reference_engine, self.settings
+        if engine is self.engine:
+            return self.task
+        usual = usual_isolation(self.reference_library)
+        copied = usual == "fork" and settings.isolation in (None, "fork")
+        workers = Workers(
+            engine,
+            self.model.path,
+            settings.gpu_layers,
+            "fork" if copied else "fresh",
+            timesheet=self.timesheet,
+        )
+        return self.task._replace(engine=engine, crew=workers)
 
     def _open_store(self, store: ReferenceStore, pair: Pair) -> Reference:
         identity = {
@@ -548,7 +625,9 @@ class Session:
             expect=self.settings.expect,
             fail_fast=self.settings.fail_fast,
         )
-        measured = cell.measure(pair, budgets, self._expected(pair), inputs, on_chunk)
+        measured = isolation.measure(
+            pair, budgets, self._expected(pair), inputs, on_chunk, self._doubt
+        )
         if measured.evidence is not None:
             self._keep(pair, measured.evidence, budgets)
         return measured.cell
@@ -560,6 +639,11 @@ class Session:
         self._observer.step(f"{done} of {of} chunks", done, of)
         if done == of:
             self._observer.end(of)
+
+    def _doubt(self, own: Cell) -> str:
+        """Whether the logits of a cell are those of another one, in words."""
+        same = twins(own, list(self._cells.values()))
+        return f"its logits were those of {', '.join(same)}" if same else ""
 
     @property
     def source(self) -> ReferenceSource:
@@ -682,6 +766,12 @@ class Session:
         controls = sum(one.decode_seconds for one in self.references.known())
         return cells + controls + self.references.decode_seconds
 
+    def _run_timing(self) -> RunTiming:
+        spent = self.timesheet.seconds()
+        return RunTiming(
+            wall=sum(spent.values()), parts=summed(spent, by=1), scopes=summed(spent, by=0)
+        )
+
     def _open_baselines(self) -> Baselines | None:
         """Baselines are of a build against its own f16: another reference has none."""
         settings, task = self.settings, self.task
@@ -748,10 +838,12 @@ def _identify(worker: Worker, engine: Engine) -> Library:
     return msgspec.convert(identity, Library)
 
 
-def _load(worker: Worker, model: Model, gpu_layers: int) -> tuple[int, int | None]:
+def _load(
+    worker: Worker, model: Model, gpu_layers: int, *, only: bool = False
+) -> tuple[int, int | None]:
     """Tokens of the vocabulary, and the one that every sequence starts with, if there is one."""
     try:
-        loaded = worker.model(model.path, gpu_layers=gpu_layers)
+        loaded = worker.model(model.path, gpu_layers=gpu_layers, vocabulary_only=only)
         return int(loaded["vocabulary"]), loaded["bos"]
     except CellError as error:
         raise ModelError(f"{error}{error.last_line}") from None
@@ -782,3 +874,8 @@ def _check_types(pairs: Iterable[Pair], library: Library) -> None:
             f"The cache type '{name}' {reason} of this library ({library.build}). "
             f"It has: {', '.join(possible)}."
         )
+
+
+def _seconds_before() -> float:
+    """Since this process was started: the interpreter, pytest, imports."""
+    return max(0.0, time.time() - psutil.Process().create_time())

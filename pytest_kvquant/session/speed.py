@@ -15,6 +15,7 @@ from pytest_kvquant.config.floors import Floors, resolve_floors
 from pytest_kvquant.config.patterns import DepthPattern
 from pytest_kvquant.config.settings import Expect, Settings
 from pytest_kvquant.engine.parent.worker import Engine
+from pytest_kvquant.engine.parent.workers import Workers
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.machine.hardware import Hardware, cpu_name, describe
@@ -75,6 +76,7 @@ class SpeedRun:
         engine: Engine,
         *,
         other: Engine | None,
+        workers: Workers,
         threads: int,
         expect: Mapping[str, Expect],
         pairs: Iterable[Pair],
@@ -87,6 +89,7 @@ class SpeedRun:
         self._settings, self._model, self._library = settings, model, library
         self._engine, self._threads, self._note = engine, threads, note
         self._observer = observer
+        self._workers = workers
         self._other = other
         """The build that cells are compared with, where that is not their own."""
         self.on = settings.speed == "on"
@@ -117,7 +120,8 @@ class SpeedRun:
     def measure(self, pair: Pair) -> SpeedCell:
         """The speed of a pair, timed now if it has not been."""
         if pair not in self._cells:
-            with phase(self._observer, "speed", pair):
+            self._workers.rest()  # one set of weights on a device at a time
+            with self._workers.timesheet.scope("speed"), phase(self._observer, "speed", pair):
                 found = depth_sweep.measure(pair, self.plan, self.setup)
             self._cells[pair] = with_gone_cliffs(found, self.plan.depths, self.cliff_declared)
         return self._cells[pair]
@@ -127,7 +131,9 @@ class SpeedRun:
         if pair not in self._ceilings:
             most = self._settings.ceiling_max or self._model.context_trained or MOST_CONTEXT
             floor = self.floors(pair, 0).context or 0
-            with phase(self._observer, "ceiling", pair):
+            self._workers.rest()
+            timesheet = self._workers.timesheet
+            with timesheet.scope("ceiling"), phase(self._observer, "ceiling", pair):
                 self._ceilings[pair] = search(pair, most, self._search_setup, floor=floor)
         return self._ceilings[pair]
 
@@ -191,6 +197,7 @@ class SpeedRun:
             other=self._other,
             declared=self.cliff_declared,
             same_pair=settings.compare_cells,
+            timesheet=self._workers.timesheet,
         )
 
     def _read_stored(self) -> StoredSpeed:

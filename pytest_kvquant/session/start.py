@@ -61,7 +61,8 @@ def prepare(config: pytest.Config) -> Session:
         output.check(settings)
         if settings.evidence is not None:
             require_ours(settings.evidence)
-        session = Session(settings, dict(os.environ), Progress(config))
+        collecting = bool(config.getoption("collectonly", False))
+        session = Session(settings, dict(os.environ), Progress(config), vocabulary_only=collecting)
     except RunRefused as error:
         raise pytest.UsageError(str(error)) from None
     session.invocation = _typed_options(config, file)
@@ -75,6 +76,7 @@ def prepare_distribution(config: pytest.Config) -> Distribution:
         pytest.UsageError: what was asked for cannot work; no process is started then.
     """
     session = prepare(config)
+    session.close()  # this process measures nothing
     try:
         return Distribution(session, config.getoption("numprocesses"))
     except RunRefused as error:
@@ -84,6 +86,8 @@ def prepare_distribution(config: pytest.Config) -> Distribution:
 def finish(ended: pytest.Session, run: Session | Distribution) -> None:
     """Write the files that were asked for; a process of pytest-xdist reports instead."""
     config, progress = ended.config, Progress(ended.config)
+    if isinstance(run, Session):
+        run.close()
     if hasattr(config, "workeroutput"):
         report_back(config.workeroutput, run.result())
         return

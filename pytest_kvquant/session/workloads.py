@@ -41,7 +41,7 @@ class Workloads:
             return
         if pair not in self._recalled:
             try:
-                with Worker(self._task.engine) as worker:
+                with self._task.workers.shared() as worker:
                     self._task.open_cell(worker, pair)
                     self._recalled[pair] = self._recall(worker, self._plan)
             except CellError as error:

@@ -151,7 +151,9 @@ def _try(pair: Pair, context: int, room: int, setup: SpeedSetup) -> _Tried:
     engine: Engine = setup.engine
     strain = Strain() if _may_swap(setup) else None
     try:
-        with TimedWorker(engine, watch=strain.complaint if strain else None) as worker:
+        with TimedWorker(
+            engine, timesheet=setup.timesheet, watch=strain.complaint if strain else None
+        ) as worker:
             worker.library(engine.directory)
             worker.model(setup.model.path, gpu_layers=setup.gpu_layers)
             if not setup.library.gpus_in_use(setup.gpu_layers):

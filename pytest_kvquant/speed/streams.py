@@ -16,6 +16,7 @@ from pytest_kvquant.config.expectations import held_as, substitute
 from pytest_kvquant.config.floors import Floors
 from pytest_kvquant.config.settings import MIXED
 from pytest_kvquant.engine.parent.timed import TimedWorker
+from pytest_kvquant.engine.parent.timesheet import Timesheet
 from pytest_kvquant.engine.parent.worker import Engine
 from pytest_kvquant.errors import CellSubstituted
 from pytest_kvquant.inputs.model import Model
@@ -61,6 +62,8 @@ class SpeedSetup(NamedTuple):
     """The build that cells are compared with, where that is not their own."""
     same_pair: bool = False
     """Whether a cell is compared with the same pair of that build, not with f16/f16."""
+    timesheet: Timesheet | None = None
+    """Told where the time goes."""
 
 
 class Account:
@@ -148,7 +151,7 @@ def _opened(
 ) -> Iterator[TimedWorker]:
     """A fresh process with a context per side, all of one build."""
     engine = sides[0].engine
-    with TimedWorker(engine) as worker:
+    with TimedWorker(engine, timesheet=setup.timesheet) as worker:
         worker.library(engine.directory)
         begun = time.perf_counter()
         worker.model(setup.model.path, gpu_layers=setup.gpu_layers)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,14 +84,19 @@ def undisturbed(folder: Path) -> dict[str, Cell]:
     return cells_of(measure(folder, " ".join(HEALTHY), **SHORT))
 
 
-@pytest.fixture(scope="module")
-def disturbed(folder: Path, undisturbed: dict[str, Cell]) -> Iterator[dict[str, Cell]]:
-    """Healthy cells before, between and after those whose workers die."""
+@pytest.fixture(scope="module", params=["fork", "warm", "fresh"])
+def disturbed(
+    folder: Path, undisturbed: dict[str, Cell], request: pytest.FixtureRequest
+) -> Iterator[dict[str, Cell]]:
+    """Healthy cells before, between and after those whose workers die, however they are made."""
+    if request.param == "fork" and sys.platform != "linux":
+        pytest.skip("only Linux copies workers")
+    options = {**SHORT, "isolation": request.param, "timeout": 4.0}
     before = leftovers()
     faulty = list(FAULTS)
     pairs = [HEALTHY[0], *faulty[:5], HEALTHY[1], *faulty[5:], HEALTHY[2]]
     hook = HOOK.format(faults=FAULTS)
-    yield cells_of(measure(folder, " ".join(pairs), hook=hook, timeout=4.0, **SHORT))
+    yield cells_of(measure(folder, " ".join(pairs), hook=hook, **options))
     assert leftovers() == before
 
 

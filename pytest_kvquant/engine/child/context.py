@@ -36,6 +36,7 @@ class LoadedModel:
 
     Args:
         device: the ggml device to use alone; ``None``: those that llama.cpp chooses.
+        vocabulary_only: read no weights: such a model can only tokenize.
 
     Raises:
         Refused: llama.cpp does not load it.
@@ -48,10 +49,13 @@ class LoadedModel:
         *,
         gpu_layers: int,
         device: str | None = None,
+        vocabulary_only: bool = False,
         keep_alive: Callable[[], None] = lambda: None,
     ) -> None:
         self.library = library
         self._keep_alive = keep_alive
+        self.spans: list[tuple[str, int, int]] = []
+        """Told of each ``llama_decode``: its name, start and end in nanoseconds."""
         self.llama = llama = library.llama
         llama.llama_backend_init()
         params = llama.llama_model_default_params()
@@ -59,6 +63,7 @@ class LoadedModel:
             params.n_gpu_layers = gpu_layers
         else:
             params.n_gpu_layers = 1 << 20
+        params.vocab_only = vocabulary_only
         if device is not None:
             self._devices = library.device_list(device)
             params.devices = ctypes.cast(self._devices, ctypes.c_void_p)
@@ -177,7 +182,9 @@ class Context:
         begun = time.perf_counter_ns()
         code = self.llama.llama_decode(self.pointer, batch)
         self.llama.llama_synchronize(self.pointer)
-        self.decode_ns += time.perf_counter_ns() - begun
+        ended = time.perf_counter_ns()
+        self.decode_ns += ended - begun
+        self.model.spans.append(("decode", begun, ended))
         if code != 0:
             raise DecodeFailed(_DECODE_CODES.get(code, f"llama_decode failed with code {code}"))
         self.check_device()

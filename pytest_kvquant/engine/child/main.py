@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import runpy
 import socket
-import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +21,8 @@ from pytest_kvquant.engine.child import op_census, scoring
 from pytest_kvquant.engine.child.ceiling import CeilingMessages
 from pytest_kvquant.engine.child.context import Context, DecodeFailed, LoadedModel, Refused
 from pytest_kvquant.engine.child.examining import ExaminationMessages
+from pytest_kvquant.engine.child.fork import ForkMessages, running_threads
+from pytest_kvquant.engine.child.keep import KeepMessages
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
 from pytest_kvquant.engine.child.probing import ProbeMessages
 from pytest_kvquant.engine.child.script import ScriptRunner
@@ -38,14 +39,25 @@ FLOW = ("free", "stop")
 """Messages that steer a scoring under way; one that comes late means nothing any more."""
 
 
-class Child(TimingMessages, CeilingMessages, ProbeMessages, ExaminationMessages):
+class Child(
+    TimingMessages,
+    CeilingMessages,
+    ProbeMessages,
+    ExaminationMessages,
+    ForkMessages,
+    KeepMessages,
+):
     """Answers one message after another; each ``on_<name>`` method is one message's meaning."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.library: LoadedLibrary
         self.model: LoadedModel
+        self.threads = running_threads()
+        self._loaded: tuple[Any, ...] = ()
+        """What the library and the model were asked for by."""
         self.context: Context | None = None
+        self.aside: list[Context | None] = []
         self.ring: Ring | None = None
         self.free: list[int] = []
         self.stopped = False
@@ -63,19 +75,24 @@ class Child(TimingMessages, CeilingMessages, ProbeMessages, ExaminationMessages)
                 self.channel.send("refused", kind=type(error).__name__, message=str(error))
 
     def on_library(self, message: Message) -> None:
-        """Load the library and the bindings; say what they are."""
-        self.library = LoadedLibrary(message.fields["directory"])
-        self.channel.send("library", **(self.library.identity() if message.fields["full"] else {}))
+        """Load the library and the bindings, if they are not; say what they are."""
+        directory, full = message.fields["directory"], message.fields["full"]
+        if self._loaded[:1] != (directory,):
+            with self.channel.spent("library"):
+                self.library = LoadedLibrary(directory)
+            self._loaded = (directory,)
+        with self.channel.spent("library"):
+            identity = self.library.identity() if full else {}
+        self.channel.send("library", **identity)
 
     def on_model(self, message: Message) -> None:
-        """Load the model; say what its vocabulary is like."""
-        self.model = LoadedModel(
-            self.library,
-            message.fields["path"],
-            gpu_layers=message.fields["gpu_layers"],
-            device=message.fields["device"],
-            keep_alive=self._alive,
-        )
+        """Load the model, if it is not; say what its vocabulary is like."""
+        fields = message.fields
+        if self._loaded[1:] != tuple(fields.values()):
+            with self.channel.spent("model"):
+                self.model = LoadedModel(self.library, **fields, keep_alive=self._alive)
+            self.model.spans = self.channel.spans
+            self._loaded = (*self._loaded[:1], *fields.values())
         self.channel.send(
             "model",
             vocabulary=self.model.vocabulary,
@@ -90,7 +107,9 @@ class Child(TimingMessages, CeilingMessages, ProbeMessages, ExaminationMessages)
         """Make the context of the cell, in the place of an earlier one."""
         if self.context is not None:
             self.context.close()
-        self.context = Context(self.model, **message.fields)
+            self.context = None
+        with self.channel.spent("context"):
+            self.context = Context(self.model, **message.fields)
         self.channel.send("opened", batch=self.context.batch, ubatch=self.context.ubatch)
 
     def on_census(self, _message: Message) -> None:
@@ -160,7 +179,8 @@ class Child(TimingMessages, CeilingMessages, ProbeMessages, ExaminationMessages)
         for start in range(0, len(block.logits), ring.rows):
             rows = block.logits[start : start + ring.rows]
             slot = self._free_slot()
-            np.copyto(ring.slot(slot)[: len(rows)], rows)
+            with self.channel.spent("transfer"):
+                np.copyto(ring.slot(slot)[: len(rows)], rows)
             self.channel.send(
                 "rows", slot=slot, chunk=block.chunk, first=block.first + start, rows=len(rows)
             )
@@ -186,11 +206,11 @@ class Child(TimingMessages, CeilingMessages, ProbeMessages, ExaminationMessages)
         self.channel.send("alive")
 
 
-def main() -> None:
-    """Entry point: ``argv`` ends with the number of the inherited socket."""
-    channel = Channel(socket.socket(fileno=int(sys.argv[-1])))
+def main(line: int, spans: list[tuple[str, int, int]]) -> None:
+    """Answer on the inherited socket ``line``; ``spans`` is what was done until now."""
+    worker = Child(Channel(socket.socket(fileno=line)))
+    worker.channel.spans += spans
     try:
-        worker = Child(channel)
         if hook := os.environ.get(HOOK):
             runpy.run_path(hook, {"worker": worker})
         worker.serve()
@@ -199,4 +219,4 @@ def main() -> None:
     except Exception as error:  # told to the parent in words; the traceback goes to the log
         traceback.print_exc()
         summary: dict[str, Any] = {"kind": type(error).__name__, "message": str(error)}
-        channel.send("failed", **summary)
+        worker.channel.send("failed", **summary)

@@ -313,15 +313,20 @@ class TimingMessages:
 
     def on_time_extend(self, message: Message) -> None:
         """Extend the caches to ``depth``."""
-        self.channel.send("time_extend", prefilled=self.bench.extend_to(message.fields["depth"]))
+        with self.channel.spent("decode"):
+            prefilled = self.bench.extend_to(message.fields["depth"])
+        self.channel.send("time_extend", prefilled=prefilled)
 
     def on_time_warm(self, message: Message) -> None:
         """Warm up ``kind`` with ``count`` tokens; samples of ``seconds`` from now on."""
-        self.channel.send("time_warm", repeats=self.bench.warm(**message.fields))
+        with self.channel.spent("decode"):
+            repeats = self.bench.warm(**message.fields)
+        self.channel.send("time_warm", repeats=repeats)
 
     def on_time_samples(self, message: Message) -> None:
         """Take samples of ``kind`` with ``count`` tokens on the streams in ``order``."""
-        samples = self.bench.samples(**message.fields)
+        with self.channel.spent("decode"):
+            samples = self.bench.samples(**message.fields)
         self.channel.send("time_samples", samples=samples, library_ns=self.bench.library_ns)
 
     def _still_here(self) -> None:

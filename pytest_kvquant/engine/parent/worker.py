@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +20,8 @@ import numpy.typing as npt
 
 from pytest_kvquant.engine.census import Census, from_data
 from pytest_kvquant.engine.parent import endings
+from pytest_kvquant.engine.parent.forked import Forked, Process
+from pytest_kvquant.engine.parent.timesheet import WAITING, Timesheet
 from pytest_kvquant.engine.protocol import Channel, Closed, Message, Ring, Silent
 from pytest_kvquant.engine.shaders import resources
 from pytest_kvquant.errors import (
@@ -38,7 +42,7 @@ WATCH_SECONDS = 0.5
 _START = (
     "import sys; sys.path[0] = sys.argv[1]; "  # in the place of the folder one is in
     "import pytest_kvquant; sys.path.remove(sys.argv[1]); "
-    "from pytest_kvquant.engine.child.main import main; main()"
+    "from pytest_kvquant.engine.child.start import start; start()"
 )
 """This package is taken from the parent's installation, and nothing else: another interpreter has
 its own NumPy and its own bindings, and the folder may be a whole site-packages."""
@@ -102,14 +106,31 @@ class QuantizedRows(NamedTuple):
     """Share of bytes that ``ggml_quantize_chunk`` writes alike."""
 
 
+class NoCopy(Exception):
+    """A worker of which no copy can be made."""
+
+
 class Worker:
     """One child process. Use as a context manager: it is gone when the block is left.
+
+    Args:
+        timesheet: told where the time goes, if anybody wants to know.
+        server: a worker that has loaded library and model and opens no cell: this one is a copy of
+            it.
 
     Every method raises :class:`CellError` or a subclass of it when the worker dies, falls silent
     or refuses; the message says which in words, ``.log`` carries the end of the library's log.
     """
 
-    def __init__(self, engine: Engine, *, watch: Callable[[], str | None] | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        timesheet: Timesheet | None = None,
+        server: Worker | None = None,
+        watch: Callable[[], str | None] | None = None,
+    ) -> None:
+        self._timesheet = timesheet or Timesheet()
         self.timeout = engine.timeout
         self._watch = watch
         """Asked while the worker works: why the machine suffers, ``None``: it does not."""
@@ -120,18 +141,35 @@ class Worker:
         """Tokens that each greedy step of the last script chose."""
         self.decode_seconds = 0.0
         """Time that the worker spent inside ``llama_decode`` so far."""
+        self._log_start = 0
+        self._pair = REFERENCE
         ours, theirs = socket.socketpair()
         with theirs:
-            self.process = subprocess.Popen(
-                [engine.python, "-c", _START, str(PACKAGE_ROOT), str(theirs.fileno())],
+            try:
+                self.process = self._launch(engine, theirs.fileno(), server)
+            except BaseException:
+                ours.close()
+                self._log.close()
+                raise
+        self.channel = Channel(ours, patience=engine.timeout)
+
+    def _launch(self, engine: Engine, line: int, server: Worker | None) -> Process:
+        """A process of its own, or a copy of another worker's."""
+        if server is not None:
+            return Forked(server, server.fork(line, self._log.fileno()))
+        with self._timesheet.part("start"):
+            return subprocess.Popen(
+                [
+                    engine.python, "-c", _START, str(PACKAGE_ROOT), engine.directory or "",
+                    str(time.perf_counter_ns()), str(line),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[line],
                 env={**resources(engine.directory), **engine.environment.variables},
                 start_new_session=True,
-            )
-        self.channel = Channel(ours, patience=engine.timeout)
+            )  # fmt: skip
 
     def __enter__(self) -> Worker:
         return self
@@ -153,9 +191,15 @@ class Worker:
         """Load the library; with ``full`` its identity comes back."""
         return self._ask("library", directory=directory, full=full).fields
 
-    def model(self, path: str, *, gpu_layers: int) -> dict[str, Any]:
-        """Load the model: ``vocabulary``, ``bos`` (``None``: it wants none)."""
-        return self._ask("model", path=path, gpu_layers=gpu_layers, device=self._device).fields
+    def model(self, path: str, *, gpu_layers: int, vocabulary_only: bool = False) -> dict[str, Any]:
+        """Load the model, or its vocabulary only: ``vocabulary``, ``bos`` (``None``: none)."""
+        return self._ask(
+            "model",
+            path=path,
+            gpu_layers=gpu_layers,
+            device=self._device,
+            vocabulary_only=vocabulary_only,
+        ).fields
 
     def tokenize(self, text: bytes) -> npt.NDArray[np.int32]:
         """Tokens of a UTF-8 text, shape ``(n,)``."""
@@ -246,6 +290,34 @@ class Worker:
                 stopped = True
                 self._send("stop")
         self.decode_seconds += message.fields["decode_ns"] / 1e9
+
+    def fork(self, line: int, log: int) -> int:
+        """Make a copy of this worker; its process id.
+
+        Args:
+            line: descriptor of the socket that the copy answers on.
+            log: descriptor of the file that it prints to.
+
+        Raises:
+            NoCopy: its process has threads, which a copy would lack.
+        """
+        self._send("fork")
+        self.channel.send_fd(line)
+        self.channel.send_fd(log)
+        while (message := self._receive()).name != "forked":
+            pass
+        if not message.fields["pid"]:
+            raise NoCopy(f"the worker has {message.fields['threads']} threads")
+        return int(message.fields["pid"])
+
+    def reap(self, pid: int, *, kill: bool, patience: float) -> int | None:
+        """How a copy ended, after ``patience`` seconds at most; ``None`` while it runs."""
+        try:
+            code = self._ask("reap", answer="reaped", pid=pid, kill=kill, patience=patience)
+        except CellError:  # whoever could tell is gone itself
+            return -signal.SIGKILL if kill else None
+        found: int | None = code.fields["code"]
+        return found
 
     def census(self) -> Census:
         """What the cache of the opened cell holds."""
@@ -345,10 +417,14 @@ class Worker:
         return endings.quoted(self.log_text())
 
     def log_text(self) -> str:
-        """What the library printed, as far as it is kept (its end)."""
-        size = os.fstat(self._log.fileno()).st_size
-        tail = os.pread(self._log.fileno(), LOG_BYTES, max(0, size - LOG_BYTES))
+        """What the library printed since the cell began, as far as it is kept (its end)."""
+        size = self._log_size()
+        start = max(self._log_start, size - LOG_BYTES)
+        tail = os.pread(self._log.fileno(), LOG_BYTES, start)
         return tail.decode("utf-8", errors="replace")
+
+    def _log_size(self) -> int:
+        return os.fstat(self._log.fileno()).st_size
 
     def _share(self, rows: int, vocabulary: int) -> Ring:
         if self._ring is None:
@@ -389,13 +465,15 @@ class Worker:
 
     def _receive(self) -> Message:
         try:
-            if self._watch is not None:
-                self._wait_and_watch(self._watch)
-            message = self.channel.receive(self.timeout)
+            with self._timesheet.part(WAITING):
+                if self._watch is not None:
+                    self._wait_and_watch(self._watch)
+                message = self.channel.receive(self.timeout)
         except Closed:
             raise self._death() from None
         except Silent:
             raise self._silence() from None
+        self._timesheet.told(message.fields.pop("spans", ()))
         if message.name == "refused":
             raise endings.refused(
                 message.fields["message"], self.log_text(), kind=message.fields["kind"]
