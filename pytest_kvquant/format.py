@@ -92,12 +92,12 @@ def figure(value: float, unit: str) -> str:
     """A gate's figure in its unit.
 
     >>> figure(0.0016, "nats"), figure(0.05, "share"), figure(-0.002, "ln ratio")
-    ('0.00160 nats', '5.00%', '-0.0020')
+    ('0.00160 nats', '5.00%', '-0.0020 (ln)')
     """
     if unit == "share":
         return percent(value)
     if unit == "ln ratio":
-        return signed(value)
+        return f"{signed(value)} (ln)"
     return f"{kl(value)} {unit}" if unit == "nats" else f"{value:.4g} {unit}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pytest_kvquant import format
 from pytest_kvquant.checks import registry
 from pytest_kvquant.results.gate import Gate, Unit, Verdict
 
@@ -14,10 +15,11 @@ _ENDINGS: dict[Verdict, str] = {
 
 def failure_text(gate: Gate, cell: str) -> str:
     """What a test says about a gate of `cell` (`K/V`): figure, interval, budget, chunks, rule."""
-    within = "±" if gate.name == "ln_ppl_ratio" else ""
+    both = gate.unit == "ln ratio"
+    budget = _show(gate.budget, gate.unit)
     lines = [
         f"{cell}: {_title(gate.name)} {_ENDINGS[gate.verdict]}: {_show(gate.figure, gate.unit)}"
-        f" against a budget of {within}{_show(gate.budget, gate.unit)}",
+        f" against a budget of {f'±{budget[1:]}' if both else budget}",
         f"  interval  {_show_interval(gate)}",
         f"  chunks    {_show_chunks(gate)}",
         f"  evidence  {_show_evidence(gate)}",
@@ -29,9 +31,7 @@ def failure_text(gate: Gate, cell: str) -> str:
 
 
 def _show(figure: float, unit: Unit) -> str:
-    if unit == "share":
-        return f"{100 * figure:.3g} %"
-    return f"{figure:.4g} nats" if unit == "nats" else f"{figure:.4g} (ln)"
+    return format.figure(figure, unit)
 
 
 def _show_interval(gate: Gate) -> str:

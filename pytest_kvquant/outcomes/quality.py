@@ -11,6 +11,7 @@ from pytest_kvquant.checks.gate_text import failure_text
 from pytest_kvquant.checks.judging import judge_figures
 from pytest_kvquant.numerics.metrics import Quality
 from pytest_kvquant.outcomes.mark import read_mark
+from pytest_kvquant.report.links import link
 from pytest_kvquant.report.properties import properties
 from pytest_kvquant.report.repeat import command as repeat_command
 from pytest_kvquant.results.cell import Cell
@@ -143,12 +144,16 @@ class CellQuality:
         again = repeat_command(session.invocation, self._pair)
         other = session.other_build
         against = f"  against   {other.build}, {other.path}\n" if other else ""
+        report = session.settings.report
+        page = f"\n  page      {link(str(report), str(self._pair), about)}" if report else ""
         return (
             f"  measured  {session.model.name} on {session.corpus.name}, {task.shape.ctx} tokens "
             f"per chunk, {session.library.build}, {session.library.device}, "
             f"{task.shape.threads} threads\n"
             f"{against}"
-            f"  again     {again}" + (f"\n  about     kvquant explain {about}" if about else "")
+            f"  again     {again}"
+            + (f"\n  about     kvquant explain {about}" if about else "")
+            + page
         )
 
 

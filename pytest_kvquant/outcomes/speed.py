@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from pytest_kvquant import format
+from pytest_kvquant.report.links import link
 from pytest_kvquant.report.repeat import command as repeat_command
 from pytest_kvquant.results.speed import SpeedCell, SpeedTest
 from pytest_kvquant.speed.plan import KINDS
@@ -149,19 +150,21 @@ class CellSpeed:
             return
         if test.verdict == "inconclusive" and not self._session.settings.strict:
             pytest.skip(text)
-        pytest.fail(f"{text}\n{_figures(test)}\n{self._conditions()}", pytrace=False)
+        pytest.fail(f"{text}\n{_figures(test)}\n{self._conditions(test.title)}", pytrace=False)
 
     def _is_deepest(self, test: SpeedTest) -> bool:
         """Whether no test of its kind is deeper: it is the one that tells of all of them."""
         return test == [one for one in self.cell.tests if one.kind == test.kind][-1]
 
-    def _conditions(self) -> str:
+    def _conditions(self, test: str = "") -> str:
         session = self._session
+        report = session.settings.report
+        page = f"\n  page      {link(str(report), str(self._pair), test)}" if report else ""
         again = repeat_command(session.invocation, self._pair, "-k", "speed")
         return (
             f"  measured  {session.model.name}, {session.library.build}, "
             f"{session.speed.hardware.name}, {session.task.shape.threads} threads\n"
-            f"  again     {again}"
+            f"  again     {again}{page}"
         )
 
 

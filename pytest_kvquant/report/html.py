@@ -101,8 +101,9 @@ def render(result: Result, *, incomplete: str = "") -> str:
 def render_page(template: str, script: str, data: Mapping[str, Any], **context: Any) -> str:
     """A page of the family: shared style and scripts, ``data`` for the charts.
 
-    Only the page's own two scripts may run (a content security policy names their hashes), and
-    nothing may be fetched: whatever a model file calls itself stays text.
+    The library comes packed and is unpacked by the page's own script. Only these two may run (a
+    content security policy names their hashes), and nothing may be fetched: whatever a model file
+    calls itself stays text.
 
     Args:
         template: its name in ``templates/``; extends ``base.html.j2``.
@@ -113,7 +114,7 @@ def render_page(template: str, script: str, data: Mapping[str, Any], **context: 
     from markupsafe import Markup
 
     library = ECHARTS.read_text(encoding="utf-8")
-    own = "\n".join(_text(name) for name in ("common.js", script))
+    own = _text("boot.js").replace("/* BODY */", _text("common.js") + _text(script))
     policy = (
         f"default-src 'none'; script-src {_hash(library)} {_hash(own)}; "
         "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -123,7 +124,7 @@ def render_page(template: str, script: str, data: Mapping[str, Any], **context: 
         policy=policy,
         version=__version__,
         style=Markup(_text("page.css")),
-        library=Markup(library),
+        library=_packed(library.encode()),
         script=Markup(own),
         view=_embedded(data),
         **context,
@@ -208,8 +209,11 @@ def _embedded(data: object) -> str:
 
 def packed(result: Result) -> str:
     """The result as base64 of gzip, a fifth of its size; the page's own button unpacks it."""
-    data = gzip.compress(msgspec.json.encode(result), mtime=0)
-    return base64.b64encode(data).decode()
+    return _packed(msgspec.json.encode(result))
+
+
+def _packed(data: bytes) -> str:
+    return base64.b64encode(gzip.compress(data, mtime=0)).decode()
 
 
 def unpacked(text: str) -> bytes:

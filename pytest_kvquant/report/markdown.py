@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pytest_kvquant import format
 from pytest_kvquant.report import view
 from pytest_kvquant.report.baseline_notes import notes
+from pytest_kvquant.report.links import link
 from pytest_kvquant.report.terminal import conditions_line
 from pytest_kvquant.report.view import Failure, Row
 from pytest_kvquant.results.result import Result
@@ -66,7 +67,7 @@ def summary(result: Result) -> str:
     return page.text
 
 
-def workflow_commands(result: Result) -> list[str]:
+def workflow_commands(result: Result, page: str = "") -> list[str]:
     """Workflow commands that mark the failed cells of a run on GitHub, one line each.
 
     At most :data:`MOST_ANNOTATIONS`: the last of them counts those that are left out.
@@ -76,7 +77,7 @@ def workflow_commands(result: Result) -> list[str]:
     lines = [
         _annotation(
             f"{failure.row.pair}: {failure.row.verdict}",
-            "\n".join([*failure.reasons, f"again: {failure.command}"])[:LONGEST_REASON],
+            "\n".join([*failure.reasons, *_ends(failure, page)])[:LONGEST_REASON],
         )
         for failure in shown
     ]
@@ -84,6 +85,12 @@ def workflow_commands(result: Result) -> list[str]:
         rest = [failure.row.pair for failure in failed[len(shown) :]]
         lines.append(_annotation(f"{len(rest)} more cells fail", ", ".join(rest)[:LONGEST_REASON]))
     return lines
+
+
+def _ends(failure: Failure, page: str) -> list[str]:
+    """What to do about a failure: measure it again, look at its place in the page."""
+    seen = [f"page: {link(page, failure.row.pair)}"] if page else []
+    return [f"again: {failure.command}", *seen]
 
 
 def plain(text: str) -> str:

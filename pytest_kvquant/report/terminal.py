@@ -35,6 +35,7 @@ def draw(
     objections: Sequence[str] = (),
     planned: int = 0,
     failed: int = 0,
+    page: str = "",
 ) -> None:
     """Write the section of the matrix: the last thing that a run prints.
 
@@ -42,11 +43,12 @@ def draw(
         objections: what failed the run beside its pairs.
         planned: pairs of the run.
         failed: tests of the run that failed.
+        page: where the page lies, for annotations.
     """
     if os.environ.get("GITHUB_ACTIONS") == "true":
         from pytest_kvquant.report.markdown import workflow_commands
 
-        for line in workflow_commands(result):
+        for line in workflow_commands(result, page):
             terminal.write_line(line)
     terminal.section("KV-cache matrix", sep="=", blue=True)
     width = max(terminal._tw.fullwidth, NARROWEST)

@@ -89,6 +89,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Mean KL by the decode path."""
     memory: float | None = None
     """Bytes per token of the cache, as the census found them."""
+    compression_expected: float | None = None
+    """What the geometry promises instead, where that is another figure."""
     compression: float | None = None
     """Bytes per token of f16/f16 over those of the pair."""
     context: int | None = None
@@ -121,18 +123,19 @@ class Column(NamedTuple):
 
 
 COLUMNS = (
-    Column("KL", "kl", format.kl),
-    Column("±", "kl_error", format.kl),
-    Column("KL 99.9%", "kl_p999", format.kl),
-    Column("KL decode", "kl_decode", format.kl),
+    Column("KL, nats", "kl", format.kl),
+    Column("±, nats", "kl_error", format.kl),
+    Column("KL 99.9%, nats", "kl_p999", format.kl),
+    Column("KL decode, nats", "kl_decode", format.kl),
     Column("top-1", "top1", format.percent),
     Column("PPL", "ppl", "{:.3f}".format),
     Column("PPL delta", "ppl_delta", format.signed),
     Column("chunks", "chunks", format.count),
     Column("bytes/token", "memory", format.count),
-    Column("smaller", "compression", format.ratio),
-    Column("context", "context", format.count),
-    Column("decode", "tg_ratio", format.ratio),
+    Column("smaller, × f16", "compression", format.ratio),
+    Column("expected", "compression_expected", format.ratio),
+    Column("context, tokens", "context", format.count),
+    Column("decode, × f16", "tg_ratio", format.ratio),
 )
 
 
@@ -281,6 +284,7 @@ def _with_quality(row: Row, cell: Cell) -> Row:
             row,
             memory=census.bytes_per_token,
             compression=census.compression_measured or census.compression_expected,
+            compression_expected=_unlike(census.compression_expected, census.compression_measured),
         )
     if cell.quality is None:
         return row
@@ -298,6 +302,12 @@ def _with_quality(row: Row, cell: Cell) -> Row:
         positions=profile.positions if profile else (),
         histogram=profile.histogram if profile else (),
     )
+
+
+def _unlike(expected: float, measured: float | None) -> float | None:
+    """What was expected, where it is not what was measured, to the digits that are shown."""
+    same = measured is None or format.ratio(expected) == format.ratio(measured)
+    return None if same else expected
 
 
 def _speeds(speed: SpeedCell | None) -> tuple[SpeedPoint, ...]:

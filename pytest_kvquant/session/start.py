@@ -117,6 +117,7 @@ def show(session: pytest.Session, run: Session | Distribution) -> None:
         objections=run.objections(),
         planned=len(run.pairs_asked),
         failed=session.testsfailed,
+        page=str(run.settings.report or ""),
     )
 
 

@@ -343,8 +343,8 @@ class TestFailureText:
     def test_of_a_fail(self) -> None:
         gate = judge_kl_mean([0.06, 0.1, 0.06, 0.1, 0.08, 0.0], 0.02, RULES)
         assert failure_text(gate, "q8_0/turbo4").splitlines() == [
-            "q8_0/turbo4: mean KL fails: 0.08 nats against a budget of 0.02 nats",
-            "  interval  0.04279 nats to 0.1496 nats (99.5 %)",
+            "q8_0/turbo4: mean KL fails: 0.0800 nats against a budget of 0.0200 nats",
+            "  interval  0.0428 nats to 0.150 nats (99.5 %)",
             "  chunks    6 used, decided at 5",
             "  evidence  E = 145, p = 0.0069 (alpha 0.01)",
             "  rule      Mean KL fails when the betting e-value against its budget reaches 100, "
@@ -355,13 +355,13 @@ class TestFailureText:
     def test_of_an_inconclusive_says_what_it_would_take(self) -> None:
         gate = judge_ln_ppl(spread(8, 0.015, 0.9), 0.02, Rules(cap=8))
         text = failure_text(gate, "q8_0/q4_0")
-        assert "against a budget of ±0.02 (ln)" in text
+        assert "against a budget of ±0.0200 (ln)" in text
         assert "8 used, not decided" in text
         assert f"about {gate.chunks_needed} chunks" in text
 
     def test_of_a_share_speaks_in_percent(self) -> None:
         text = failure_text(tail(spread(8, 0.02, 0.9), 0.01, RULES), "f16/q4_0")
-        assert "2 % against a budget of 1 %" in text
+        assert "2.00% against a budget of 1.00%" in text
         assert "over 1 nats" in text
         assert "no number of chunks" in text
 

@@ -121,7 +121,7 @@ ALLOWED = {
     "numerics quality report results speed",
     "report": "checks config errors format machine matrix numerics results",
     "baselines": "errors format machine matrix numerics results speed",
-    "checks": "config errors matrix numerics quality results",
+    "checks": "config errors format matrix numerics quality results",
     "quality": "config engine engine.parent errors inputs machine matrix numerics results",
     "speed": "config engine.parent errors format inputs machine matrix numerics results",
     "engine.parent": "engine errors machine matrix results",

@@ -1,4 +1,3 @@
-"use strict";
 /* What every page shares: numbers, theme, charts that follow theme and size, copy buttons. */
 const kv = (() => {
   const view = JSON.parse(document.getElementById("view").textContent);
@@ -232,3 +231,4 @@ const kv = (() => {
 
   return { view, show, escape, colour, dark, add, axis, tooltip, tools, legend, look, press, draw, start, kinds, values, table, fillAll, anchor };
 })();
+globalThis.kv = kv;

@@ -307,9 +307,7 @@
 
   const save = document.getElementById("save");
   save.addEventListener("click", async () => {
-    const packed = Uint8Array.from(atob(document.getElementById("result").textContent), (sign) => sign.charCodeAt(0));
-    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-    const text = await new Response(stream).text();
+    const text = await kvUnpack("result");
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
     link.download = "kvquant-result.json";
