@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test slow faults zoo-survey lint docs bench clean
+.PHONY: demo test slow faults metal-sim metal-headers zoo-survey lint docs bench clean
 
 demo: $(READY)
 	$(BIN)/pytest --kv-matrix
@@ -19,6 +19,14 @@ slow: $(READY)
 faults: $(READY)
 	$(BIN)/pytest tests/faults -m faults
 
+# The simulated Mac: every failure that Metal knows, planted. Needs a C compiler; the headers of ggml
+# come from the source distribution of the installed llama-cpp-python, or from KVQUANT_GGML_SOURCE.
+metal-sim: metal-headers
+	$(BIN)/pytest tests/metal -m "slow or not slow"
+
+metal-headers: $(READY)
+	[ -n "$(KVQUANT_GGML_SOURCE)" ] || $(BIN)/python tests/metal/build.py
+
 zoo-survey: $(READY)
 	$(BIN)/python -m tools.zoo_survey
 
@@ -26,6 +34,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin
 
 docs: $(READY)
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
@@ -37,6 +46,7 @@ clean:
 	rm -rf $(VENV) build dist
 
 $(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, and $(PYTHON) is " + sys.version.split()[0] + " (the one that Apple ships is 3.9). Name another: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "Installing; llama-cpp-python is built from source the first time (about 4 minutes)."

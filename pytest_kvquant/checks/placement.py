@@ -50,8 +50,8 @@ def check_placement(found: Placement, gpus: Iterable[str], gpu_layers: int) -> C
             "placement",
             "fail",
             f"the KV cache is on the CPU ({where}) although this build has {', '.join(wanted)}; "
-            "was the device lost, or did its kernels fail to compile? (--kv-gpu-layers 0 asks "
-            "for the CPU)",
+            "was the device lost, or did its kernels fail to compile? (--kv-devices CPU asks for "
+            "the CPU; without layers on it, a GPU still takes the large products)",
         )
     return fact("placement", "pass", f"KV cache on {where}{splits}")
 

@@ -201,7 +201,7 @@ class Ring:
 
 def _anonymous_memory(size: int) -> int:
     if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("pytest-kvquant")
+        fd: int = os.memfd_create("pytest-kvquant")
     else:  # macOS: a file without a name
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())

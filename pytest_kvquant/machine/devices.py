@@ -17,7 +17,7 @@ class DeviceChoice(NamedTuple):
     """One word of ``--kv-devices``."""
 
     name: str
-    """As ggml names it: ``CUDA0``, ``Metal``, ``CPU``."""
+    """As ggml names it: ``CUDA0``, ``MTL0``, ``CPU``."""
     cores: frozenset[int] = frozenset()
     """Of the CPU; empty: all."""
 
@@ -77,11 +77,12 @@ def occupy(word: str) -> None:
     cores = parse(word).cores
     if not cores:
         return
-    if not hasattr(os, "sched_setaffinity"):
+    keep, kept_to = (getattr(os, f"sched_{verb}affinity", None) for verb in ("set", "get"))
+    if keep is None or kept_to is None:
         raise SettingsError(f"--kv-devices {word}: this system cannot keep a process to cores.")
     try:
-        os.sched_setaffinity(0, cores)
-        kept = os.sched_getaffinity(0) == cores
+        keep(0, cores)
+        kept = kept_to(0) == cores
     except OSError:
         kept = False
     if not kept:

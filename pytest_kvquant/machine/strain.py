@@ -7,7 +7,7 @@ that a process could be given holds there.
 
 from __future__ import annotations
 
-import sys
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -41,7 +41,7 @@ class Condition(NamedTuple):
 
 def read_condition() -> Condition:
     """The condition of this machine, now; some milliseconds on macOS."""
-    if sys.platform == "darwin":
+    if platform.system() == "Darwin":
         found = read_memory()
         return Condition(memory.available(), found.swapped_out, found.pressure)
     return Condition(memory.available(), _linux_swapped_out(Path("/proc/vmstat")))

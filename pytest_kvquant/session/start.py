@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from pytest_kvquant.checks import registry
 from pytest_kvquant.config.options import OPTIONS
 from pytest_kvquant.config.settings import Settings, find_root, resolve
 from pytest_kvquant.errors import ResultError, RunRefused
+from pytest_kvquant.machine.apple.power import awake
 from pytest_kvquant.machine.devices import occupy
 from pytest_kvquant.quality.evidence_file import require_ours
 from pytest_kvquant.report import output
@@ -66,6 +68,9 @@ def prepare(config: pytest.Config) -> Session:
     except RunRefused as error:
         raise pytest.UsageError(str(error)) from None
     session.invocation = _typed_options(config, file)
+    stack = ExitStack()
+    stack.enter_context(awake())
+    config.add_cleanup(stack.close)
     return session
 
 

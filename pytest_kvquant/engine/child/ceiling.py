@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import ctypes
 import math
+import platform
 import resource
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -33,7 +33,7 @@ def limit_memory(size: int) -> bool:
     Linux counts private memory (``RLIMIT_DATA``), which leaves memory-mapped weights out. macOS
     has no limit that it keeps.
     """
-    if sys.platform != "linux":
+    if platform.system() != "Linux":
         return False
     resource.setrlimit(resource.RLIMIT_DATA, (size, size))
     return True

@@ -488,7 +488,7 @@ class Worker:
     def _silence(self) -> CellTimeout:
         return CellTimeout(
             f"The worker was silent for {self.timeout:g} s and was killed; if it is only slow, "
-            "raise --kv-timeout.",
+            "raise --kv-timeout, or lower --kv-batch: it is heard from after each batch.",
             log=self.log(),
         )
 
