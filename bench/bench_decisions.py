@@ -9,6 +9,7 @@ from pytest_kvquant.results.result import Result
 CHUNKS = 32
 QUALITY_ONLY = (
     "--kv-decode", "0", "--kv-trajectory", "0", "--kv-speed", "off", "--kv-probe", "off",
+    "--kv-coverage", "off",
 )  # fmt: skip
 
 

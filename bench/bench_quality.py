@@ -110,7 +110,7 @@ def test_memory_of_the_parent(benchmark: Any, tmp_path: Path) -> None:
 
 def _quality_only() -> list[str]:
     """Options that leave out what other benchmarks measure."""
-    return ["--kv-speed", "off", "--kv-probe", "off"]
+    return ["--kv-speed", "off", "--kv-probe", "off", "--kv-coverage", "off"]
 
 
 def _numpy(reference: Any, cell: Any, targets: Any) -> dict[str, Any]:

@@ -97,6 +97,11 @@ class Examiner:
         chosen = all_scenarios(subject.scenario_files) if level.scenarios else []
         self._scenarios = [one for one in chosen if level.name == "full" or one.level != "full"]
 
+    def take_reference(self, other: Examiner) -> None:
+        """Compare with what another examiner of the same subject found of f16."""
+        self._store, self._folder = other._store, other._folder
+        self._done[REFERENCE] = other.examine(REFERENCE)
+
     def examine(self, pair: Pair) -> Examination:
         """All findings about a pair, made now if they have not been.
 

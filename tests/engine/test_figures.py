@@ -32,7 +32,7 @@ def measured(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         pytest.skip("kvq-ref-15m or wikitext-2 is not in ../shared")
     session = start(
         tmp_path_factory.mktemp("figures"), pairs=tuple(FIGURES), model=model, corpus=corpus,
-        ctx=512, chunks=16, order="sequential", decode=0, trajectory=0, probe="off",
+        ctx=512, chunks=16, order="sequential", decode=0, trajectory=0, probe="off", coverage="off",
     )  # fmt: skip
     for pair in FIGURES:
         session.measure(Pair.parse(pair))

@@ -20,7 +20,7 @@ from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.cell import Cell
 
 SHORT = {"ctx": 64, "chunks": 4, "batch": 64, "ubatch": 64, "decode": 0, "trajectory": 0,
-         "probe": "off"}  # fmt: skip
+         "probe": "off", "coverage": "off"}  # fmt: skip
 HEALTHY = ("q8_0/q8_0", "q4_0/q4_0", "q8_0/f16")
 
 FAULTS = {

@@ -54,7 +54,9 @@ class Laboratory:
         self, folder: Path, chunks: int, types: Sequence[str] = (), keep: Path | None = None
     ) -> None:
         self.folder, self._keep = folder, keep
-        settings = Settings(chunks=chunks, store=folder / "store", types=tuple(types))
+        settings = Settings(
+            chunks=chunks, coverage="off", store=folder / "store", types=tuple(types)
+        )
         self.session = Session(settings, dict(os.environ), Quiet())
         self.cells = len(self.session.pairs)
         self.figures_in_run = cell.figures_per_cell() * self.cells

@@ -17,7 +17,7 @@ from pytest_kvquant.engine.child.main import HOOK
 RUN = (
     "-p", "no:cacheprovider", "--kv-matrix", "-k", "test_baseline", "-rs",
     "--kv-ctx=128", "--kv-chunks=8", "--kv-order=sequential", "--kv-speed=off", "--kv-decode=0",
-    "--kv-trajectory=0", "--kv-probe=off", "--kv-types=q4_0",
+    "--kv-trajectory=0", "--kv-probe=off", "--kv-coverage=off", "--kv-types=q4_0",
 )  # fmt: skip
 
 CELL, F16, ORPHAN = "q4_0-q4_0.json", "f16-f16.json", "q9_9-q9_9.json"

@@ -11,7 +11,14 @@ from pytest_kvquant.results.result import Result
 from pytest_kvquant.session.cell import figures_per_cell
 from pytest_kvquant.session.merge import merge
 
-BRIEF: dict[str, Any] = {"ctx": 64, "chunks": 3, "decode": 0, "trajectory": 0, "probe": "off"}
+BRIEF: dict[str, Any] = {
+    "ctx": 64,
+    "chunks": 3,
+    "decode": 0,
+    "trajectory": 0,
+    "probe": "off",
+    "coverage": "off",
+}
 
 
 def measure(folder: Path, **settings: Any) -> Result:

@@ -18,7 +18,7 @@ def test_the_embedded_model_has_not_drifted(tmp_path: Path) -> None:
     ran = pytest_in(
         tmp_path, "--kv-matrix", "-k", "test_baseline", f"--kv-baselines={BASELINES}",
         "--kv-chunks=4", "--kv-speed=off", "--kv-decode=0", "--kv-trajectory=0", "--kv-probe=off",
-        "-rs",
+        "--kv-coverage=off", "-rs",
     )  # fmt: skip
     assert ran.code == 0, ran.text
     assert ran.counts.strip("= ").startswith("16 passed"), ran.text

@@ -10,7 +10,13 @@ import pytest
 from support.outer import pytest_in
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own_tests"
-BRIEF = ("--kv-decode=0", "--kv-trajectory=0", "--kv-probe=off", "--kv-store=store")
+BRIEF = (
+    "--kv-decode=0",
+    "--kv-trajectory=0",
+    "--kv-probe=off",
+    "--kv-coverage=off",
+    "--kv-store=store",
+)
 
 
 @pytest.fixture(scope="module")

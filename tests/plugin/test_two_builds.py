@@ -20,7 +20,7 @@ from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.session.builds import reference_engine
 
 CLEAN = "q4_0/q8_0"
-BRIEF = {"ctx": 64, "chunks": 3, "decode": 24, "trajectory": 0, "probe": "off"}
+BRIEF = {"ctx": 64, "chunks": 3, "decode": 24, "trajectory": 0, "probe": "off", "coverage": "off"}
 
 
 @pytest.fixture(scope="module")

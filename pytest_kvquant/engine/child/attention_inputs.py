@@ -23,6 +23,18 @@ class Sample(NamedTuple):
     streams: list[int]
 
 
+FEW_ROWS = 9
+"""Query tokens up to which more heads are looked at: they cost little then."""
+
+MANY_HEADS, FEW_HEADS = 8, 3
+
+
+def _heads(rng: np.random.Generator, heads: int, most: int) -> list[int]:
+    """The first, the last, and others."""
+    others = rng.permutation(np.arange(1, max(heads - 1, 1)))[: max(0, most - 2)].tolist()
+    return sorted({0, heads - 1, *(int(one) for one in others)})
+
+
 def choose(rng: np.random.Generator, heads: int, rows: int, streams: int, most: int) -> Sample:
     """First, last and one other head and stream; rows first, last, near multiples of 32, others."""
     edges = {0, rows - 1, rows // 2, *(edge + d for edge in (32, 256) for d in (-1, 0))}
@@ -30,7 +42,7 @@ def choose(rng: np.random.Generator, heads: int, rows: int, streams: int, most: 
     while len(picked) < min(most, rows):
         picked.add(int(rng.integers(rows)))
     return Sample(
-        sorted({0, heads - 1, int(rng.integers(heads))}),
+        _heads(rng, heads, MANY_HEADS if rows <= FEW_ROWS else FEW_HEADS),
         np.array(sorted(picked)[:: max(1, len(picked) // (2 * most))], np.int64),
         sorted({0, streams - 1}),
     )

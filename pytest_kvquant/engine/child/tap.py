@@ -53,6 +53,8 @@ class Tap:
         """What a watcher raised: a callback has nobody to raise it to."""
         self.spoil: Callable[[Node, int], None] | None = None
         """Changes a node in memory before anybody looks: tests plant their faults here."""
+        self.spoil_ahead: Callable[[Node, int], None] | None = None
+        """The same just before a node is computed: its inputs and parameters."""
         self._layer, self._past = -1, False
         self._asked_for: set[int] = set()
         """Nodes of the graph under way: one that comes again is of the next graph."""
@@ -90,6 +92,8 @@ class Tap:
                 self._layer, self._past = layer, False
         if op in VIEWS:
             return False
+        if self.spoil_ahead is not None:
+            self.spoil_ahead(Node(self.ggml, raw), self._layer)
         if op in FORESEEN:
             self.watcher.ahead(Node(self.ggml, raw), self._layer)
         wanted = self.active and self._layer in self.layers and not self._past

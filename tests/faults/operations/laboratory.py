@@ -1,0 +1,109 @@
+"""Plants a fault into the real engine, examines the pair, and says which tests fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from faults.operations.catalogue import MINI, Planted
+from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.subject import Subject
+from pytest_kvquant.config.budgets import resolve_budgets
+from pytest_kvquant.engine.child.main import HOOK
+from pytest_kvquant.engine.parent.worker import Engine
+from pytest_kvquant.inputs.model import read_model
+from pytest_kvquant.machine.environment import scrub
+from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.quality.coverage_plan import level
+from pytest_kvquant.quality.examiner import Examined, Examiner
+from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.results.kernels import Examination
+from pytest_kvquant.session.run import EMBEDDED_MODEL
+from pytest_kvquant.zoo import store
+from pytest_kvquant.zoo.members import by_name
+
+CELLS = 512
+
+BETWEEN = ("cache operations", "slots")
+"""Corners that only scenarios reach; all others are left to the ascent alone."""
+
+
+class Caught(NamedTuple):
+    """What became of a fault."""
+
+    fault: Planted
+    hits: int
+    """How often it was alive."""
+    tests: tuple[str, ...]
+    """That fail."""
+    text: str
+    seconds: float
+
+
+class Planting:
+    """Clean examinations of f16, each made once; and faulty ones beside them."""
+
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        self.folder, self.seed = folder, seed
+        self._clean: dict[str, Examiner] = {}
+
+    def examiner(self, model: str, hook: dict[str, str], *, scenarios: bool) -> Examiner:
+        path = EMBEDDED_MODEL
+        if model != MINI:
+            path = store.file_of(by_name(model), self.folder)
+        found = read_model(path)
+        environment = scrub({**os.environ, "OPENBLAS_NUM_THREADS": "1"}, hook)
+        engine = Engine(python=sys.executable, environment=environment, timeout=120)
+        tokens = np.random.default_rng(5).integers(5, 200, CELLS).astype(np.int32)
+        subject = Examined(engine, found, 0, tokens, threads=1, seed=self.seed)
+        chosen = level("standard", cells=CELLS, ubatch=CELLS)
+        return Examiner(subject, chosen._replace(scenarios=scenarios))
+
+    def clean(self, model: str) -> Examiner:
+        if model not in self._clean:
+            self._clean[model] = self.examiner(model, {}, scenarios=True)
+            self._clean[model].examine(REFERENCE)
+        return self._clean[model]
+
+    def plant(self, fault: Planted) -> Caught:
+        hits = self.folder / "hits"
+        hits.unlink(missing_ok=True)
+        hook = {
+            HOOK: str(Path(__file__).parent / "hook.py"),
+            "KVQUANT_OPERATION_FAULT": json.dumps(fault._asdict()),
+            "KVQUANT_OPERATION_HITS": str(hits),
+        }
+        pair = Pair.parse(fault.pair)
+        scenarios = fault.corner in BETWEEN
+        faulty = self.examiner(fault.model, hook, scenarios=scenarios)
+        clean = self.clean(fault.model)
+        if pair != REFERENCE:
+            faulty.take_reference(clean)
+        found = faulty.examine(pair)
+        reference = clean.examine(REFERENCE)
+        failing = {
+            check.name: check.text
+            for check in checks_of(pair, found, reference)
+            if check.verdict == "fail"
+        }
+        count = int(hits.read_text()) if hits.exists() else 0
+        return Caught(fault, count, tuple(failing), "; ".join(failing.values()), found.seconds)
+
+
+def checks_of(pair: Pair, found: Examination, reference: Examination) -> list:
+    """The checks of an examination, as a run makes them."""
+    cell = Cell(pair=str(pair), verdict="pass", kernels=found)
+    subject = Subject(
+        pair=pair,
+        cell=msgspec.structs.replace(cell),
+        budgets=resolve_budgets(pair, embedded=False, overrides={}),
+        reference_kernels=reference,
+    )
+    made = [one.decide(subject) for one in registry.checks_that_need("kernels")]
+    return [check for check in made if check is not None]
