@@ -25,13 +25,12 @@ from pytest_kvquant.inputs.attention import attention_facts
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.quality.coverage_plan import Level, sampled
+from pytest_kvquant.quality.findings import with_seen
 from pytest_kvquant.quality.scenarios.registry import Scenario, all_scenarios
 from pytest_kvquant.quality.scenarios.tape import Tape, in_words
 from pytest_kvquant.quality.workplace import Workplace
 from pytest_kvquant.results.kernels import (
-    CornerRecord,
     Examination,
-    NodeFailure,
     RungRecord,
     ScenarioRecord,
 )
@@ -144,7 +143,7 @@ class Examiner:
         except CellError as error:
             bench.drop()
             return msgspec.structs.replace(found, problem=f"{error.verdict}: {error}")
-        found = _with(found, seen)
+        found = with_seen(found, seen)
         left = () if seen["takes_back"] else (NO_TAIL,)
         return msgspec.structs.replace(
             found,
@@ -176,7 +175,7 @@ class Examiner:
             record = _dead(scenario, error, tape.steps, last[0])
         else:
             record = self._judged(pair, scenario, seen, found)
-            found = _with(found, seen)
+            found = with_seen(found, seen)
         record = msgspec.structs.replace(record, seconds=time.perf_counter() - begun)
         return msgspec.structs.replace(found, scenarios=(*found.scenarios, record))
 
@@ -265,6 +264,39 @@ def _sum(one: CornerRecord, other: CornerRecord) -> CornerRecord:
         error=(one.error * one.nodes + other.error * other.nodes) / nodes,
         worst=max(one.worst, other.worst),
     )
+
+
+class Workplace:
+    """A worker with the model loaded; another one after a death."""
+
+    def __init__(self, subject: Examined) -> None:
+        self._subject = subject
+        self._worker: Worker | None = None
+        self.bos: int | None = None
+
+    def worker(self) -> Worker:
+        """The worker, started now if there is none.
+
+        Raises:
+            CellError: it cannot be started.
+        """
+        if self._worker is None:
+            worker = self._worker = Worker(self._subject.engine)
+            worker.library(self._subject.engine.directory)
+            model = self._subject.model
+            loaded = worker.model(model.path, gpu_layers=self._subject.gpu_layers)
+            self.bos = loaded["bos"]
+        return self._worker
+
+    def drop(self) -> None:
+        """Give up a worker that is dead or in doubt."""
+        self.close()
+
+    def close(self) -> None:
+        """End the worker."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.__exit__(None, None, None)
 
 
 def _dead(scenario: Scenario, error: CellError, steps: Sequence[Any], last: int) -> ScenarioRecord:

@@ -14,6 +14,7 @@ from rich.text import Text
 from pytest_kvquant import format
 from pytest_kvquant.report.baseline_notes import notes as baseline_notes
 from pytest_kvquant.report.closing import closing_line
+from pytest_kvquant.report.coverage import in_lines as coverage_lines
 from pytest_kvquant.report.matrix_table import STYLES, matrix_tables
 from pytest_kvquant.report.reasons import lacks, last_line
 from pytest_kvquant.report.speed_table import speed_notes, speed_table
@@ -132,6 +133,7 @@ def _notes(result: Result) -> list[tuple[str, str]]:
     plain += [f"for {advice.text}" for advice in result.advice]
     plain += baseline_notes(result)
     plain += [one.text for one in result.unmeasured]
+    plain += coverage_lines(result)
     notes = speed_notes(result.speed)
     return [*failed, *undecided, *((line, "") for line in [*notes, *plain])]
 

@@ -19,6 +19,7 @@ from pytest_kvquant.engine.child.library import LoadedLibrary
 from pytest_kvquant.engine.child.nodes import Ggml, Node
 from pytest_kvquant.engine.child.operations import Stage, Unsupported
 from pytest_kvquant.engine.child.reproducer import save
+from pytest_kvquant.engine.child.single_node import recompute
 from pytest_kvquant.engine.child.watch import Watched
 from pytest_kvquant.engine.protocol import Channel, Message
 
@@ -88,6 +89,12 @@ class ExaminationMessages:
             seconds=time.perf_counter() - begun,
             **seen,
         )
+
+    def on_reproduce(self, message: Message) -> None:
+        """Compute the node of a file again. Fields: ``path``, ``device``."""
+        fields = message.fields
+        found = recompute(self.library, Path(fields["path"]), fields["device"])
+        self.channel.send("reproduced", **found)
 
     def _at_step(self, number: int) -> None:
         self.channel.send("step", number=number)

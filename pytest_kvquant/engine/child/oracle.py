@@ -89,14 +89,15 @@ class Oracle:
     def computed(self, node: Node, layer: int) -> None:
         """Judge a node, and keep what it holds for those that follow."""
         if self.judging:
-            found = self._judge(node, layer)
+            found = self.judge(node, layer)
             if found is None:
                 self.unknown[node.op] += 1
             else:
                 self.ledger.add(found, node, self.values)
         self.values.keep(node)
 
-    def _judge(self, node: Node, layer: int) -> Sequence[NodeFinding] | None:
+    def judge(self, node: Node, layer: int) -> Sequence[NodeFinding] | None:
+        """Findings about a computed node; ``None`` where it is not understood."""
         handler = getattr(self, f"_judge_{node.op.lower()}", None)
         if handler is not None:
             found: Sequence[NodeFinding] | None = handler(node, layer)

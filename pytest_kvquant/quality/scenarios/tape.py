@@ -17,6 +17,9 @@ I32 = npt.NDArray[np.int32]
 
 Step = list[Any]
 
+FILL = 64
+"""Tokens of a batch that only fills."""
+
 
 class Tape:
     """Records what is done to one context.
@@ -38,8 +41,9 @@ class Tape:
         self._text: dict[int, int] = {}
 
     def fill(self, sequence: int, count: int) -> None:
-        """Decode the next tokens of a sequence without looking at logits."""
-        self._span({sequence: count}, 0, "")
+        """Decode the next tokens of a sequence, in batches, without looking at logits."""
+        for start in range(0, count, FILL):
+            self._span({sequence: min(FILL, count - start)}, 0, "")
 
     def score(self, sequence: int, count: int, label: str = "end") -> None:
         """Decode the next tokens at once; their logits are compared."""

@@ -1,0 +1,90 @@
+"""The commands on kernels: ``kvquant reproduce`` and ``kvquant coverage``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_kvquant.errors import CellError, LibraryError
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add(commands: Commands) -> None:
+    """Add the commands to those of ``kvquant``."""
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="compute one node again, from a file that a run wrote, on any build and device",
+        epilog="exit code: 0 the node is right; 1 it is wrong; 2 it cannot be computed",
+    )
+    reproduce.add_argument("file", type=Path, metavar="FILE", help="file that a failure names")
+    reproduce.add_argument("--kv-lib", metavar="DIR", help="directory of the llama.cpp build")
+    reproduce.add_argument("--kv-python", metavar="PATH", help="interpreter whose bindings fit it")
+    reproduce.add_argument("--kv-devices", metavar="NAME", help="device (default: the CPU)")
+    reproduce.set_defaults(run=_reproduce)
+
+    coverage = commands.add_parser(
+        "coverage",
+        help="corners of kernels that one result covers and another one does not",
+        epilog="exit code: 0 the second covers all that the first does; 1 it lacks some",
+    )
+    coverage.add_argument("before", type=Path, metavar="A", help="result from --kv-json")
+    coverage.add_argument("after", type=Path, metavar="B", help="another one")
+    coverage.set_defaults(run=_coverage)
+
+
+def _reproduce(parsed: argparse.Namespace) -> int:
+    from pytest_kvquant.engine.parent.worker import Engine, Worker
+    from pytest_kvquant.machine.environment import scrub
+
+    engine = Engine(
+        python=parsed.kv_python or sys.executable,
+        directory=str(Path(parsed.kv_lib).absolute()) if parsed.kv_lib else None,
+        environment=scrub(dict(os.environ), {}),
+        timeout=120.0,
+    )
+    try:
+        with Worker(engine) as worker:
+            build = worker.library(engine.directory, full=True)
+            found = worker.exchange(
+                "reproduce",
+                answer="reproduced",
+                path=str(parsed.file.absolute()),
+                device=parsed.kv_devices,
+            )
+    except CellError as error:
+        raise LibraryError(str(error)) from None
+    sys.stdout.write(_in_words(found, build))
+    return 1 if any(one["text"] for one in found["findings"]) else 0
+
+
+def _in_words(found: dict[str, Any], build: dict[str, Any]) -> str:
+    about = found["about"]
+    lines = [
+        f"{about['operation']} {about['name']}, layer {about['layer']}",
+        f"  the file: {about['text']} ({about['build']})",
+        f"  here: {build['path']}, {found['device']}; NMSE against the file's output "
+        f"{found['change']:.2g}",
+    ]
+    if not found["understood"]:
+        lines.append("  not judged: the operation is not understood")
+    for one in found["findings"]:
+        verdict = f"wrong: {one['text']}" if one["text"] else "right"
+        lines.append(
+            f"  {verdict} (NMSE {one['error']:.2g} against exact arithmetic, "
+            f"{one['ratio']:.2g} of the limit)"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _coverage(parsed: argparse.Namespace) -> int:
+    from pytest_kvquant.report.coverage import compare
+    from pytest_kvquant.results.file import read
+
+    text, lacking = compare(read(parsed.before), read(parsed.after))
+    sys.stdout.write(text)
+    return 1 if lacking else 0

@@ -1,0 +1,44 @@
+"""Findings about one pair put together: what several watches saw of a corner is summed up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pytest_kvquant.results.kernels import CornerRecord, Examination, NodeFailure
+
+
+def with_seen(found: Examination, seen: dict[str, Any]) -> Examination:
+    """The findings with those of another watch; equal corners are summed up."""
+    corners = {_key(one): one for one in found.corners}
+    for one in msgspec.convert(seen["corners"], tuple[CornerRecord, ...]):
+        old = corners.get(_key(one))
+        corners[_key(one)] = one if old is None else _sum(old, one)
+    failures = msgspec.convert(seen["failures"], tuple[NodeFailure, ...])
+    unknown = dict(found.unknown)
+    for name, count in seen["unknown"].items():
+        unknown[name] = unknown.get(name, 0) + count
+    return msgspec.structs.replace(
+        found,
+        corners=tuple(corners.values()),
+        failures=(*found.failures, *failures),
+        unknown=unknown,
+    )
+
+
+def _key(one: CornerRecord) -> tuple[Any, ...]:
+    return (one.operation, one.k_type, one.v_type, one.head_k, one.head_v, one.group, one.tokens,
+            one.length, one.mask, one.backend)  # fmt: skip
+
+
+def _sum(one: CornerRecord, other: CornerRecord) -> CornerRecord:
+    nodes = one.nodes + other.nodes
+    return msgspec.structs.replace(
+        one,
+        nodes=nodes,
+        failed=one.failed + other.failed,
+        ratio=max(one.ratio, other.ratio),
+        error=(one.error * one.nodes + other.error * other.nodes) / nodes,
+        worst=max(one.worst, other.worst),
+    )

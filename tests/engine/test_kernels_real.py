@@ -1,0 +1,151 @@
+"""Kernels of the real engine against exact arithmetic: healthy ones pass, spoilt ones are named."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pytest_kvquant.data import EMBEDDED_MODEL
+from pytest_kvquant.engine.child.main import HOOK
+from pytest_kvquant.engine.parent.worker import Engine
+from pytest_kvquant.inputs.model import read_model
+from pytest_kvquant.machine.environment import scrub
+from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.quality.coverage_plan import level
+from pytest_kvquant.quality.examiner import Examined, Examiner
+from pytest_kvquant.results.kernels import Examination
+
+CELLS = 320
+PAIR = Pair("q8_0", "q4_0")
+
+SPOILT = """
+import numpy as np
+from pytest_kvquant.engine.child import watch
+
+honest = watch.Watched.__init__
+
+
+def init(self, *arguments, **fields):
+    honest(self, *arguments, **fields)
+
+    def spoil(node, layer):
+        if node.op == "FLASH_ATTN_EXT" and node.ne[2] == 3 and fields["type_k"] != "f16":
+            head = np.frombuffer(node.bytes(node.ne[0] * 4).tobytes(), np.float32)
+            node.ggml.write(node.raw, (head * np.float32(1.01)).view(np.uint8))
+
+    self.tap.spoil = spoil
+
+
+watch.Watched.__init__ = init
+"""
+
+DIES = """
+import os, signal
+from pytest_kvquant.engine.child import operations
+
+honest = operations.Stage._decode
+
+
+def shifted(self, *arguments):
+    self.moved = True
+
+
+def decode(self, *arguments):
+    if getattr(self, "moved", False):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    honest(self, *arguments)
+
+
+operations.Stage._seq_add, operations.Stage._decode = shifted, decode
+"""
+
+
+def examiner(tmp_path: Path, name: str = "minimal", hook: str = "", **changes) -> Examiner:
+    added = {}
+    if hook:
+        path = tmp_path / "hook.py"
+        path.write_text(hook)
+        added[HOOK] = str(path)
+    engine = Engine(python=sys.executable, environment=scrub(dict(os.environ), added), timeout=120)
+    tokens = np.random.default_rng(1).integers(5, 200, CELLS).astype(np.int32)
+    subject = Examined(
+        engine, read_model(EMBEDDED_MODEL), 0, tokens, ubatch=128,
+        reproducers=tmp_path / "nodes", **changes,
+    )  # fmt: skip
+    return Examiner(subject, level(name, cells=CELLS, ubatch=128))
+
+
+def operations_of(found: Examination) -> set[str]:
+    return {one.operation for one in found.corners}
+
+
+@pytest.mark.parametrize("pair", ["f16/f16", "q8_0/q4_0", "q5_1/bf16", "iq4_nl/q5_0"])
+def test_healthy_kernels_are_right(tmp_path: Path, pair: str) -> None:
+    found = examiner(tmp_path).examine(Pair.parse(pair))
+    assert found.problem is None
+    assert not found.failures
+    assert not found.unknown
+    assert operations_of(found) >= {"attention", "write", "rope", "norm", "mask"}
+    assert {one.tokens for one in found.rungs} == {1, 2, 3, 8, 33}
+    assert all(one.fused in (None, 0.0) for one in found.rungs)
+    assert max(one.ratio for one in found.corners) <= 1
+
+
+def test_one_percent_of_one_head_in_one_batch_size_is_named_and_can_be_reproduced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pytest_kvquant.cli.main import main
+
+    found = examiner(tmp_path, hook=SPOILT).examine(PAIR)
+    wrong = {one.tokens for one in found.corners if one.operation == "attention" and one.failed}
+    assert wrong == {3}
+    failure = found.failures[0]
+    assert "3 query tokens" in failure.text
+    assert "head 0" in failure.text
+    assert failure.reproducer is not None
+    assert main(["reproduce", failure.reproducer]) == 0  # the build itself is right
+    said = capsys.readouterr().out
+    assert "NMSE against the file's output" in said
+    assert "right" in said
+
+
+def test_scenarios_compare_with_f16_and_a_death_costs_only_its_own(tmp_path: Path) -> None:
+    lab = examiner(tmp_path, "standard", hook=DIES)
+    found = lab.examine(REFERENCE)
+    verdicts = {one.name: one.verdict for one in found.scenarios}
+    assert verdicts["shift_head"] == verdicts["shift_middle"] == "crashed"
+    assert {name for name, verdict in verdicts.items() if verdict != "pass"} == {
+        "shift_head", "shift_middle",
+    }  # fmt: skip
+    text = next(one.text for one in found.scenarios if one.name == "shift_head")
+    assert "llama_memory_seq_add(0, 40, -1, -36)" in text
+    assert "SIGSEGV" in text
+
+
+def test_a_users_own_scenario_is_played(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from pytest_kvquant.quality.scenarios.registry import scenario\n"
+        "@scenario('my own')\n"
+        "def my_own(tape):\n"
+        "    tape.fill(0, 20)\n"
+        "    tape.score(0, 4)\n"
+    )
+    found = examiner(tmp_path, "standard", scenario_files=(path,)).examine(PAIR)
+    mine = next(one for one in found.scenarios if one.name == "my_own")
+    assert mine.verdict == "pass"
+    assert mine.reference is not None
+    assert 0 < mine.reference < 0.1
+    assert {one.verdict for one in found.scenarios} == {"pass"}
+
+
+def test_another_file_is_no_reproducer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from pytest_kvquant.cli.main import main
+
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    assert main(["reproduce", str(tmp_path / "other.npz")]) == 2
+    assert "is not a node" in capsys.readouterr().err
