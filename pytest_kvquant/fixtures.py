@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytest_kvquant.outcomes.memory import CellMemory
     from pytest_kvquant.outcomes.quality import CellQuality
     from pytest_kvquant.outcomes.speed import CellSpeed
+    from pytest_kvquant.outcomes.zoo import ZooMember
     from pytest_kvquant.session.distribution import Distribution
     from pytest_kvquant.session.run import Session
 
@@ -90,6 +91,16 @@ def kv_baseline(kv_matrix: Session, kv_cell: Pair, request: pytest.FixtureReques
     from pytest_kvquant.outcomes.baseline import CellBaseline
 
     return CellBaseline.of(kv_matrix, kv_cell, request)
+
+
+@pytest.fixture
+def kv_zoo(kv_matrix: Session, request: pytest.FixtureRequest) -> ZooMember:
+    """A pair on a tiny model; a test that asks for it runs once for every one of ``--kv-zoo``."""
+    if not hasattr(request, "param"):
+        pytest.skip("tiny models are measured with --kv-matrix --kv-zoo on")
+    from pytest_kvquant.outcomes.zoo import ZooMember
+
+    return ZooMember(kv_matrix, request.param)
 
 
 class WithoutBenchmark:

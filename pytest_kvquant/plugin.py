@@ -22,9 +22,11 @@ from pytest_kvquant.fixtures import (
     kv_memory,
     kv_quality,
     kv_speed,
+    kv_zoo,
 )
 
-__all__ = ["kv_baseline", "kv_cell", "kv_depth", "kv_matrix", "kv_memory", "kv_quality", "kv_speed"]
+__all__ = ["kv_baseline", "kv_cell", "kv_depth", "kv_matrix", "kv_memory", "kv_quality", "kv_speed",
+           "kv_zoo"]  # fmt: skip
 
 LINES_ONLY: pytest.StashKey[bool] = pytest.StashKey()
 """Whether a line of each pair takes the place of the dots of its tests."""
@@ -105,6 +107,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
         pairs = select(metafunc.definition, run.pairs)
         metafunc.parametrize("kv_cell", pairs, ids=str, indirect=True)
+    if run is not None and "kv_zoo" in metafunc.fixturenames:
+        metafunc.parametrize("kv_zoo", run.zoo.plan, ids=str, indirect=True)
     if run is not None and "kv_depth" in metafunc.fixturenames:
         depths = run.speed.plan.depths
         metafunc.parametrize("kv_depth", depths, ids=[f"d{n}" for n in depths], indirect=True)
@@ -116,7 +120,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if run is None:
         return None
     off = {SUITE / "test_speed.py": not run.speed.on,
-           SUITE / "test_ceiling.py": not run.speed.ceiling_on}  # fmt: skip
+           SUITE / "test_ceiling.py": not run.speed.ceiling_on,
+           SUITE / "test_zoo.py": not run.zoo.plan}  # fmt: skip
     return off.get(collection_path) or None
 
 

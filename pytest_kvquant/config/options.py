@@ -110,6 +110,13 @@ OPTIONS: tuple[Option, ...] = (
         "how much of the kernels is examined: off, minimal, standard, full (default: by profile)",
         choices=("off", "minimal", "standard", "full"),
     ),
+    Option(
+        "zoo",
+        TEXT,
+        "WHICH",
+        "pairs on tiny models of other head sizes, too: off (default), on (by profile), handful, "
+        "all, or names",
+    ),
     Option("scenarios", LIST, "PATH,…", "Python files with further scenarios of cache operations"),
     Option(
         "isolation",

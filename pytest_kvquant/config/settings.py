@@ -167,6 +167,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     speed_baseline: Path | None = None
     coverage: Literal["off", "minimal", "standard", "full"] | None = None
     scenarios: tuple[str, ...] = ()
+    zoo: str | None = None
     ceiling: bool = False
     ceiling_max: int | None = None
     ceiling_memory: float | None = None

@@ -22,6 +22,7 @@ from pytest_kvquant.results.conditions import (
     SettingsRecord,
 )
 from pytest_kvquant.results.speed import SpeedCell
+from pytest_kvquant.results.zoo import ZooCell
 
 SCHEMA = "pytest-kvquant/2"
 
@@ -93,6 +94,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The pair for each workload, from those that did not fail."""
     hardware: Hardware | None = None
     """The machine, where pairs were timed."""
+    zoo: tuple[ZooCell, ...] = ()
+    """Pairs on tiny models of other head sizes, groupings and features."""
     baselines: BaselinesRecord | None = None
     """Where accepted figures lie; ``None`` where cells are not compared with any."""
     invocation: tuple[str, ...] = ()

@@ -60,6 +60,7 @@ def merge(results: Sequence[tuple[str, Result]]) -> Result:
         cells=judged,
         speed=speed,
         ceilings=searched,
+        zoo=tuple(one for result in every for one in result.zoo),
         unmeasured=counted(one for result in every for one in result.unmeasured),
         advice=advise(judged, speed, searched, by_cell=first.reference.by_cell),
         floor=max((one.floor for one in every if one.floor), key=lambda one: one.kl, default=None),

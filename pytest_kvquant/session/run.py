@@ -93,6 +93,7 @@ from pytest_kvquant.session.kernels import make_examiner
 from pytest_kvquant.session.observer import Observer, guesses, phase
 from pytest_kvquant.session.speed import SpeedRun
 from pytest_kvquant.session.workloads import Workloads, plan_recall
+from pytest_kvquant.session.zoo import ZooRun
 
 PROFILES = {
     "quick": Rules(cap=8),
@@ -136,7 +137,13 @@ class Session:
         for pattern in unused_patterns(matrix, settings.drift):
             observer.note(f"drift budgets for '{pattern}' match no cell of this run")
         self.embedded = settings.model is None
-        self.model = read_model(settings.model or EMBEDDED_MODEL)
+        self.model = read_model(
+            settings.model or EMBEDDED_MODEL,
+            hashes=cache_folder() / "hashes",
+            tell=lambda file, size: observer.note(
+                f"{file.name} ({size / 1e9:.1f} GB) is hashed, once"
+            ),
+        )
         self.corpus = read_corpus(settings.corpus or EMBEDDED_CORPUS)
         self.environment = scrub(shell, settings.environment)
         self.engine = measured_engine(settings, shell, self.environment)
@@ -171,6 +178,14 @@ class Session:
         )
         self._prober = Prober(self.task, self.model, settings.probe)
         self._examiner = make_examiner(settings, self.task, self.model, self.library)
+        self.zoo = ZooRun(
+            settings,
+            self.engine,
+            self.pairs,
+            folder=cache_folder() / "zoo",
+            build=self.library.build,
+            threads=self.task.shape.threads,
+        )
         self.selected = self.pairs
         """Cells of this run that tests ask for, in order."""
         self.announced: set[Pair] = set()
@@ -407,6 +422,7 @@ class Session:
             advice=advise(cells, speeds, ceilings, by_cell=self.settings.compare_cells),
             ceilings=ceilings,
             unmeasured=counted(self._unmeasured),
+            zoo=self.zoo.cells,
             hardware=self.speed.hardware if self.speed.on else None,
             baselines=self._baselines_record(),
             invocation=tuple(self.invocation),
@@ -542,10 +558,8 @@ class Session:
             trajectory_tokens=self.settings.trajectory,
             sequences=self.task.shape.sequences,
         )
-        cache = Path(platformdirs.user_cache_dir("pytest-kvquant"))
-        store = ReferenceStore(
-            self.settings.store or cache / "references", int(self.settings.store_limit * 1e9)
-        )
+        folder = self.settings.store or cache_folder() / "references"
+        store = ReferenceStore(folder, int(self.settings.store_limit * 1e9))
         return References(
             task,
             plan,
@@ -879,3 +893,8 @@ def _check_types(pairs: Iterable[Pair], library: Library) -> None:
 def _seconds_before() -> float:
     """Since this process was started: the interpreter, pytest, imports."""
     return max(0.0, time.time() - psutil.Process().create_time())
+
+
+def cache_folder() -> Path:
+    """Where this user's machine keeps what can be made again."""
+    return Path(platformdirs.user_cache_dir("pytest-kvquant"))

@@ -118,7 +118,7 @@ ALLOWED = {
     "cli": "baselines checks config data engine.parent errors inputs machine matrix numerics "
     "quality report results session",
     "session": "baselines checks config data engine engine.parent errors inputs machine matrix "
-    "numerics quality report results speed",
+    "numerics quality report results speed zoo",
     "report": "checks config errors format machine matrix numerics results",
     "baselines": "errors format machine matrix numerics results speed",
     "checks": "config errors format matrix numerics quality results",

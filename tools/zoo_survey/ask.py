@@ -17,7 +17,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant.engine.child.library import Library
+from pytest_kvquant.engine.child.library import LoadedLibrary
 from pytest_kvquant.zoo.declaration import Value
 from pytest_kvquant.zoo.writer import add_value, add_vocabulary, finish, full_key
 from tools.zoo_survey.headers import header
@@ -43,7 +43,7 @@ def described(path: Path, architecture: str, keys: dict[str, Value]) -> Any:
     return writer
 
 
-def tensors(library: Library, path: Path) -> dict[str, npt.NDArray[Any]] | None:
+def tensors(library: LoadedLibrary, path: Path) -> dict[str, npt.NDArray[Any]] | None:
     """What the library asks for when it loads the header in ``path``; ``None``: it refuses it."""
     llama, pointer = library.llama, ctypes.c_void_p
     name_of = library.function("ggml_get_name", ctypes.c_char_p, pointer)
@@ -89,7 +89,7 @@ def weights(name: str, shape: tuple[int, ...], *, half: bool) -> npt.NDArray[Any
     return drawn.astype(np.float16 if half else np.float32)
 
 
-def build(library: Library, architecture: str, path: Path) -> bool:
+def build(library: LoadedLibrary, architecture: str, path: Path) -> bool:
     """Write ``architecture`` to ``path``, dense or, if it must be, with experts."""
     for experts in (True, False):
         keys = header(architecture, experts=experts)
@@ -108,4 +108,4 @@ def build(library: Library, architecture: str, path: Path) -> bool:
 
 if __name__ == "__main__":
     chosen = sys.argv[3] if len(sys.argv) > 3 else None
-    sys.exit(0 if build(Library(chosen), sys.argv[1], Path(sys.argv[2])) else 3)
+    sys.exit(0 if build(LoadedLibrary(chosen), sys.argv[1], Path(sys.argv[2])) else 3)

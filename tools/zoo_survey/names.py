@@ -29,7 +29,7 @@ def known(directory: str | None, python: str) -> list[str]:
     """Names that the library takes for an architecture."""
     run = subprocess.run(
         [python, "-m", "tools.zoo_survey.names", directory or ""],
-        capture_output=True, text=True, check=True,
+        stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     found: list[str] = json.loads(run.stdout.splitlines()[-1])
     return found
@@ -37,9 +37,9 @@ def known(directory: str | None, python: str) -> list[str]:
 
 def asked(directory: str | None, names: Iterable[str] | None = None) -> list[str]:
     """Ask the library in this process, by a file that says nothing but its architecture."""
-    from pytest_kvquant.engine.child.library import Library
+    from pytest_kvquant.engine.child.library import LoadedLibrary
 
-    library = Library(directory)
+    library = LoadedLibrary(directory)
     llama = library.llama
     lines: list[str] = []
     log = llama.llama_log_callback(lambda _level, text, _data: lines.append(text.decode()))

@@ -1,0 +1,167 @@
+"""The zoo of a run: pairs on tiny models of other head sizes, groupings and features."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.subject import Subject
+from pytest_kvquant.config.budgets import resolve_budgets
+from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.engine.parent.worker import Engine
+from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.inputs.model import read_model
+from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.quality.coverage_plan import Level, level
+from pytest_kvquant.quality.examiner import Examined, Examiner
+from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.results.zoo import ZooCell
+from pytest_kvquant.zoo.blocks import VOCABULARY
+from pytest_kvquant.zoo.declaration import Member
+from pytest_kvquant.zoo.members import ALL, HANDFUL, by_name
+from pytest_kvquant.zoo.store import file_of
+
+CELLS = 384
+"""Tokens of a context: past 256, and past every window of the zoo."""
+UBATCH = 128
+
+SMALL = Level(
+    "minimal", ((0, (1, UBATCH)), (250, (1, 2, 3, 8, 33)), (CELLS - 65, (1, 4, 33))), 8,
+    scenarios=False, left_out=("cache operations and slots", "batch sizes between"),
+)  # fmt: skip
+"""Every layer, in a few batch sizes: empty, before and past 256 tokens, and at the end."""
+
+WORDS = ("off", "on", "handful", "all")
+
+
+class ZooPlace(NamedTuple):
+    """One test: a member and a pair."""
+
+    member: str
+    pair: Pair
+
+    def __str__(self) -> str:
+        return f"{self.member}-{self.pair}"
+
+
+def chosen(settings: Settings) -> tuple[Member, ...]:
+    """The members that a run asks for.
+
+    Raises:
+        SettingsError: there is no such member.
+    """
+    asked = settings.zoo or "off"
+    if asked == "on":
+        asked = "all" if settings.profile == "nightly" else "handful"
+    if asked == "off":
+        return ()
+    if asked == "all":
+        return ALL
+    names = HANDFUL if asked == "handful" else tuple(asked.split(","))
+    known = [member.name for member in ALL]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, [*known, *WORDS], 1)
+            hint = f"; did you mean '{near[0]}'?" if near else f". It has: {', '.join(known)}."
+            raise SettingsError(f"--kv-zoo: the zoo has no member '{name}'{hint}")
+    return tuple(by_name(name) for name in names)
+
+
+class ZooRun:
+    """Examines pairs on members, each pair of a member once.
+
+    Args:
+        folder: where models are kept.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        pairs: Sequence[Pair],
+        *,
+        folder: Path,
+        build: str,
+        threads: int,
+    ) -> None:
+        self._settings, self._engine, self._folder = settings, engine, folder
+        self._build, self._threads = build, threads
+        self.members = chosen(settings)
+        self.plan = [ZooPlace(member.name, pair) for member in self.members for pair in pairs]
+        """What is tested, member by member."""
+        self._examiners: dict[str, Examiner] = {}
+        self._cells: dict[ZooPlace, ZooCell] = {}
+
+    def measure(self, place: ZooPlace) -> ZooCell:
+        """The findings of one place, made now if they have not been.
+
+        Raises:
+            OSError: the model cannot be written.
+        """
+        if place not in self._cells:
+            self._cells[place] = self._measure(place)
+        return self._cells[place]
+
+    @property
+    def cells(self) -> tuple[ZooCell, ...]:
+        """What was measured, in the order of the plan."""
+        return tuple(self._cells[place] for place in self.plan if place in self._cells)
+
+    def _measure(self, place: ZooPlace) -> ZooCell:
+        member, examiner = by_name(place.member), self._examiner(place.member)
+        found = examiner.examine(place.pair)
+        cell = Cell(pair=str(place.pair), verdict="pass", kernels=found)
+        subject = Subject(
+            pair=place.pair,
+            cell=cell,
+            budgets=resolve_budgets(place.pair, embedded=False, overrides={}),
+            reference_kernels=examiner.examine(REFERENCE),
+        )
+        judged = [one.decide(subject) for one in registry.checks_that_need("kernels")]
+        checks = tuple(check for check in judged if check is not None)
+        wrong = [check.text for check in checks if check.verdict == "fail"]
+        open_ = [check.text for check in checks if check.verdict == "inconclusive"]
+        blank = ZooCell(
+            member=member.name, pair=str(place.pair), architecture=member.architecture,
+            like=member.like, head_k=member.head_k, head_v=member.head_v, group=member.group,
+            features=member.features, verdict="pass", text="", checks=checks, kernels=found,
+        )  # fmt: skip
+        problem = found.problem or ""
+        if problem.startswith("unsupported"):
+            return _replaced(blank, "unsupported", problem)
+        if wrong or problem:
+            return _replaced(blank, "fail", "; ".join(wrong) or problem)
+        return _replaced(blank, "inconclusive", "; ".join(open_)) if open_ else blank
+
+    def _examiner(self, name: str) -> Examiner:
+        if name not in self._examiners:
+            model = read_model(file_of(by_name(name), self._folder), hashed=False)
+            generator = np.random.default_rng(self._settings.seed)
+            tokens = generator.integers(1, min(VOCABULARY, 257), CELLS).astype(np.int32)
+            subject = Examined(
+                self._engine,
+                model,
+                self._settings.gpu_layers,
+                tokens,
+                ubatch=UBATCH,
+                threads=self._threads,
+                seed=self._settings.seed,
+                build=self._build,
+            )
+            self._examiners[name] = Examiner(subject, self._level())
+        return self._examiners[name]
+
+    def _level(self) -> Level:
+        if self._settings.coverage_level != "full":
+            return SMALL
+        return level("full", cells=CELLS, ubatch=UBATCH)
+
+
+def _replaced(cell: ZooCell, verdict: str, text: str) -> ZooCell:
+    return msgspec.structs.replace(cell, verdict=verdict, text=text)

@@ -1,0 +1,47 @@
+"""The zoo as a user runs it: members by name, pairs of the run, red under a planted fault."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from support.outer import pytest_in
+
+SMALL = ("--kv-ctx=64", "--kv-chunks=1", "--kv-speed=off", "--kv-coverage=off",
+         "--kv-pairs=q8_0/q8_0", "--kv-threads=1", "-p", "no:cacheprovider", "-v")  # fmt: skip
+MEMBERS = ("gpt-oss-64", "deepseek2-320")
+
+
+def run(tmp_path: Path, zoo: str, *more: str):
+    return pytest_in(
+        tmp_path, "--kv-matrix", *SMALL, f"--kv-zoo={zoo}", f"--kv-store={tmp_path / 's'}", *more
+    )
+
+
+def test_members_by_name_are_tests_and_records(tmp_path: Path) -> None:
+    report = tmp_path / "r.json"
+    found = run(tmp_path, ",".join(MEMBERS), "-k", "test_zoo", f"--kv-json={report}")
+    assert found.code == 0, found.text
+    for member in MEMBERS:
+        for pair in ("f16/f16", "q8_0/q8_0"):
+            assert f"test_zoo[{member}-{pair}] PASSED" in found.text
+    cells = json.loads(report.read_text())["zoo"]
+    assert [(one["member"], one["pair"]) for one in cells] == [
+        (member, pair) for member in MEMBERS for pair in ("f16/f16", "q8_0/q8_0")
+    ]
+    assert all(one["verdict"] == "pass" and one["kernels"]["corners"] for one in cells)
+    assert cells[0]["group"] == 8
+
+
+def test_an_unknown_member_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    found = run(tmp_path, "gemma2-257")
+    assert found.code == 4
+    assert "--kv-zoo: the zoo has no member 'gemma2-257'; did you mean 'gemma2-256'?" in found.text
+
+
+def test_off_is_the_default(tmp_path: Path) -> None:
+    found = pytest_in(
+        tmp_path, "--kv-matrix", *SMALL, f"--kv-store={tmp_path / 's'}", "--collect-only"
+    )
+    assert found.code == 0
+    assert "test_zoo" not in found.text
