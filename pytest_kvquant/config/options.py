@@ -51,6 +51,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("python", TEXT, "PATH", "interpreter whose llama-cpp-python fits --kv-lib"),
     Option("reference-lib", TEXT, "DIR", "take the f16 reference from this build instead"),
     Option("reference-python", TEXT, "PATH", "interpreter for it (default: --kv-python)"),
+    Option(
+        "reference-devices",
+        LIST,
+        "D",
+        "take the f16 reference from this device: CPU judges a GPU's",
+    ),
     Option("compare-cells", FLAG, "", "compare each cell with the same pair of --kv-reference-lib"),
     Option("types", LIST, "T1,T2,…", "cache types by ggml name; all ordered pairs are cells"),
     Option("pairs", LIST, "K/V,…", "these cells instead: K type/V type"),

@@ -125,6 +125,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     python: Path | None = None
     reference_lib: Path | None = None
     reference_python: Path | None = None
+    reference_devices: tuple[str, ...] = ()
     compare_cells: bool = False
     types: tuple[str, ...] = ()
     pairs: tuple[str, ...] = ()

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.parent.worker import Engine
 from pytest_kvquant.errors import SettingsError
@@ -27,6 +29,12 @@ def library_directory(settings: Settings, shell: Mapping[str, str]) -> str | Non
 def device(settings: Settings) -> str | None:
     """The one device of this process, in ggml's words; ``None``: what llama.cpp chooses."""
     return parse(settings.devices[0]).name if settings.devices else None
+
+
+def reference_device(settings: Settings) -> str | None:
+    """The device that computes the reference: ``--kv-reference-devices``, else the same one."""
+    words = settings.reference_devices or settings.devices
+    return parse(words[0]).name if words else None
 
 
 def measured_engine(
@@ -55,6 +63,11 @@ def reference_engine(settings: Settings, environment: Environment) -> Engine | N
     Raises:
         SettingsError: there is no such interpreter, or options of another build without one.
     """
+    if settings.reference_lib is None and settings.reference_devices:
+        variables = {**environment.dropped, **environment.variables}
+        return msgspec.structs.replace(
+            measured_engine(settings, variables, environment), device=reference_device(settings)
+        )
     if settings.reference_lib is None:
         for flag in ("reference_python", "compare_cells"):
             if getattr(settings, flag):
@@ -64,7 +77,7 @@ def reference_engine(settings: Settings, environment: Environment) -> Engine | N
     return Engine(
         python=_interpreter("--kv-reference-python", settings.reference_python or settings.python),
         directory=str(settings.reference_lib.absolute()),
-        device=device(settings),
+        device=reference_device(settings),
         environment=environment,
         timeout=settings.timeout,
     )

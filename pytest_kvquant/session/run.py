@@ -169,7 +169,7 @@ class Session:
             self.model,
             self.library,
             self.engine,
-            other=self._reference_engine if self.other_build is not None else None,
+            other=self._reference_engine if self._times_against_other else None,
             workers=self.workers,
             threads=self.task.shape.threads,
             expect=self.expect,
@@ -536,10 +536,12 @@ class Session:
             return self.library
         with Worker(engine) as worker:
             try:
-                library = self._restricted(_identify(worker, engine))
+                words = settings.reference_devices or settings.devices
+                library = in_use(_identify(worker, engine), words, settings.gpu_layers)
                 found, _ = _load(worker, self.model, settings.gpu_layers)
             except (LibraryError, ModelError) as error:
-                raise LibraryError(f"--kv-reference-lib: {error}") from None
+                flag = "lib" if settings.reference_lib is not None else "devices"
+                raise LibraryError(f"--kv-reference-{flag}: {error}") from None
         _check_types(self.pairs if settings.compare_cells else [REFERENCE], library)
         if found != vocabulary:
             raise LibraryError(
@@ -547,7 +549,7 @@ class Session:
                 f"{self.model.name}, {self.library.path} reads {vocabulary}: their logits cannot "
                 "be compared."
             )
-        if library.hash == self.library.hash:
+        if library.hash == self.library.hash and not settings.reference_devices:
             self._observer.note("the reference build and the measured one are the same files")
         return library
 
@@ -663,6 +665,11 @@ class Session:
     def source(self) -> ReferenceSource:
         """The reference's logits."""
         return self.references.source(REFERENCE)
+
+    @property
+    def _times_against_other(self) -> bool:
+        """Whether speed is that of another build; one of another device would mean nothing."""
+        return self.other_build is not None and self.settings.reference_lib is not None
 
     @property
     def other_build(self) -> Library | None:

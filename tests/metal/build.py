@@ -28,13 +28,14 @@ ROOT = Path(__file__).parents[2]
 WANTED = (
     "ggml/include/",
     "ggml/src/ggml-backend-impl.h",
+    "ggml/src/ggml-impl.h",
     "ggml/src/ggml-metal/ggml-metal-device.m",
 )
 """What of a source distribution is kept."""
 
 
 class CannotBuild(Exception):
-    """No compiler, no headers, or they do not fit; the message says which."""
+    """There is no compiler, or there are no headers; the message says which."""
 
 
 def downloaded() -> Path:
@@ -74,6 +75,7 @@ def build(folder: Path, shell: Mapping[str, str] = os.environ) -> Path:
 
     Raises:
         CannotBuild: with the reason, for a skipped test.
+        RuntimeError: the headers and this backend do not fit: that is no reason to skip.
     """
     compiler = shutil.which(shell.get("CC", "cc"))
     if compiler is None:
@@ -83,7 +85,8 @@ def build(folder: Path, shell: Mapping[str, str] = os.environ) -> Path:
     made = folder / f"libsim-metal.{suffix}"
     done = subprocess.run(
         [
-            *(compiler, "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"),
+            *(compiler, "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function"),
+            *("-shared", "-fPIC"),
             *("-I", str(headers / "include"), "-I", str(headers / "src"), str(SOURCE)),
             *("-o", str(made), "-L", str(libraries), "-lggml-base", "-lggml"),
         ],
@@ -92,7 +95,7 @@ def build(folder: Path, shell: Mapping[str, str] = os.environ) -> Path:
         check=False,
     )
     if done.returncode:
-        raise CannotBuild(f"{compiler} does not build it:\n{done.stderr}")
+        raise RuntimeError(f"{compiler} does not build the simulated backend:\n{done.stderr}")
     return made
 
 

@@ -22,6 +22,7 @@
 //   FAIL_TOKENS   n: only command buffers whose cache writes have so many rows
 //   FAIL_ONCE     a file: made at the failure, and while it is there none happens
 //   FAIL_TEXT     localizedDescription of the failure
+//   WRONG         x: results of attention are x larger in their first half of elements
 //   COMPILE       text of the Metal compiler: the library does not compile, no context is made
 //   COPY_MBPS     speed of copies between this device's buffers and others, MiB/s: makes a
 //                 fallback as slow as it is on a Mac
@@ -30,6 +31,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "ggml-backend-impl.h"
 #include "ggml-cpu.h"
+#include "ggml-impl.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,7 +42,6 @@
 #define MOST 16
 #define MIB (1024.0 * 1024.0)
 
-void ggml_log_internal(enum ggml_log_level level, const char * format, ...);
 #define INFO(...)  ggml_log_internal(GGML_LOG_LEVEL_INFO, __VA_ARGS__)
 #define WARN(...)  ggml_log_internal(GGML_LOG_LEVEL_WARN, __VA_ARGS__)
 #define ERROR(...) ggml_log_internal(GGML_LOG_LEVEL_ERROR, __VA_ARGS__)
@@ -284,6 +285,25 @@ static void use_pipelines(struct ggml_cgraph * graph) {
     }
 }
 
+// Node by node, the attention's results scaled as a wrong kernel would.
+static enum ggml_status compute_wrongly(ggml_backend_t cpu, struct ggml_cgraph * graph, float more) {
+    for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
+        struct ggml_cgraph one = ggml_graph_view(graph, i, i + 1);
+        enum ggml_status status = ggml_backend_graph_compute(cpu, &one);
+        if (status != GGML_STATUS_SUCCESS) {
+            return status;
+        }
+        struct ggml_tensor * node = ggml_graph_node(graph, i);
+        if (node->op == GGML_OP_FLASH_ATTN_EXT && node->type == GGML_TYPE_F32) {
+            float * values = node->data;
+            for (int64_t j = 0; j < ggml_nelements(node); ++j) {
+                values[j] *= j % node->ne[0] < node->ne[0] / 2 ? 1 + more : 1;
+            }
+        }
+    }
+    return GGML_STATUS_SUCCESS;
+}
+
 static enum ggml_status stream_compute(ggml_backend_t backend, struct ggml_cgraph * graph) {
     struct stream * stream = backend->context;
     if (stream->has_error) {
@@ -296,7 +316,8 @@ static enum ggml_status stream_compute(ggml_backend_t backend, struct ggml_cgrap
         stream->failed = true;  // what it should have written holds what stood there before
         return GGML_STATUS_SUCCESS;
     }
-    return ggml_backend_graph_compute(stream->cpu, graph);
+    return number("WRONG", 0) ? compute_wrongly(stream->cpu, graph, (float) number("WRONG", 0))
+                              : ggml_backend_graph_compute(stream->cpu, graph);
 }
 
 //
