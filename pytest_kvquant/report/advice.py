@@ -101,10 +101,12 @@ def advise(
 
 
 def _figures(cell: Cell, speed: SpeedCell | None, ceiling: Ceiling | None) -> _Figures | None:
-    """``None`` for a pair that failed, is off the fast path, or is not known well enough."""
+    """``None`` for a pair that failed, is off the fast path or the device, or is not known well."""
     if view.worst_verdict(cell, speed, ceiling) != "pass" or cell.quality is None:
         return None
     if speed and any(test.declared for test in speed.tests):
+        return None
+    if cell.placement is not None and cell.placement.off_device:
         return None
     depth = max((test.n_depth for test in speed.tests), default=0) if speed else 0
     ratio = {

@@ -14,6 +14,7 @@ from pytest_kvquant import format
 from pytest_kvquant.report import view
 from pytest_kvquant.report.baseline_notes import notes
 from pytest_kvquant.report.links import link
+from pytest_kvquant.report.off_device import off_device_lines
 from pytest_kvquant.report.terminal import conditions_line
 from pytest_kvquant.report.view import Failure, Row
 from pytest_kvquant.results.result import Result
@@ -54,6 +55,8 @@ def summary(result: Result) -> str:
         page.add("### The context that fits\n\n")
         fits = (f"- {code(one.pair)} {plain(one.line)}\n" for one in result.ceilings)
         page.add_all(fits, "contexts", share=0.8)
+    for line in off_device_lines(result):
+        page.add(f"{plain(line)}\n\n")
     for one in result.unmeasured:
         page.add(f"⚠️ {plain(one.text)}\n\n")
     if rows:

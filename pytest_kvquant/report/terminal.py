@@ -16,6 +16,7 @@ from pytest_kvquant.report.baseline_notes import notes as baseline_notes
 from pytest_kvquant.report.closing import closing_line
 from pytest_kvquant.report.coverage import in_lines as coverage_lines
 from pytest_kvquant.report.matrix_table import STYLES, matrix_tables
+from pytest_kvquant.report.off_device import off_device_lines
 from pytest_kvquant.report.reasons import lacks, last_line
 from pytest_kvquant.report.speed_table import speed_notes, speed_table
 from pytest_kvquant.report.time_lines import time_lines
@@ -130,6 +131,7 @@ def _notes(result: Result) -> list[tuple[str, str]]:
             (f"{speed.pair}: undecided: {words}", "yellow") for words in lacks(None, speed)
         ]
     plain = [f"{one.pair}: {one.line}" for one in result.ceilings]
+    plain += off_device_lines(result)
     plain += [f"for {advice.text}" for advice in result.advice]
     plain += baseline_notes(result)
     plain += [one.text for one in result.unmeasured]

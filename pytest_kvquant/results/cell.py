@@ -12,7 +12,7 @@ from pytest_kvquant.results.baseline import BaselineRecord
 from pytest_kvquant.results.diagnosis import Diagnosis
 from pytest_kvquant.results.gate import Gate
 from pytest_kvquant.results.kernels import Examination
-from pytest_kvquant.results.operations import OperationRecord
+from pytest_kvquant.results.operations import OperationRecord, on_cpu
 from pytest_kvquant.results.recall import RecallPoint
 
 Verdict = Literal[
@@ -67,6 +67,11 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Those that the buffers hold: one, or a base and a sliding-window one."""
     operations: tuple[OperationRecord, ...] = ()
     """Which operations ran on which device, by path; empty where the library does not tell."""
+
+    @property
+    def off_device(self) -> bool:
+        """Whether attention or writes ran on the CPU though another device computes."""
+        return bool(on_cpu(self.operations))
 
     @property
     def allocated(self) -> float:

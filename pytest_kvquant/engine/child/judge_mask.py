@@ -29,7 +29,7 @@ def judge_mask(
     cells = keys.ne[1] if flash else node.ne[0]
     streams = mask.ne[3]
     each = len(placed.positions) // streams
-    first = keys.offset // keys.root.nb[2] * mirror.size if flash and not mirror.unified else 0
+    first = _first_stream(keys, placed) * mirror.size if flash and not mirror.unified else 0
     bias = bool(node.floats[1] > 0)
     corner = Corner("mask", tokens=each, backend=node.backend)
     corner = corner._replace(mask="window" if window else "causal")
@@ -45,6 +45,17 @@ def judge_mask(
                 words = f"mask of layer {layer}, query {row} (position {position}): {text}"
                 return [NodeFinding(corner, mask.name, layer, 2, 1, 0, words)]
     return [NodeFinding(corner, mask.name, layer, 0, 1, 0)]
+
+
+def _first_stream(keys: Node, placed: Placed) -> int:
+    """The stream that the keys of an attention begin with.
+
+    Attention on another device than the cache's reads a copy, which the scheduler names
+    ``CPU#cache_k_l0 (view)#0``; it begins with the first sequence of the batch.
+    """
+    if "#" in keys.name:
+        return int(min(placed.sequences))
+    return int(keys.offset // keys.root.nb[2])
 
 
 def _wrong(
