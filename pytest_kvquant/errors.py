@@ -31,6 +31,10 @@ class CorpusError(RunRefused):
     """The corpus cannot be read or is too short."""
 
 
+class ReferenceBroken(RunRefused):
+    """f16 itself yields what is no number: nothing can be compared with it, and the run ends."""
+
+
 class LibraryError(RunRefused):
     """The llama.cpp build or its Python bindings cannot be used."""
 

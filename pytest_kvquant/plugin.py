@@ -71,6 +71,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
     silence_benchmark_tables(config)
     pytest.register_assert_rewrite("pytest_kvquant.suite")
+    from pytest_kvquant.watching import RunHooks
+
+    config.pluginmanager.register(RunHooks(config), "kvquant-watching")
     if not config.pluginmanager.hasplugin("benchmark"):
         config.pluginmanager.register(WithoutBenchmark(), "kvquant-without-benchmark")
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
@@ -135,16 +138,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if (run := config.stash.get(SESSION, None)) is not None:
         from pytest_kvquant.session.order import cell_by_cell
 
-        items[:] = cell_by_cell(items, run.pairs, first=SUITE / "test_identity.py")
+        items[:] = cell_by_cell(
+            items, run.pairs, first=SUITE / "test_identity.py", last=SUITE / "test_baseline.py"
+        )
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Tell the run which cells the selected tests ask for."""
+    """Tell the run which tests were selected, and which cells they ask for."""
     run = session.config.stash.get(SESSION, None)
     if run is not None:
         from pytest_kvquant.session.order import tell_what_is_asked
+        from pytest_kvquant.session.start import begin
 
         tell_what_is_asked(session.items, run)
+        begin(run, session.config, session.items)
         calm = session.config.get_verbosity() == 0 and not session.config.getoption("collectonly")
         if calm and all(SUITE in item.path.parents for item in session.items):
             session.config.stash[LINES_ONLY] = True
@@ -201,14 +208,21 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     """Write what was asked for, also after an interruption; below pytest's own, the matrix."""
     config = session.config
     run = config.stash.get(DISTRIBUTION, config.stash.get(SESSION, None))
+    watching = config.pluginmanager.getplugin("kvquant-watching")
+    stopped = watching.stopped if watching is not None else None
     if run is None:
-        return (yield)
+        yield
+        if stopped is not None:
+            session.exitstatus = 128 + stopped
+        return
     from pytest_kvquant.session.start import finish, show
 
-    finish(session, run)
+    code = finish(session, run, stopped)
     try:
-        return (yield)
+        yield
     finally:
+        if code is not None:
+            session.exitstatus = code
         show(session, run)
 
 

@@ -10,6 +10,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.session.distribution import DEVICE, RESULT, Distribution
+from pytest_kvquant.session.ledger import pair_of
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -27,10 +28,19 @@ class XdistHooks:
         node.workerinput[DEVICE] = self._run.take_device()
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: WorkerController) -> None:
-        """Take a process's result and its device back."""
+    def pytest_testnodedown(self, node: WorkerController, error: object) -> None:
+        """Take a process's result and its device back; of one that died, note that it did."""
+        if error is not None:
+            self._run.ledger.broken(f"process {node.gateway.id} of pytest-xdist died")
         text = getattr(node, "workeroutput", {}).get(RESULT)
         self._run.end(node.gateway.id, node.workerinput[DEVICE], text)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """Note what was selected: every process collects the same tests."""
+        pairs = [str(pair) for pair in self._run.pairs]
+        for test in ids:
+            self._run.ledger.plan(test, pair_of(test, pairs))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> ByCell:
@@ -46,5 +56,4 @@ class ByCell(LoadScopeScheduling):
         self._pairs = {str(pair) for pair in pairs}
 
     def _split_scope(self, nodeid: str) -> str:
-        parameters = nodeid.rpartition("[")[2].rstrip("]").split("-")
-        return next((word for word in parameters if word in self._pairs), nodeid)
+        return pair_of(nodeid, self._pairs) or nodeid

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import statistics
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +12,7 @@ import msgspec
 
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.machine.hardware import Hardware
+from pytest_kvquant.results import nonfinite
 from pytest_kvquant.speed.stored import Stored, StoredSpeed
 
 
@@ -85,8 +88,10 @@ def read_stored(
         SettingsError: it cannot be read, or is not a result.
     """
     try:
-        result = msgspec.json.decode(path.read_bytes(), type=_Result)
-    except (OSError, msgspec.DecodeError) as error:
+        if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+            raise OSError(errno.EINVAL, "it is no regular file")
+        result = nonfinite.decode(path.read_bytes(), _Result)
+    except (OSError, ValueError, RecursionError, msgspec.DecodeError) as error:
         raise SettingsError(
             f"--kv-speed-baseline {path} is not a result written by --kv-json: {error}."
         ) from None
@@ -106,7 +111,7 @@ def read_stored(
         )
     tests = {}
     for pair, test in alike:
-        if test.good:
+        if test.good and all(map(math.isfinite, test.samples_ts)):
             kind, count = ("pp", test.n_prompt) if test.n_prompt else ("tg", test.n_gen)
             tests[pair, kind, count, test.n_depth] = Stored(
                 statistics.median(test.samples_ts),

@@ -10,9 +10,19 @@ from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.results.cell import Cell, Check
 
 
-def check_distinct(twins: Iterable[str]) -> Check:
-    """No other cell with another census has the very same logits."""
-    names = ", ".join(twins)
+def check_distinct(twins: Iterable[str], unseen: Iterable[str] = ()) -> Check:
+    """No other cell with another census has the very same logits.
+
+    Args:
+        unseen: pairs with the same logits where what a cache holds could not be read.
+    """
+    names, unknown = ", ".join(twins), ", ".join(unseen)
+    if unknown and not names:
+        return fact(
+            "distinct",
+            "inconclusive",
+            f"bit-identical logits to {unknown}, and what the caches hold could not be read",
+        )
     return fact(
         "distinct",
         "fail" if names else "pass",
@@ -35,21 +45,40 @@ def distinct(subject: Subject) -> Check | None:
     """
     if not subject.cell.gates:
         return None
-    return check_distinct(twins(subject.cell, subject.others))
+    return check_distinct(
+        twins(subject.cell, subject.others), unseen_twins(subject.cell, subject.others)
+    )
 
 
 def twins(cell: Cell, others: Iterable[Cell]) -> list[str]:
     """Cells with bit-identical logits, as far as both were drawn, and another census."""
     return [
         other.pair
+        for other in _identical(cell, others)
+        if _held(cell) and _held(other) and _held(cell) != _held(other)
+    ]
+
+
+def unseen_twins(cell: Cell, others: Iterable[Cell]) -> list[str]:
+    """Cells with bit-identical logits of which nobody knows whether they hold the same."""
+    return [other.pair for other in _identical(cell, others) if not _held(cell) or not _held(other)]
+
+
+def _identical(cell: Cell, others: Iterable[Cell]) -> list[Cell]:
+    return [
+        other
         for other in others
         if other.pair != cell.pair
         and other.digests
         and cell.digests
         and all(a == b for a, b in zip(cell.digests, other.digests, strict=False))
-        and _held(cell) != _held(other)
     ]
 
 
 def _held(cell: Cell) -> object:
-    return [(layer.k, layer.v) for layer in cell.census.layers] if cell.census else cell.pair
+    """What its cache holds; nothing where its state was not readable."""
+    if cell.census is None:
+        return cell.pair
+    if cell.census.kind == "unreadable":
+        return None
+    return [(layer.k, layer.v) for layer in cell.census.layers]

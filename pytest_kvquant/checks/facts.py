@@ -5,6 +5,8 @@ A gate weighs chance; a check states a fact about this cell on this build. Pure:
 
 from __future__ import annotations
 
+import math
+
 from pytest_kvquant.results.cell import Check
 
 FLOOR_FACTOR = 10.0
@@ -14,5 +16,8 @@ FLOOR_FACTOR = 10.0
 def fact(
     name: str, verdict: str, text: str, *, figure: float | None = None, limit: float | None = None
 ) -> Check:
-    """A check's record."""
+    """A check's record; one that rests on what is no number has not been seen to pass."""
+    odd = [value for value in (figure, limit) if value is not None and not math.isfinite(value)]
+    if verdict == "pass" and odd:
+        verdict, text = "inconclusive", f"{text}; a figure is no number ({odd[0]})"
     return Check(name=name, verdict=verdict, text=text, figure=figure, limit=limit)

@@ -26,5 +26,6 @@ def write(path: Path, data: bytes) -> None:
         return
     try:
         replace(path, data)
-    except OSError as error:
-        raise ResultError(f"{path} cannot be written: {error.strerror}.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ResultError(f"{path} cannot be written: {reason}.") from None

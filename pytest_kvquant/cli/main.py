@@ -19,6 +19,7 @@ from pytest_kvquant.cli.completion import add_completion, complete
 from pytest_kvquant.cli.versions import Versions
 from pytest_kvquant.config.options import FLAG, GROUPS, OPTIONS, group_of
 from pytest_kvquant.errors import KVQuantError
+from pytest_kvquant.escape import one_line, paragraph
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,13 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = parsed.run(parsed)
     except KVQuantError as error:
-        print(f"kvquant {parsed.command}: {error}", file=sys.stderr)
+        print(one_line(f"kvquant {parsed.command}: {error}"), file=sys.stderr)
         return 2
     return code
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="kvquant", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="kvquant", description="The commands of pytest-kvquant.")
     parser.add_argument("--version", action=Versions, help="plugin, bindings, library")
     add_completion(parser)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -94,7 +95,7 @@ def _doctor(parsed: argparse.Namespace) -> int:
     typed = {option.field: getattr(parsed, option.dest) for option in OPTIONS}
     config = Path(parsed.kv_config) if parsed.kv_config else None
     report = examine(typed, config=config, root=find_root(Path.cwd()), shell=dict(os.environ))
-    print(as_json(report) if parsed.json else as_text(report))
+    print(as_json(report) if parsed.json else paragraph(as_text(report)))
     if parsed.fix:
         from pytest_kvquant.cli import fixes
 
@@ -137,5 +138,5 @@ def _replay(parsed: argparse.Namespace) -> int:
         return found.batched
 
     judged = replay(parsed.folder, rules=rules, budgets=budgets)
-    print(as_text(judged))
+    print(paragraph(as_text(judged)))
     return 1 if fails(judged) else 0

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_kvquant.cli.files import say, write
 from pytest_kvquant.errors import ResultError
+from pytest_kvquant.escape import one_line, paragraph
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -34,8 +37,10 @@ def add(commands: Commands) -> None:
         help="put results of shards or machines together",
         epilog="exit code: 0 no cell fails; 1 a cell fails; 2 the files cannot be merged",
     )
-    merge.add_argument("out", type=Path, help="file to write; '-' prints")
     merge.add_argument("results", type=Path, nargs="+", help="results from --kv-json")
+    merge.add_argument(
+        "-o", "--out", type=Path, metavar="PATH", default=Path("-"), help="file (default: print)"
+    )
     merge.set_defaults(run=_merge)
 
     history = commands.add_parser(
@@ -103,11 +108,14 @@ def _compare(parsed: argparse.Namespace) -> int:
 def _merge(parsed: argparse.Namespace) -> int:
     from pytest_kvquant.report import view
     from pytest_kvquant.results.file import encode, read
-    from pytest_kvquant.session.merge import merge
+    from pytest_kvquant.session.merge import merge, require_whole
 
-    merged = merge([(str(path), read(path)) for path in parsed.results])
+    _refuse_inputs(parsed.out, parsed.results)
+    results = [(str(path), read(path)) for path in parsed.results]
+    require_whole(results)
+    merged = merge(results)
     write(parsed.out, encode(merged))
-    print(f"kvquant merge: {view.headline(merged)}", file=sys.stderr)
+    print(one_line(f"kvquant merge: {view.headline(merged)}"), file=sys.stderr)
     return 1 if view.run_tone(merged) == "bad" else 0
 
 
@@ -121,11 +129,12 @@ def _history(parsed: argparse.Namespace) -> int:
     else:
         points, skipped = history.load(parsed.folder)
     for line in skipped:
-        print(f"kvquant history: {line}", file=sys.stderr)
+        print(one_line(f"kvquant history: {line}"), file=sys.stderr)
     found = history.series(points)
     if parsed.html is not None:
+        _refuse_inputs(parsed.html, parsed.folder.rglob("*.json"))
         write(parsed.html, history.render(found).encode())
-    say(history.as_text(found, parsed.metric))
+    say(paragraph(history.as_text(found, parsed.metric)))
     return 0
 
 
@@ -145,3 +154,14 @@ def _schema(_: argparse.Namespace) -> int:
 
     say(schema_text())
     return 0
+
+
+def _refuse_inputs(out: Path, inputs: Iterable[Path]) -> None:
+    """A file that a command reads is not written over by it.
+
+    Raises:
+        ResultError: it would be.
+    """
+    place = os.path.realpath(out)
+    if str(out) != "-" and any(os.path.realpath(path) == place for path in inputs):
+        raise ResultError(f"{out} is one of the files that are read; write to another one.")

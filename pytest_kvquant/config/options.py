@@ -142,6 +142,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("memory-limit", NUMBER, "GB", "most memory for timed caches (default: what is free)"),
     Option("timeout", NUMBER, "SECONDS", "longest silence of a worker (default: 600)"),
+    Option("fresh", FLAG, "", "measure all anew, also what an interrupted run has finished"),
     Option("store", TEXT, "DIR", "where f16 references are kept (default: the user's cache)"),
     Option("store-limit", NUMBER, "GB", "most that the store may hold (default: 20)"),
     Option("baselines", TEXT, "DIR", "where accepted figures are kept (default: baselines)"),

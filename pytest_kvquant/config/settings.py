@@ -148,6 +148,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     profile: Literal["quick", "pr", "nightly"] = "pr"
     fail_fast: bool = False
     strict: bool = False
+    fresh: bool = False
     store: Path | None = None
     store_limit: float = 20.0
     baselines: Path | None = None
@@ -192,7 +193,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         for name in ("rounds", "sample", "ceiling_max", "ceiling_memory", "memory_limit"):
             value = getattr(self, name)
             _require(value is None or 0 < value < math.inf, name, "must be above zero")
-        for name in ("pp", "tg", "recall"):
+        for name in ("pp", "tg", "decode", "trajectory", "recall"):
             _require((getattr(self, name) or 0) >= 0, name, "must not be negative")
         if self.depths is not None:
             _require(bool(self.depths), "depths", "needs at least one depth")
@@ -227,12 +228,13 @@ def find_root(start: Path) -> Path:
     Not pytest's ``rootdir``: that is found before plugins are known, so that the path after
     ``--kv-model`` counts as one of the tests, and the model's folder as the project's.
     """
-    found = (
-        folder
-        for folder in (start, *start.parents)
-        if (folder / CONFIG_NAME).is_file() or (folder / "pyproject.toml").is_file()
-    )
-    return next(found, start)
+    for folder in (start, *start.parents):
+        if (folder / CONFIG_NAME).is_file() or (folder / "pyproject.toml").is_file():
+            return folder
+        # What lies above a repository, or above the home folder, is another's business.
+        if (folder / ".git").exists() or folder == Path.home():
+            break
+    return start
 
 
 def resolve(

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from pytest_kvquant.errors import ModelError
+from pytest_kvquant.escape import one_line
 from pytest_kvquant.inputs import strange
 from pytest_kvquant.inputs.caches import (
     CachedLayer,
@@ -31,6 +32,10 @@ MOST_WIDTH = 1 << 24
 """Elements of a head or an embedding; likewise."""
 
 GIVE = "give a GGUF file with --kv-model"
+
+
+LONGEST_NAME = 120
+"""Characters of a model's name: it stands in every line of conditions."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,7 +192,7 @@ def _describe(header: Header, architecture: str, files: tuple[Path, ...]) -> Mod
     name = of.text("general.name")
     return Model(
         path=str(files[0]),
-        name=name or files[0].stem,
+        name=one_line(name or files[0].stem, most=LONGEST_NAME),
         architecture=architecture,
         fingerprint="",
         size=sum(file.stat().st_size for file in files),

@@ -5,9 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 import uuid
 from contextlib import suppress
 from pathlib import Path
+
+ASIDE = ".writing-"
+"""How names begin of files under way that a process left that was killed."""
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -28,3 +32,25 @@ def replace(path: Path, data: bytes) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file so that after a power cut it is there whole, or as it was before.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=ASIDE)
+    try:
+        with os.fdopen(handle, "wb") as written:
+            written.write(data)
+            written.flush()
+            os.fsync(written.fileno())
+        Path(aside).replace(path)
+    finally:
+        Path(aside).unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -45,6 +45,8 @@ class CellQuality:
         """Fail where the cell could not be measured; later tests of the cell then skip."""
         __tracebackhide__ = True
         cell = self.cell
+        if self._session.broken:
+            pytest.exit(self._session.broken, returncode=pytest.ExitCode.TESTS_FAILED)
         if cell.gates:
             return
         if cell.excused:
@@ -53,6 +55,7 @@ class CellQuality:
             pytest.skip(f"{self._pair} was not measured: {cell.verdict}")
         self._session.announced.add(self._pair)
         log = f"\n\nThe end of the library's log:\n{cell.log}" if cell.log else ""
+        log += f"\n\n{cell.traceback}" if cell.traceback else ""
         pytest.fail(
             f"{self._pair}: {cell.verdict}. {cell.message}{log}\n\n{self._conditions()}",
             pytrace=False,
@@ -77,7 +80,8 @@ class CellQuality:
         text = f"{failure_text(gate, str(self._pair))}\n{suspect}{self._conditions(name)}"
         if gate.verdict == "inconclusive" and not self._session.settings.strict:
             pytest.skip(_first_line(gate, self._pair))
-        if gate.verdict == "fail" and not self._session.stands_now(self._pair, gate):
+        chance = gate.verdict == "fail" and not self._session.stands_now(self._pair, gate)
+        if chance and not self._session.settings.strict:
             pytest.skip(
                 f"{_first_line(gate, self._pair)}; alone this would fail, among all gates of "
                 "the run it may be chance; the end of the run has the last word"
@@ -117,6 +121,9 @@ class CellQuality:
             suspect = self._suspect()
             text = f"{self._pair}: {check.text}\n{suspect}{self._conditions(name)}"
             pytest.fail(text, pytrace=False)
+        if check.verdict != "pass" and self._session.settings.strict:
+            text = f"{self._pair}: {check.text}: undecided, and --kv-strict\n"
+            pytest.fail(f"{text}{self._conditions(name)}", pytrace=False)
         if check.verdict != "pass":
             pytest.skip(f"{self._pair}: {check.text}")
 

@@ -18,9 +18,11 @@ from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.kernels import F64, TokenFigures, compare_rows
 from pytest_kvquant.quality import paths
+from pytest_kvquant.quality.prefill import require_numbers
 from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
 from pytest_kvquant.results.cell import NoiseFloor, TwoPaths
+from pytest_kvquant.results.nonfinite import worst
 
 F32 = npt.NDArray[np.float32]
 
@@ -89,7 +91,7 @@ def _two_paths(worker: Worker, plan: paths.PathsPlan, decode: F32, vocabulary: i
             return float(np.exp(mean(of)))
 
     return TwoPaths(
-        kl=max(0.0, mean(lambda block: block.kl)),
+        kl=worst([mean(lambda block: block.kl), 0.0]),
         ppl_prefill=perplexity(lambda block: block.nll_reference),
         ppl_decode=perplexity(lambda block: block.nll_cell),
     )
@@ -121,10 +123,12 @@ def _noise_floor(
         with task.workers.timesheet.part("comparison"):
             there = compare_rows(reference, logits, none)
             back = compare_rows(logits, reference, none)
+        require_numbers(there.nll_reference, f"chunk {chunk}")
+        require_numbers(back.nll_reference, f"chunk {chunk} with n_ubatch {ubatch}")
         kl.append(there.kl)
         moved.append(np.abs(there.margin - back.margin))
     return NoiseFloor(
-        kl=max(0.0, float(np.concatenate(kl).mean())),
+        kl=worst([float(np.concatenate(kl).mean()), 0.0]),
         ubatch=ubatch,
         threads=threads,
         tie_band=2 * float(np.quantile(np.concatenate(moved), 0.999)),

@@ -105,7 +105,7 @@ def write(folder: Path, conditions: EvidenceConditions, evidence: Evidence) -> P
     columns["conditions"] = np.frombuffer(msgspec.json.encode(conditions), np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **columns)  # type: ignore[arg-type, unused-ignore]
-    path = folder / (conditions.pair.replace("/", "--") + SUFFIX)
+    path = _path(folder, conditions.pair)
     _require_evidence(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,6 +116,18 @@ def write(folder: Path, conditions: EvidenceConditions, evidence: Evidence) -> P
             "choose another folder with --kv-evidence."
         ) from None
     return path
+
+
+def has(folder: Path, pair: str, digests: tuple[str, ...]) -> bool:
+    """Whether the evidence of a pair is there, of the very logits with these digests."""
+    try:
+        return read(_path(folder, pair)).conditions.digests == digests
+    except EvidenceError:
+        return False
+
+
+def _path(folder: Path, pair: str) -> Path:
+    return folder / (pair.replace("/", "--") + SUFFIX)
 
 
 def require_ours(folder: Path) -> None:

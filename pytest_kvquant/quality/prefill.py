@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
+
 from pytest_kvquant.config.budgets import Budgets
 from pytest_kvquant.engine.parent.worker import Worker
+from pytest_kvquant.errors import ReferenceBroken
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.kernels import compare_rows
 from pytest_kvquant.quality.source import ReferenceSource
@@ -53,7 +57,25 @@ def measure(
             targets = task.chunks[chunk, -task.shape.scored :][first : first + count]
             with timesheet.part("comparison"):
                 figures = compare_rows(source.rows(chunk, first, count), logits, targets)
+                require_numbers(figures.nll_reference, f"chunk {chunk}")
                 evidence.put(chunk, first, figures)
         if enough():
             break
     return evidence
+
+
+def require_numbers(nll_reference: npt.NDArray[np.float64], where: str) -> None:
+    """See that f16 has probabilities at all.
+
+    Args:
+        nll_reference: −ln p of tokens under f16, nats; +inf is a masked token, and legal.
+        where: what the tokens are of, in words.
+
+    Raises:
+        ReferenceBroken: a row of its logits holds a NaN or +inf, or nothing but −inf.
+    """
+    if (bad := np.flatnonzero(np.isnan(nll_reference))).size:
+        raise ReferenceBroken(
+            f"The f16 reference itself is no number ({where}, row {int(bad[0])} of this block): "
+            "nothing can be compared with it. f16/f16 is broken in this build on this device."
+        )

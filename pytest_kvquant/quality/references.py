@@ -86,6 +86,11 @@ class References:
         """The controls that were measured."""
         return [one for one in self._controls.values() if isinstance(one, Control)]
 
+    def known_of(self, cell: Pair) -> Control | None:
+        """The control that a cell is compared with, if it was measured."""
+        found = self._controls.get(self.pair(cell))
+        return found if isinstance(found, Control) else None
+
     def usage(self) -> Usage:
         """What was done for all logits, in chunks."""
         used = [source.usage for source in self._sources.values()]

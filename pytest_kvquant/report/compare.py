@@ -57,17 +57,30 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Conditions that differ and move figures or speeds by themselves: machine, batches,
     variables."""
 
+    gone_tests: tuple[str, ...] = ()
+    """Tests that the earlier run was asked for and the later one was not."""
+    incomplete: str = ""
+    """That the later run is not complete."""
+
     @property
     def worse(self) -> bool:
-        """Whether any cell got worse, or is gone."""
-        return bool(self.only_before) or any(cell.worse for cell in self.cells)
+        """Whether any cell got worse, or is not there to be seen any more."""
+        return any(cell.worse for cell in self.cells) or bool(self.vanished)
+
+    @property
+    def vanished(self) -> str:
+        """What the earlier result has and the later one lacks, in words; empty: nothing."""
+        gone, tests = self.only_before, self.gone_tests
+        told = [self.incomplete] if self.incomplete else []
+        told += [f"{len(gone)} vanished: {view.some(gone)}"] if gone else []
+        told += [f"tests that were not asked for any more: {view.some(tests)}"] if tests else []
+        return "; ".join(told)
 
     @property
     def headline(self) -> str:
         """The comparison in one sentence."""
         worse = [cell.after.pair for cell in self.cells if cell.worse]
-        gone = len(self.only_before)
-        vanished = f" {gone} vanished: {view.some(self.only_before)}." if gone else ""
+        vanished = f" {self.vanished[:1].upper()}{self.vanished[1:]}." if self.vanished else ""
         if worse:
             whole = f"{len(worse)} of {len(self.cells)} cells got worse: {view.some(worse)}."
             return whole + vanished
@@ -105,13 +118,23 @@ def compare(before: Result, after: Result) -> Comparison:
         only_after=tuple(pair for pair in new if pair not in old),
         differences=tuple(_differences(_builds(before, after))),
         conditions=tuple(_differences(_conditions(before, after))),
+        gone_tests=_gone_tests(before, after),
+        incomplete="" if after.complete else after.incomplete_text,
     )
+
+
+def _gone_tests(before: Result, after: Result) -> tuple[str, ...]:
+    if before.selection is None or after.selection is None:
+        return ()
+    return tuple(one for one in before.selection.tests if one not in after.selection.tests)
 
 
 def as_text(comparison: Comparison, *, width: int = 110) -> str:
     """The comparison as a table for a terminal."""
     out = io.StringIO()
-    console = Console(file=out, width=width, highlight=False, no_color=True)
+    console = Console(
+        markup=False, emoji=False, file=out, width=width, highlight=False, no_color=True
+    )
     table = Table(title=comparison.headline, title_justify="left")
     for at, name in enumerate(HEAD):
         table.add_column(name, justify="left" if at < 2 else "right", no_wrap=True)

@@ -128,7 +128,9 @@ def sparkline(values: Sequence[float]) -> str:
 def as_text(found: Iterable[PairHistory], metric: str, *, width: int = 110) -> str:
     """A table per series; ``|`` in a trend is where a new level begins."""
     out = io.StringIO()
-    console = Console(file=out, width=width, highlight=False, no_color=True)
+    console = Console(
+        markup=False, emoji=False, file=out, width=width, highlight=False, no_color=True
+    )
     for one in found:
         runs = f"{len(one.started)} runs, {one.started[0]} to {one.started[-1]}"
         table = Table(title=f"{one.title}\n{runs}", title_justify="left")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from pytest_kvquant import format
+from pytest_kvquant.escape import one_line, paragraph
 from pytest_kvquant.report import view
 from pytest_kvquant.report.baseline_notes import notes
 from pytest_kvquant.report.links import link
@@ -98,7 +99,7 @@ def _ends(failure: Failure, page: str) -> list[str]:
 
 def plain(text: str) -> str:
     """Text that markdown shows as it is: no markup, no HTML, no table cell, one line."""
-    escaped = html.escape(" ".join(text.split()), quote=False)
+    escaped = html.escape(one_line(" ".join(text.split())), quote=False)
     return re.sub(r"([\\`*_\[\]#|~$@])", r"\\\1", escaped)
 
 
@@ -108,13 +109,14 @@ def code(text: str) -> str:
     >>> code("q8_0/turbo4"), code("a`b")
     ('`q8_0/turbo4`', '`` a`b ``')
     """
-    line = " ".join(text.split()).replace("|", "¦")
+    line = one_line(" ".join(text.split())).replace("|", "¦")
     fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
     return f"{fence}{line}{fence}" if len(fence) == 1 else f"{fence} {line} {fence}"
 
 
 def fenced(text: str) -> str:
     """Text as a code block that it cannot end."""
+    text = paragraph(text)
     fence = "`" * max(3, max(map(len, re.findall("`+", text)), default=0) + 1)
     return f"{fence}text\n{text}\n{fence}\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -37,6 +38,12 @@ def check(settings: Settings) -> None:
         require_extra("--kv-report")
 
 
+def wanted(settings: Settings, shell: Mapping[str, str]) -> bool:
+    """Whether any file was asked for."""
+    asked = (settings.json, settings.report, settings.summary)
+    return any(path is not None for path in asked) or bool(shell.get(STEP_SUMMARY))
+
+
 def write(settings: Settings, result: Result, shell: Mapping[str, str]) -> list[str]:
     """Write every file that was asked for; one that cannot be written does not stop the others.
 
@@ -52,6 +59,8 @@ def write(settings: Settings, result: Result, shell: Mapping[str, str]) -> list[
             text(path)
         except OSError as error:
             complaints.append(f"{path} could not be written: {error.strerror}.")
+        except Exception as error:  # one that fails must not take the others with it
+            complaints.append(f"{path} could not be written: {type(error).__name__}: {error}.")
     return complaints
 
 
@@ -88,6 +97,8 @@ def write_live(settings: Settings, result: Result, missing: str) -> None:
 
 def _obstacle(path: Path) -> str | None:
     """Why a file cannot be written, in a few words."""
+    if reason := _unnameable(path):
+        return reason
     if path.exists() and not path.is_file():
         return "that is a folder" if path.is_dir() else "that is not a regular file"
     if not path.parent.is_dir():
@@ -97,6 +108,24 @@ def _obstacle(path: Path) -> str | None:
             return None
     except OSError as error:
         return f"the folder cannot be written ({error.strerror})"
+
+
+def _unnameable(path: Path) -> str | None:
+    """Why no file can be called that, in a few words."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        return "a name of a file holds no NUL"
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return "that name is too long"
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return "that name is not UTF-8, and cannot be written into a report"
+    return None
 
 
 def _wanted(

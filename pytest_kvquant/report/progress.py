@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from pytest_kvquant import format
+from pytest_kvquant.escape import one_line
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.eta import Kind, left
 
@@ -131,7 +132,7 @@ class Progress:
 
     def note(self, line: str) -> None:
         """Something that a person should read."""
-        self._line(f"kvquant: {line}")
+        self._line(f"kvquant: {one_line(line)}")
 
     def plan(self, kinds: Mapping[str, Kind], cells: int) -> None:
         """What is to be done: units by phase, with guesses of their seconds."""

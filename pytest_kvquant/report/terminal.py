@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pytest_kvquant import format
+from pytest_kvquant.escape import inert
 from pytest_kvquant.report.baseline_notes import notes as baseline_notes
 from pytest_kvquant.report.closing import closing_line
 from pytest_kvquant.report.coverage import in_lines as coverage_lines
@@ -86,6 +87,7 @@ def render(
     out = io.StringIO()
     console = Console(
         file=out, width=width, force_terminal=colour, no_color=not colour, highlight=False,
+        markup=False, emoji=False,
         legacy_windows=False, color_system="standard" if colour else None,
     )  # fmt: skip
     for text, style in _notes(result):
@@ -107,7 +109,7 @@ def render(
     style = STYLES["bad" if objections or failed else run_tone(result)]
     console.print(Text(line, style=style), soft_wrap=True)
     lines = [line.rstrip() for line in out.getvalue().rstrip().splitlines()]
-    return "\n".join(lines)
+    return inert("\n".join(lines))
 
 
 def _notes(result: Result) -> list[tuple[str, str]]:
@@ -136,8 +138,21 @@ def _notes(result: Result) -> list[tuple[str, str]]:
     plain += baseline_notes(result)
     plain += [one.text for one in result.unmeasured]
     plain += coverage_lines(result)
+    plain += [] if result.complete else [result.incomplete_text]
+    if result.selection is not None and not result.selection.whole:
+        plain.append(result.selection.text)
+    if len(result.sittings) > 1:
+        plain.append(sittings_line(result))
     notes = speed_notes(result.speed)
     return [*failed, *undecided, *((line, "") for line in [*notes, *plain])]
+
+
+def sittings_line(result: Result) -> str:
+    """What was taken over from earlier sittings."""
+    *earlier, _ = result.sittings
+    taken = [f"{len(one.cells)} cells and {len(one.speeds)} speeds of {one.started}"
+             for one in earlier]  # fmt: skip
+    return f"taken over from an interrupted run: {', '.join(taken)}"
 
 
 def reference_line(result: Result) -> str:

@@ -208,8 +208,21 @@ def available(rows: Sequence[Row]) -> tuple[Metric, ...]:
 def headline(result: Result) -> str:
     """The verdict of the run in one sentence.
 
-    Names at most four of the cells that do not pass.
+    Names at most four of the cells that do not pass; what was not done, or not asked for, is told.
     """
+    parts = [_cells_headline(result)]
+    if not result.complete:
+        parts.insert(0, f"{_sentence(result.incomplete_text)}.")
+    if result.selection is not None and not result.selection.whole:
+        parts.append(f"{_sentence(result.selection.text)}.")
+    return " ".join(parts)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _cells_headline(result: Result) -> str:
     seen = rows(result)
     if not seen:
         return "No cell was measured."
@@ -225,7 +238,12 @@ def headline(result: Result) -> str:
 
 
 def run_tone(result: Result) -> Tone:
-    """The worst tone of the run; with ``--kv-strict``, what is undecided or unmeasured is bad."""
+    """The worst tone of the run; with ``--kv-strict``, what is undecided or unmeasured is bad.
+
+    What is not complete is never better than bad: it has not been seen.
+    """
+    if not result.complete:
+        return "bad"
     tones = {row.tone for row in rows(result)}
     undecided = "open" in tones or any(one.open for one in result.unmeasured)
     if "bad" in tones or (undecided and result.settings.strict):

@@ -18,7 +18,7 @@ from pytest_kvquant.results.recall import RecallPoint
 Verdict = Literal[
     "pass", "fail", "inconclusive",
     "crashed", "timeout", "out-of-memory", "strained", "unsupported", "no-reference", "non-finite",
-    "substituted", "aliased", "inactive", "off-device",
+    "substituted", "aliased", "inactive", "off-device", "error",
 ]  # fmt: skip
 
 
@@ -213,6 +213,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """What happened, where the cell could not be measured."""
     log: str | None = None
     """The end of the library's log, where the cell could not be measured."""
+    traceback: str | None = None
+    """Where our own code failed, of a cell with the verdict ``error``."""
     timing: Timing | None = None
     """What the measurement took."""
     process: str = ""

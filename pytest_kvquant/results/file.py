@@ -7,13 +7,14 @@ from pathlib import Path
 import msgspec
 
 from pytest_kvquant.errors import ResultError
+from pytest_kvquant.results import nonfinite
 from pytest_kvquant.results.result import SCHEMA, Result
 from pytest_kvquant.results.upgrade import upgrade
 
 
 def encode(result: Result) -> bytes:
-    """The result as indented JSON (non-finite numbers as null)."""
-    return msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n"
+    """The result as indented JSON; see :mod:`pytest_kvquant.results.nonfinite`."""
+    return msgspec.json.format(nonfinite.encode(result), indent=2) + b"\n"
 
 
 def decode(data: bytes, name: str) -> Result:
@@ -34,8 +35,8 @@ def decode(data: bytes, name: str) -> Result:
             raise ResultError(
                 f"{name} is of schema '{table['schema']}'; this version reads '{SCHEMA}'."
             )
-        return msgspec.convert(table, Result)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return nonfinite.convert(table, Result)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ResultError(f"{name} is not a result of pytest-kvquant: {error}.") from None
 
 
@@ -46,7 +47,11 @@ def read(path: Path) -> Result:
         ResultError: no such file, or not a result.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+            kind = "a folder" if path.is_dir() else "no regular file"
+            raise ResultError(f"{path} is {kind}; give a file that --kv-json wrote.")
         data = path.read_bytes()
-    except OSError as error:
-        raise ResultError(f"{path} cannot be read: {error.strerror}.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ResultError(f"{path} cannot be read: {reason}.") from None
     return decode(data, str(path))

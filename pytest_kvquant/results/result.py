@@ -14,6 +14,7 @@ from pytest_kvquant.results.advice import Advice
 from pytest_kvquant.results.baseline import BaselinesRecord
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell, NoiseFloor
+from pytest_kvquant.results.completeness import Selection, Sitting
 from pytest_kvquant.results.conditions import (
     CorpusRecord,
     EnvironmentRecord,
@@ -102,9 +103,29 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The options as typed, without those that choose cells and outputs."""
     schema: str = SCHEMA
     """The version of this shape."""
+    complete: bool = True
+    """Whether every selected test ran to its end; what is missing was interrupted, not left out."""
+    unfinished: tuple[str, ...] = ()
+    """Pairs of which a selected test did not end."""
+    interruption: str = ""
+    """What ended the run early, in words."""
+    selection: Selection | None = None
+    """What was asked for; ``None``: nobody recorded it."""
+    sittings: tuple[Sitting, ...] = ()
+    """In which go each part was measured, the earliest first."""
     decode_seconds: float = 0.0
     """Time that all workers of the quality matrix spent inside ``llama_decode``."""
     seconds: float = 0.0
     """Wall time from the first preparation to the last verdict."""
     timing: RunTiming | None = None
     """Where the seconds went."""
+
+    @property
+    def incomplete_text(self) -> str:
+        """That a run is not complete, in one line."""
+        pairs = self.selection.pairs if self.selection else tuple(cell.pair for cell in self.cells)
+        measured = {cell.pair for cell in self.cells} & set(pairs)
+        text = f"incomplete: {len(measured)} of {len(pairs)} pairs measured"
+        if left := set(self.unfinished) & measured:
+            text += f", {len(left)} of them not finished"
+        return f"{text} ({self.interruption})" if self.interruption else text

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from pytest_kvquant.results import nonfinite
 from pytest_kvquant.results.result import Result
 
 
@@ -24,7 +25,8 @@ def schema() -> dict[str, Any]:
             if "$ref" in entry:
                 entry = {"allOf": [entry]}
             properties[name] = {**entry, "description": text}
-    return found
+    words: dict[str, Any] = nonfinite.allow(found)
+    return words
 
 
 def schema_text() -> str:

@@ -20,9 +20,11 @@ from pytest_kvquant.matrix import Pair
 from pytest_kvquant.report import view
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.results.completeness import Sitting
 from pytest_kvquant.results.file import decode, encode
 from pytest_kvquant.results.result import Result
 from pytest_kvquant.results.speed import SpeedCell
+from pytest_kvquant.session.ledger import RollCall
 from pytest_kvquant.session.merge import merge
 
 if TYPE_CHECKING:
@@ -51,6 +53,18 @@ class Distribution:
         self._contradiction = ""
         """Why the results of the processes cannot be one, if so."""
         self._begun = time.perf_counter()
+        self._heard: set[str] = set()
+        self.ledger = RollCall()
+        """The tests of all processes."""
+        session.begin()
+
+        self.complaints: list[str] = []
+        """Files that could not be written on the way; each process tells its own."""
+
+    def end_run(self) -> None:
+        """Let the journal go: of a run that is whole nothing has to be taken over."""
+        self._session.ledger = self.ledger
+        self._session.end_run()
 
     def take_device(self) -> str:
         """A device for a process that is about to start."""
@@ -60,6 +74,7 @@ class Distribution:
         """Take a process's device back, and its result where it left one."""
         self._free.append(device)
         if text:
+            self._heard.add(name)
             self._found.append(
                 (f"{name} on {device}", decode(text.encode(), f"{name} on {device}"))
             )
@@ -97,8 +112,14 @@ class Distribution:
         ]
 
     def _merge(self, empty: Result) -> Result:
+        self._found += self._session.left_behind(self._heard)
+        whole = {
+            "complete": self.ledger.whole,
+            "unfinished": tuple(self.ledger.unfinished),
+            "interruption": self.ledger.reason,
+        }
         if not self._found:
-            return empty
+            return msgspec.structs.replace(empty, **whole)
         places = {str(pair): at for at, pair in enumerate(self._session.pairs)}
 
         def place(record: Cell | SpeedCell | Ceiling) -> int:
@@ -113,6 +134,8 @@ class Distribution:
         library = msgspec.structs.replace(merged.environment.library, devices=(*used.values(),))
         return msgspec.structs.replace(
             merged,
+            **whole,
+            sittings=_as_one(merged.sittings, empty.environment.started),
             environment=msgspec.structs.replace(
                 merged.environment, library=library, started=empty.environment.started
             ),
@@ -123,6 +146,21 @@ class Distribution:
             invocation=empty.invocation,
             seconds=time.perf_counter() - self._begun,
         )
+
+
+def _as_one(sittings: tuple[Sitting, ...], started: str) -> tuple[Sitting, ...]:
+    """The sittings of all processes: those since this run started are its own."""
+    found: dict[str, Sitting] = {}
+    for one in sittings:
+        name = min(one.started, started)
+        known = found.get(name, Sitting(started=name))
+        found[name] = Sitting(
+            started=name,
+            cells=(*known.cells, *one.cells),
+            speeds=(*known.speeds, *one.speeds),
+            ceilings=(*known.ceilings, *one.ceilings),
+        )
+    return tuple(found[name] for name in sorted(found))
 
 
 def device_of(workerinput: Mapping[str, Any]) -> str:

@@ -7,13 +7,14 @@ from typing import TypeVar
 
 import msgspec
 
-from pytest_kvquant.checks.distinct import check_distinct, twins
+from pytest_kvquant.checks.distinct import check_distinct, twins, unseen_twins
 from pytest_kvquant.checks.family import holm_exit
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.report.advice import advise
 from pytest_kvquant.report.view import TONES, tone
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell, Verdict
+from pytest_kvquant.results.completeness import Selection
 from pytest_kvquant.results.conditions import ReferenceRecord
 from pytest_kvquant.results.result import Result, RunTiming, counted
 from pytest_kvquant.results.speed import SpeedCell
@@ -25,9 +26,9 @@ def merge(results: Sequence[tuple[str, Result]]) -> Result:
     """Put the cells of several results together.
 
     The cells of the first come first. A pair that several have, as every shard has ``f16/f16``, has
-    to show the same logits and is taken once; of its speed and its ceiling the worst counts. What
-    only the whole matrix can tell is judged again: chance among all gates, pairs with the same
-    logits, the advice. The conditions are those of the first; times are added.
+    to show the same logits and is taken once, from where it came out worst; so are its speed and
+    its ceiling. What only the whole matrix can tell is judged again: chance among all gates, pairs
+    with the same logits, the advice. The conditions are those of the first; times are added.
 
     Args:
         results: name and result, one or more.
@@ -42,6 +43,8 @@ def merge(results: Sequence[tuple[str, Result]]) -> Result:
         _same_conditions(first_name, first, name, result)
         for cell in result.cells:
             known = cells.setdefault(cell.pair, cell)
+            if TONES.index(tone(cell.verdict)) > TONES.index(tone(known.verdict)):
+                cells[cell.pair] = cell
             if any(a != b for a, b in zip(known.digests, cell.digests, strict=False)):
                 raise ResultError(
                     f"{name} has other logits for {cell.pair} than the files before it, although "
@@ -61,6 +64,12 @@ def merge(results: Sequence[tuple[str, Result]]) -> Result:
         speed=speed,
         ceilings=searched,
         zoo=tuple(one for result in every for one in result.zoo),
+        selection=_selected_by_all(every),
+        sittings=tuple(
+            sorted(
+                (one for result in every for one in result.sittings), key=lambda one: one.started
+            )
+        ),
         unmeasured=counted(one for result in every for one in result.unmeasured),
         advice=advise(judged, speed, searched, by_cell=first.reference.by_cell),
         floor=max((one.floor for one in every if one.floor), key=lambda one: one.kl, default=None),
@@ -87,6 +96,54 @@ def _timings(every: Sequence[RunTiming]) -> RunTiming | None:
         wall=sum(one.wall for one in every),
         parts=added(one.parts for one in every),
         scopes=added(one.scopes for one in every),
+    )
+
+
+def require_whole(results: Sequence[tuple[str, Result]]) -> None:
+    """See that the results are those of whole runs, and all shards of their matrix.
+
+    Args:
+        results: name and result, one or more.
+
+    Raises:
+        ResultError: one is incomplete, or a shard is missing, given twice, or of another division.
+    """
+    for name, result in results:
+        if not result.complete:
+            raise ResultError(
+                f"{name} is {result.incomplete_text}. Give its command again: it goes on from what "
+                "it had."
+            )
+    shards = {
+        name: tuple(map(int, result.selection.shard.split("/")))
+        for name, result in results
+        if result.selection is not None and result.selection.shard
+    }
+    if not shards:
+        return
+    counts = {count for _, count in shards.values()}
+    if len(counts) > 1 or len(shards) < len(results):
+        told = ", ".join(f"{name}: {at}/{n}" for name, (at, n) in shards.items())
+        raise ResultError(f"These are not the shards of one matrix ({told}).")
+    (count,) = counts
+    given = sorted(at for at, _ in shards.values())
+    if missing := sorted(set(range(1, count + 1)) - set(given)):
+        raise ResultError(
+            f"Shard {', '.join(f'{at}/{count}' for at in missing)} is missing: a merged result "
+            "stands for the whole matrix."
+        )
+
+
+def _selected_by_all(results: Sequence[Result]) -> Selection | None:
+    """What all of them were asked for, together."""
+    known = [one.selection for one in results if one.selection is not None]
+    if not known:
+        return None
+    return Selection(
+        pairs=tuple(dict.fromkeys(pair for one in known for pair in one.pairs)),
+        of=max(one.of for one in known),
+        tests=tuple(dict.fromkeys(test for one in known for test in one.tests)),
+        left_out=tuple(dict.fromkeys(test for one in known for test in one.left_out)),
     )
 
 
@@ -160,7 +217,7 @@ def _judged(cell: Cell, cells: list[Cell], alone: set[tuple[str, str]]) -> Cell:
         return cell
     chance = tuple(gate.name for gate in cell.gates if (cell.pair, gate.name) in alone)
     failing = [gate for gate in cell.gates if gate.verdict == "fail"]
-    distinct = check_distinct(twins(cell, cells))
+    distinct = check_distinct(twins(cell, cells), unseen_twins(cell, cells))
     checks = (*(check for check in cell.checks if check.name != "distinct"), distinct)
     verdict: Verdict = cell.verdict
     if distinct.verdict == "fail":

@@ -25,19 +25,20 @@ def cell_of(item: pytest.Item | None) -> Pair | None:
 
 
 def cell_by_cell(
-    items: Sequence[pytest.Item], pairs: Sequence[Pair], *, first: Path
+    items: Sequence[pytest.Item], pairs: Sequence[Pair], *, first: Path, last: Path
 ) -> list[pytest.Item]:
     """The tests of each cell together, the cells in the order of the run.
 
     Args:
         first: the file whose tests come first within a cell: they say what the cell is.
+        last: the file whose tests come last: nothing is accepted before all of it is judged.
     """
     places = {pair: at for at, pair in enumerate(pairs)}
 
     def key(item: pytest.Item) -> tuple[int, int]:
         pair = cell_of(item)
         if pair is not None:
-            return places[pair], int(item.path != first)
+            return places[pair], int(item.path != first) + int(item.path == last)
         whole = WHOLE_RUN in getattr(item, "fixturenames", ())
         return (len(places), 0) if whole else (-1, 0)
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import datetime
 import functools
+import math
 import platform
 import time
-from collections.abc import Iterable
+import traceback
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import msgspec
@@ -52,8 +54,11 @@ from pytest_kvquant.errors import (
     CorpusError,
     LibraryError,
     ModelError,
+    ReferenceBroken,
+    RunRefused,
     SettingsError,
 )
+from pytest_kvquant.escape import throughout
 from pytest_kvquant.inputs.corpus import Corpus, cut_chunks, read_corpus
 from pytest_kvquant.inputs.model import Model, read_model
 from pytest_kvquant.inputs.reference_store import Reference, ReferenceStore
@@ -73,7 +78,8 @@ from pytest_kvquant.report.advice import advise
 from pytest_kvquant.report.cell_line import in_a_line
 from pytest_kvquant.results.baseline import BaselineRecord, BaselinesRecord
 from pytest_kvquant.results.ceiling import Ceiling
-from pytest_kvquant.results.cell import Cell, Check
+from pytest_kvquant.results.cell import Cell, Check, NoiseFloor
+from pytest_kvquant.results.completeness import ReferenceUse, Selection
 from pytest_kvquant.results.conditions import (
     CorpusRecord,
     EnvironmentRecord,
@@ -87,9 +93,13 @@ from pytest_kvquant.results.result import Result, RunTiming, Unmeasured, counted
 from pytest_kvquant.session import isolation
 from pytest_kvquant.session.builds import measured_engine, reference_engine
 from pytest_kvquant.session.cell import CellInputs, checked, figures_per_cell
+from pytest_kvquant.session.depends import command_of, depends, file_hash
 from pytest_kvquant.session.diagnosing import Prober
 from pytest_kvquant.session.excuses import is_excused
+from pytest_kvquant.session.finished import Finished, MeasuredCell
+from pytest_kvquant.session.journal import Journal
 from pytest_kvquant.session.kernels import make_examiner
+from pytest_kvquant.session.ledger import RollCall
 from pytest_kvquant.session.observer import Observer, guesses, phase
 from pytest_kvquant.session.speed import SpeedRun
 from pytest_kvquant.session.workloads import Workloads, plan_recall
@@ -164,6 +174,7 @@ class Session:
             ),
         )
         self.references.source(REFERENCE)  # a store that cannot be used is told now
+        self._keep_account()
         self.speed = SpeedRun(
             settings,
             self.model,
@@ -207,6 +218,63 @@ class Session:
         """End the workers; what was measured stays."""
         self.workers.rest()
 
+    def _keep_account(self) -> None:
+        """Nothing is finished yet, and nobody has said what is asked for."""
+        self._floors: dict[Pair, NoiseFloor] = {}
+        """What each cell was measured against, of this sitting or of an earlier one."""
+        self._journal: Journal | None = None
+        self._process = ""
+        self.broken = ""
+        """Why nothing at all can be measured, where that showed on the way."""
+        self.ledger = RollCall()
+        """The tests of this run; empty where no pytest is around it."""
+        self.left_out: tuple[str, ...] = ()
+        """Names of tests that were collected and not selected."""
+        self._finished = Finished(None, {}, self._started)
+        self.complaints: list[str] = []
+        """Files that could not be written on the way, a sentence each."""
+
+    def begin(self, *, process: str = "") -> None:
+        """Open the journal, once it is known what is asked for: finished parts are kept from here.
+
+        Args:
+            process: which of pytest-xdist's this is; the one that controls them holds the journal.
+        """
+        if self._journal is None:
+            self._journal = Journal(
+                self._store.root / "journal",
+                command_of(self.settings),
+                depends(
+                    self.model,
+                    self.corpus,
+                    self.task.tokens_hash,
+                    self.library,
+                    self.reference_library,
+                    self.environment.added,
+                ),
+                started=self._started,
+                fresh=self.settings.fresh,
+                shared=bool(process),
+                tell=self._observer.note,
+            )
+        key = {
+            "cells": self.cells_in_run,
+            "threads": self.task.shape.threads,
+            "device": self.library.chip,
+            "speed baseline": file_hash(self.settings.speed_baseline),
+        }
+        self._finished = Finished(self._journal, key, self._started)
+        self.speed.finished = self._finished
+        self._process = process
+
+    def left_behind(self, heard: Collection[str]) -> list[tuple[str, Result]]:
+        """Results so far of pytest-xdist's processes that have not reported, by name."""
+        return [] if self._journal is None else self._journal.results(heard)
+
+    def end_run(self) -> None:
+        """Let the journal go: of a run that is whole nothing has to be taken over."""
+        self._finished.end(whole=self.ledger.whole)
+
     def measure(self, pair: Pair) -> Cell:
         """The record of a cell, measured now if it has not been.
 
@@ -214,14 +282,22 @@ class Session:
             RunRefused: the reference cannot be stored.
         """
         if pair not in self._cells:
-            measured = self._measure(pair)
+            measured = self._finished.cell(
+                pair, lambda: self._measured(pair), usable=self._has_evidence
+            )
             excused = is_excused(
-                measured,
+                measured.cell,
                 named=str(pair) in self.settings.pairs or pair == REFERENCE,
                 accepted=self._baselines is not None and self._baselines.path(str(pair)).exists(),
                 strict=self.settings.strict,
             )
-            self._cells[pair] = msgspec.structs.replace(measured, excused=excused)
+            self._cells[pair] = msgspec.structs.replace(measured.cell, excused=excused)
+            if measured.floor is not None:
+                self._floors[pair] = measured.floor
+            self._finished.keep_reference(self._reference_use())
+            if self._process and self._journal is not None:
+                # A process that dies, or is never heard, leaves what it has for the others.
+                self._journal.keep_result(self._process, self.result())
         return self._cells[pair]
 
     def finished(self, pair: Pair) -> None:
@@ -348,12 +424,12 @@ class Session:
         cell = self.measure(pair)
         if self._baselines is None or not cell.gates:
             return None
-        return self._baselines.compare(cell, self.control(pair).floor.kl)
+        return self._baselines.compare(cell, self._floor(pair).kl)
 
     def as_baseline(self, pair: Pair) -> Baseline:
         """A measured cell as it is accepted."""
         assert self._baselines is not None
-        return self._baselines.of(self.measure(pair), self.control(pair).floor.kl)
+        return self._baselines.of(self.measure(pair), self._floor(pair).kl)
 
     @property
     def has_baselines(self) -> bool:
@@ -367,6 +443,9 @@ class Session:
 
     def refusal(self, pair: Pair) -> str:
         """Why the figures of a cell must not be accepted, however much asked for; or nothing."""
+        others = [test for test in self.ledger.open_of(str(pair)) if "test_baseline" not in test]
+        if others:
+            return f"{len(others)} of its tests have not ended"
         cell = self.checked(pair)
         wrong: list[str] = [gate.name for gate in cell.gates if gate.verdict == "fail"]
         wrong += [check.name for check in cell.checks if check.verdict == "fail"]
@@ -383,8 +462,8 @@ class Session:
 
     def result(self) -> Result:
         """The record of the run so far."""
-        usage = self.references.usage()
-        controls = self.references.known()
+        usage = self._finished.reference(self._reference_use())
+        floors = [*self._floors.values(), *(one.floor for one in self.references.known())]
         cells = tuple(self.checked(pair) for pair in self.pairs if pair in self._cells)
         speeds = self.speed.cells(self.pairs)
         ceilings = tuple(map(self._judged_ceiling, self.speed.ceilings(self.pairs)))
@@ -416,7 +495,7 @@ class Session:
                 library=self.other_build,
                 by_cell=self.settings.compare_cells,
             ),
-            floor=max((one.floor for one in controls), key=lambda one: one.kl, default=None),
+            floor=max(floors, key=_noise, default=None),
             cells=cells,
             speed=speeds,
             advice=advise(cells, speeds, ceilings, by_cell=self.settings.compare_cells),
@@ -426,6 +505,11 @@ class Session:
             hardware=self.speed.hardware if self.speed.on else None,
             baselines=self._baselines_record(),
             invocation=tuple(self.invocation),
+            complete=self.ledger.whole,
+            unfinished=tuple(self.ledger.unfinished),
+            interruption=self.ledger.reason,
+            selection=self._selection(),
+            sittings=self._finished.sittings(),
             decode_seconds=self._decode_seconds(),
             seconds=time.perf_counter() - self._begun,
             timing=self._run_timing(),
@@ -561,7 +645,7 @@ class Session:
             sequences=self.task.shape.sequences,
         )
         folder = self.settings.store or cache_folder() / "references"
-        store = ReferenceStore(folder, int(self.settings.store_limit * 1e9))
+        store = self._store = ReferenceStore(folder, int(self.settings.store_limit * 1e9))
         return References(
             task,
             plan,
@@ -602,6 +686,42 @@ class Session:
     def _restricted(self, library: Library) -> Library:
         """The library with the device of this process, where one was asked for."""
         return in_use(library, self.settings.devices, self.settings.gpu_layers)
+
+    def _selection(self) -> Selection:
+        return Selection(
+            pairs=tuple(map(str, self.selected)),
+            of=len(self.pairs) + self._elsewhere,
+            tests=tuple(self.ledger.tests()),
+            left_out=self.left_out,
+            shard=self.settings.shard or "",
+        )
+
+    def _floor(self, pair: Pair) -> NoiseFloor:
+        """What f16 showed against itself where a measured cell was measured."""
+        return self._floors[pair] if pair in self._floors else self.control(pair).floor
+
+    def _reference_use(self) -> ReferenceUse:
+        usage = self.references.usage()
+        return ReferenceUse(computed=usage.computed, reused=usage.reused, damaged=usage.damaged)
+
+    def _measured(self, pair: Pair) -> MeasuredCell:
+        """A cell measured now; a fault of our own code is that cell's verdict, told once."""
+        try:
+            found = self._measure(pair)
+        except RunRefused as error:
+            if isinstance(error, ReferenceBroken):
+                self.broken = str(error)
+            found = Cell(pair=str(pair), verdict="no-reference", message=str(error))
+        except Exception as error:
+            found = Cell(
+                pair=str(pair),
+                verdict="error",
+                message=f"pytest-kvquant itself failed ({type(error).__name__}: {error}); please "
+                "report it with the traceback.",
+                traceback=traceback.format_exc(),
+            )
+        control = self.references.known_of(pair)
+        return MeasuredCell(cell=found, floor=control.floor if control is not None else None)
 
     def _measure(self, pair: Pair) -> Cell:
         with phase(self._observer, "cell", pair):
@@ -730,7 +850,17 @@ class Session:
             digests=evidence.digests(),
             plugin=__version__,
         )
-        evidence_file.write(self.settings.evidence, conditions, evidence)
+        try:
+            evidence_file.write(self.settings.evidence, conditions, evidence)
+        except evidence_file.EvidenceError as error:  # the cell's own figures are not lost with it
+            self.complaints.append(str(error))
+
+    def _has_evidence(self, earlier: Cell) -> bool:
+        """Whether the per-token figures of an earlier sitting's cell are there, if asked for."""
+        folder = self.settings.evidence
+        if folder is None or not earlier.per_chunk:
+            return True
+        return evidence_file.has(folder, earlier.pair, earlier.digests)
 
     def checked(self, pair: Pair) -> Cell:
         """The record of a cell in the light of the whole matrix.
@@ -849,6 +979,11 @@ class Session:
         )
 
 
+def _noise(floor: NoiseFloor) -> float:
+    """How loud; a floor that is no number is the loudest."""
+    return math.inf if math.isnan(floor.kl) else floor.kl
+
+
 def _identify(worker: Worker, engine: Engine) -> Library:
     try:
         identity = worker.library(engine.directory, full=True)
@@ -856,7 +991,7 @@ def _identify(worker: Worker, engine: Engine) -> Library:
         raise LibraryError(str(error)) from None
     except CellError as error:
         raise LibraryError(f"{error} It was started by {engine.python}.{error.last_line}") from None
-    return msgspec.convert(identity, Library)
+    return msgspec.convert(throughout(identity), Library)
 
 
 def _load(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import traceback
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from pytest_kvquant.numerics.rounds import RoundRules
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.library import Library
 from pytest_kvquant.results.speed import SpeedCell
+from pytest_kvquant.session.finished import Finished
 from pytest_kvquant.session.observer import Observer, phase
 from pytest_kvquant.speed import depth_sweep
 from pytest_kvquant.speed.ceiling import search
@@ -103,6 +105,8 @@ class SpeedRun:
         self.announced: set[Pair] = set()
         """Pairs whose failure to be timed a test has reported already."""
         self._cells: dict[Pair, SpeedCell] = {}
+        self.finished = Finished(None, {}, "")
+        """What earlier sittings finished; set when the run begins."""
         self._ceilings: dict[Pair, Ceiling] = {}
         self._expect = expect
         self._expected = [
@@ -120,10 +124,7 @@ class SpeedRun:
     def measure(self, pair: Pair) -> SpeedCell:
         """The speed of a pair, timed now if it has not been."""
         if pair not in self._cells:
-            self._workers.rest()  # one set of weights on a device at a time
-            with self._workers.timesheet.scope("speed"), phase(self._observer, "speed", pair):
-                found = depth_sweep.measure(pair, self.plan, self.setup)
-            self._cells[pair] = with_gone_cliffs(found, self.plan.depths, self.cliff_declared)
+            self._cells[pair] = self.finished.speed(pair, self._key, lambda: self._timed(pair))
         return self._cells[pair]
 
     def ceiling(self, pair: Pair) -> Ceiling:
@@ -131,11 +132,37 @@ class SpeedRun:
         if pair not in self._ceilings:
             most = self._settings.ceiling_max or self._model.context_trained or MOST_CONTEXT
             floor = self.floors(pair, 0).context or 0
-            self._workers.rest()
-            timesheet = self._workers.timesheet
-            with timesheet.scope("ceiling"), phase(self._observer, "ceiling", pair):
-                self._ceilings[pair] = search(pair, most, self._search_setup, floor=floor)
+            self._ceilings[pair] = self.finished.ceiling(
+                pair, self._key, lambda: self._searched(pair, most, floor)
+            )
         return self._ceilings[pair]
+
+    def _searched(self, pair: Pair, most: int, floor: int) -> Ceiling:
+        self._workers.rest()
+        timesheet = self._workers.timesheet
+        with timesheet.scope("ceiling"), phase(self._observer, "ceiling", pair):
+            return search(pair, most, self._search_setup, floor=floor)
+
+    def _timed(self, pair: Pair) -> SpeedCell:
+        """A pair timed now; a fault of our own code is that pair's verdict, told once."""
+        try:
+            self._workers.rest()  # one set of weights on a device at a time
+            with self._workers.timesheet.scope("speed"), phase(self._observer, "speed", pair):
+                found = depth_sweep.measure(pair, self.plan, self.setup)
+            return with_gone_cliffs(found, self.plan.depths, self.cliff_declared)
+        except Exception as error:
+            return SpeedCell(
+                pair=str(pair),
+                verdict="error",
+                message=f"pytest-kvquant itself failed ({type(error).__name__}: {error}); please "
+                "report it with the traceback.",
+                log=traceback.format_exc(),
+            )
+
+    @property
+    def _key(self) -> dict[str, object]:
+        """What a time depends on that a figure of quality does not."""
+        return {"hardware": self.hardware.name}
 
     def ceilings(self, order: Iterable[Pair]) -> tuple[Ceiling, ...]:
         """What was searched so far."""

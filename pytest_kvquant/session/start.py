@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,8 +15,10 @@ from pytest_kvquant.checks import registry
 from pytest_kvquant.config.options import OPTIONS
 from pytest_kvquant.config.settings import Settings, find_root, resolve
 from pytest_kvquant.errors import ResultError, RunRefused
+from pytest_kvquant.escape import one_line
 from pytest_kvquant.machine.apple.power import awake
 from pytest_kvquant.machine.devices import occupy
+from pytest_kvquant.machine.signals import deferred
 from pytest_kvquant.quality.evidence_file import require_ours
 from pytest_kvquant.report import output
 from pytest_kvquant.report import terminal as terminal_view
@@ -23,6 +27,9 @@ from pytest_kvquant.report.progress import Progress
 from pytest_kvquant.results.result import Result
 from pytest_kvquant.session.distribution import Distribution, device_of, report_back
 from pytest_kvquant.session.run import Session
+
+SUITE = Path(__file__).parents[1] / "suite"
+"""The packaged tests."""
 
 NOT_REPEATED = (
     "pairs",
@@ -33,6 +40,7 @@ NOT_REPEATED = (
     "report",
     "summary",
     "evidence",
+    "fresh",
     "live",
     "table",
 )
@@ -66,7 +74,7 @@ def prepare(config: pytest.Config) -> Session:
         collecting = bool(config.getoption("collectonly", False))
         session = Session(settings, dict(os.environ), Progress(config), vocabulary_only=collecting)
     except RunRefused as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(one_line(str(error))) from None
     session.invocation = _typed_options(config, file)
     stack = ExitStack()
     stack.enter_context(awake())
@@ -85,25 +93,83 @@ def prepare_distribution(config: pytest.Config) -> Distribution:
     try:
         return Distribution(session, config.getoption("numprocesses"))
     except RunRefused as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(one_line(str(error))) from None
 
 
-def finish(ended: pytest.Session, run: Session | Distribution) -> None:
-    """Write the files that were asked for; a process of pytest-xdist reports instead."""
+def begin(run: Session, config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """Tell the run what was selected: which tests, of which cells."""
+    for item in items:
+        call = getattr(item, "callspec", None)
+        pair = call.params.get("kv_cell") if call is not None else None
+        run.ledger.plan(item.nodeid, str(pair) if pair is not None else "")
+    asked = set(run.ledger.pairs)
+    run.selected = [pair for pair in run.pairs if str(pair) in asked]
+    tests = run.ledger.tests()
+    run.left_out = tuple(name for name in suite_tests(run) if name not in tests)
+    if not config.getoption("collectonly"):
+        run.begin(process=str(getattr(config, "workerinput", {}).get("workerid", "")))
+
+
+def suite_tests(run: Session) -> list[str]:
+    """Names of the packaged tests that a run of everything would run."""
+    off = [*([] if run.speed.on else ["test_speed.py"]),
+           *([] if run.speed.ceiling_on else ["test_ceiling.py"])]  # fmt: skip
+    written = [
+        found.group(1)
+        for path in sorted(SUITE.glob("test_*.py"))
+        if path.name not in off
+        for found in re.finditer(
+            r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    ]
+    return [*written, *(one.test for one in registry.declared())]
+
+
+def finish(ended: pytest.Session, run: Session | Distribution, stopped: int | None) -> int | None:
+    """Write the files that were asked for; a process of pytest-xdist reports instead.
+
+    Args:
+        stopped: the signal that ended the run, if one did.
+
+    Returns:
+        The exit code that pytest has to end with; ``None`` leaves it as it is.
+    """
     config, progress = ended.config, Progress(ended.config)
     if isinstance(run, Session):
         run.close()
-    if hasattr(config, "workeroutput"):
-        report_back(config.workeroutput, run.result())
-        return
-    unwritten = output.write(run.settings, run.result(), os.environ)
-    for complaint in unwritten:
-        progress.note(complaint)
-    objections = run.objections()
+    ledger = run.ledger
+    ledger.reason = ledger.reason or str(ended.shouldfail or ended.shouldstop or "")
+    with deferred():
+        if hasattr(config, "workeroutput"):
+            report_back(config.workeroutput, run.result())
+            run.end_run()
+            return None
+        if config.getoption("collectonly"):
+            return None
+        unwritten = _write(run, progress)
+        objections = run.objections()
+        run.end_run()
+    for line in unwritten:
+        progress.note(line)
+    if stopped is not None:
+        return 128 + stopped
     if unwritten:
-        ended.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-    elif objections and ended.exitstatus == pytest.ExitCode.OK:
-        ended.exitstatus = pytest.ExitCode.TESTS_FAILED
+        return pytest.ExitCode.INTERNAL_ERROR
+    if ended.exitstatus == pytest.ExitCode.OK and (objections or not ledger.whole):
+        return pytest.ExitCode.TESTS_FAILED
+    return None
+
+
+def _write(run: Session | Distribution, progress: Progress) -> list[str]:
+    """Write what was asked for; one sentence for each file that could not be written."""
+    result = run.result()
+    if not (result.cells or result.speed or result.ceilings):
+        if output.wanted(run.settings, os.environ):
+            progress.note("nothing was measured: no file is written")
+        return [*run.complaints]
+    if not result.complete:
+        progress.note(f"{result.incomplete_text}; the same command goes on from there")
+    return [*run.complaints, *output.write(run.settings, result, os.environ)]
 
 
 def show(session: pytest.Session, run: Session | Distribution) -> None:

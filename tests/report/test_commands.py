@@ -152,7 +152,7 @@ def test_merge_puts_shards_together(small: Result, tmp_path: Path) -> None:
     second = replace(small, cells=(small.cells[0], *small.cells[5:]))
     out = tmp_path / "all.json"
     shards = [_write(tmp_path / "a.json", first), _write(tmp_path / "b.json", second)]
-    assert main(["merge", str(out), *shards]) == 0
+    assert main(["merge", *shards, "--out", str(out)]) == 0
     merged = read(out)
     assert [cell.pair for cell in merged.cells] == [cell.pair for cell in small.cells]
     assert merged.seconds == pytest.approx(2 * small.seconds)
@@ -170,9 +170,9 @@ def test_merge_corrects_for_chance_over_all_shards(
     one = replace(whole, cells=(failing,))
     two = replace(whole, cells=(others[0], *others[2:]))
     paths = [_write(tmp_path / "a.json", one), _write(tmp_path / "b.json", two)]
-    assert main(["merge", str(tmp_path / "m.json"), paths[0]]) == 1
+    assert main(["merge", paths[0], "-o", str(tmp_path / "m.json")]) == 1
     assert read(tmp_path / "m.json").cells[0].verdict == "fail"
-    assert main(["merge", str(tmp_path / "m.json"), *paths]) == 0
+    assert main(["merge", *paths, "-o", str(tmp_path / "m.json")]) == 0
     merged = read(tmp_path / "m.json").cells[0]
     assert (merged.verdict, merged.not_significant) == ("inconclusive", ("kl_mean",))
 
@@ -183,7 +183,7 @@ def test_merge_refuses_other_conditions(
     library = replace(small.environment.library, hash="0123")
     other = replace(small, environment=replace(small.environment, library=library))
     paths = [_write(tmp_path / "a.json", small), _write(tmp_path / "b.json", other)]
-    assert main(["merge", str(tmp_path / "m.json"), *paths]) == 2
+    assert main(["merge", *paths, "-o", str(tmp_path / "m.json")]) == 2
     assert "the build is '0123'" in capsys.readouterr().err
     assert not (tmp_path / "m.json").exists()
 
@@ -193,7 +193,7 @@ def test_merge_refuses_two_outcomes_of_a_pair(
 ) -> None:
     odd = replace(small, cells=(replace(small.cells[0], digests=("0",) * 3), *small.cells[1:]))
     paths = [_write(tmp_path / "a.json", small), _write(tmp_path / "b.json", odd)]
-    assert main(["merge", str(tmp_path / "m.json"), *paths]) == 2
+    assert main(["merge", *paths, "-o", str(tmp_path / "m.json")]) == 2
     assert "has other logits for f16/f16" in capsys.readouterr().err
 
 

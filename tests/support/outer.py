@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 SMALL = (
     "--kv-ctx=64", "--kv-chunks=2", "--kv-order=sequential", "--kv-speed=off", "--kv-decode=0",
-    "--kv-trajectory=0", "--kv-probe=off", "--kv-coverage=off",
+    "--kv-trajectory=0", "--kv-probe=off", "--kv-coverage=off", "--kv-recall=0",
 )  # fmt: skip
 """A cell in a second. With two chunks most gates stay open; figures are figures."""
 

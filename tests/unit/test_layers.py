@@ -98,16 +98,17 @@ def floor_of(module: str) -> str:
 
 
 FLOORS = (
-    "__main__", "plugin", "xdist", "fixtures", "markers", "suite", "testing", "outcomes", "cli",
-    "session", "zoo", "report", "baselines", "checks", "quality", "speed", "engine.parent",
-    "engine.child", "engine", "results", "config", "inputs", "machine", "numerics", "format",
-    "matrix", "errors", "data",
+    "__main__", "plugin", "watching", "xdist", "fixtures", "markers", "suite", "testing",
+    "outcomes", "cli", "session", "zoo", "report", "baselines", "checks", "quality", "speed",
+    "engine.parent", "engine.child", "engine", "results", "config", "inputs", "machine",
+    "numerics", "format", "matrix", "errors", "escape", "data",
 )  # fmt: skip
 """From the top down."""
 
 ALLOWED = {
     "__main__": "cli",
-    "plugin": "config fixtures markers session xdist",
+    "plugin": "config fixtures markers session watching xdist",
+    "watching": "fixtures machine",
     "xdist": "matrix session",
     "fixtures": "outcomes",
     "markers": "errors matrix outcomes",
@@ -115,20 +116,20 @@ ALLOWED = {
     "outcomes": "baselines checks config engine.parent errors format machine matrix numerics "
     "report results speed",
     "testing": "checks config engine.child matrix numerics results",
-    "cli": "baselines checks config data engine.parent errors inputs machine matrix numerics "
-    "quality report results session",
-    "session": "baselines checks config data engine engine.parent errors inputs machine matrix "
-    "numerics quality report results speed zoo",
-    "report": "checks config errors format machine matrix numerics results",
+    "cli": "baselines checks config data engine.parent errors escape inputs machine matrix "
+    "numerics quality report results session",
+    "session": "baselines checks config data engine engine.parent errors escape inputs machine "
+    "matrix numerics quality report results speed zoo",
+    "report": "checks config errors escape format machine matrix numerics results",
     "baselines": "errors format machine matrix numerics results speed",
     "checks": "config errors format matrix numerics quality results",
     "quality": "config engine engine.parent errors inputs machine matrix numerics results",
     "speed": "config engine.parent errors format inputs machine matrix numerics results",
-    "engine.parent": "engine errors machine matrix results",
+    "engine.parent": "engine errors escape machine matrix results",
     "engine.child": "engine numerics",
     "results": "errors format inputs machine numerics",
     "config": "data errors matrix",
-    "inputs": "errors matrix",
+    "inputs": "errors escape matrix",
     "machine": "errors format",
     "matrix": "errors",
 }  # fmt: skip

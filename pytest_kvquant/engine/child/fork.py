@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from pytest_kvquant.engine.child.orphan import end_with
 from pytest_kvquant.engine.protocol import Channel, Message
 
 _TURN = 0.002
@@ -52,6 +53,7 @@ class ForkMessages:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
+        end_with(line)  # no thread of the one that was copied is here
         told, before = Channel(socket.socket(fileno=line)), self.channel
         before.close()
         told.spans = before.spans  # the model writes what it does into this list

@@ -24,6 +24,7 @@ from pytest_kvquant.engine.child.examining import ExaminationMessages
 from pytest_kvquant.engine.child.fork import ForkMessages, running_threads
 from pytest_kvquant.engine.child.keep import KeepMessages
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
+from pytest_kvquant.engine.child.orphan import end_with
 from pytest_kvquant.engine.child.probing import ProbeMessages
 from pytest_kvquant.engine.child.script import ScriptRunner
 from pytest_kvquant.engine.child.timing import TimingMessages
@@ -208,6 +209,7 @@ class Child(
 
 def main(line: int, spans: list[tuple[str, int, int]]) -> None:
     """Answer on the inherited socket ``line``; ``spans`` is what was done until now."""
+    end_with(line)
     worker = Child(Channel(socket.socket(fileno=line)))
     worker.channel.spans += spans
     try:

@@ -30,6 +30,7 @@ from pytest_kvquant.errors import (
     CellStrained,
     CellTimeout,
 )
+from pytest_kvquant.escape import one_line, paragraph
 from pytest_kvquant.machine.environment import Environment
 from pytest_kvquant.matrix import REFERENCE, Pair
 
@@ -421,7 +422,7 @@ class Worker:
         size = self._log_size()
         start = max(self._log_start, size - LOG_BYTES)
         tail = os.pread(self._log.fileno(), LOG_BYTES, start)
-        return tail.decode("utf-8", errors="replace")
+        return paragraph(tail.decode("utf-8", errors="replace"))
 
     def _log_size(self) -> int:
         return os.fstat(self._log.fileno()).st_size
@@ -476,11 +477,13 @@ class Worker:
         self._timesheet.told(message.fields.pop("spans", ()))
         if message.name == "refused":
             raise endings.refused(
-                message.fields["message"], self.log_text(), kind=message.fields["kind"]
+                one_line(message.fields["message"]), self.log_text(), kind=message.fields["kind"]
             )
         if message.name == "failed":
             raise CellCrashed(
-                f"The worker failed: {message.fields['kind']}: {message.fields['message']}.",
+                one_line(
+                    f"The worker failed: {message.fields['kind']}: {message.fields['message']}."
+                ),
                 log=self.log(),
             )
         return message

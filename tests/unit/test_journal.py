@@ -1,0 +1,160 @@
+"""The journal: what is whole is taken over, and nothing else."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from filelock import FileLock
+
+from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.session import journal as module
+from pytest_kvquant.session.journal import OLDEST, SUFFIX, Journal
+
+CELL = Cell(pair="q8_0/q4_0", verdict="pass", shapes={"alone": float("nan")})
+
+
+class Told(list[str]):
+    """What a person was told."""
+
+
+def opened(root: Path, told: Told | None = None, **changes: Any) -> Journal:
+    given: dict[str, Any] = {
+        "command": {"types": ["f16"]}, "depends": {"the build": "a"}, "started": "2026-01-01",
+        "fresh": False, "shared": False, "tell": (told if told is not None else Told()).append,
+    }  # fmt: skip
+    return Journal(root, **{**given, **changes})
+
+
+def left(root: Path) -> Path:
+    """A journal that a killed run left, with one cell."""
+    journal = opened(root)
+    journal.keep("cell", "q8_0/q4_0", {"n": 1}, CELL)
+    journal.close()
+    (part,) = journal.folder.glob(f"*{SUFFIX}")
+    return part
+
+
+def taken(journal: Journal, key: dict[str, object] | None = None) -> Cell | None:
+    return journal.find("cell", "q8_0/q4_0", key or {"n": 1}, Cell)
+
+
+def test_the_same_command_takes_it_over_and_says_so(tmp_path: Path) -> None:
+    left(tmp_path)
+    told = Told()
+    again = opened(tmp_path, told, started="2026-01-02")
+    found = taken(again)
+    assert found is not None
+    assert found.pair == CELL.pair
+    assert again.sittings() == ["2026-01-01"]
+    assert "interrupted run of 2026-01-01 finished the quality of 1 pair" in told[0]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"command": {"types": ["f32"]}}, {"depends": {"the build": "b"}}, {"fresh": True}]
+)
+def test_another_command_build_or_wish_takes_nothing_over(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    left(tmp_path)
+    assert taken(opened(tmp_path, **changes)) is None
+
+
+def test_what_changed_is_named(tmp_path: Path) -> None:
+    left(tmp_path)
+    told = Told()
+    opened(tmp_path, told, depends={"the build": "b", "the machine": "x"})
+    assert told[0].endswith("measured again: the build, the machine changed since")
+
+
+def test_another_key_is_another_part(tmp_path: Path) -> None:
+    left(tmp_path)
+    assert taken(opened(tmp_path), {"n": 2}) is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "other"])
+def test_a_damaged_part_is_measured_again(tmp_path: Path, damage: str) -> None:
+    part = left(tmp_path)
+    data = part.read_bytes()
+    part.write_bytes(
+        {
+            "cut": data[: len(data) // 2],
+            "flip": data.replace(b'"verdict":"pass"', b'"verdict":"fail"'),
+            "empty": b"",
+            "other": b'{"format": "another"}',
+        }[damage]
+    )
+    assert taken(opened(tmp_path)) is None
+
+
+def test_an_old_part_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left(tmp_path)
+    later = datetime.datetime.now(datetime.UTC) + OLDEST + datetime.timedelta(days=1)
+    monkeypatch.setattr("pytest_kvquant.session.part.now", lambda: later)
+    assert taken(opened(tmp_path)) is None
+
+
+def test_a_second_run_of_the_command_keeps_none(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    told = Told()
+    second = opened(tmp_path, told)
+    second.keep("cell", "q8_0/q4_0", {"n": 1}, CELL)
+    assert "another run of this very command is under way" in told[0]
+    assert not list(first.folder.glob(f"*{SUFFIX}"))
+
+
+def test_a_whole_run_leaves_nothing(tmp_path: Path) -> None:
+    left(tmp_path)
+    journal = opened(tmp_path)
+    taken(journal)
+    journal.finish()
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_a_full_disk_is_told_once_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+    journal = opened(tmp_path, told)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write_durably", full)
+    journal.keep("cell", "a", {}, CELL)
+    journal.keep("cell", "b", {}, CELL)
+    assert len(told) == 1
+    assert "No space left on device" in told[0]
+
+
+def test_a_kill_while_writing_leaves_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = opened(tmp_path)
+
+    def die(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", die)
+    with pytest.raises(KeyboardInterrupt):
+        journal.keep("cell", "a", {}, CELL)
+    assert sorted(path.name for path in journal.folder.iterdir()) == ["identity.json", "lock"]
+
+
+def test_journals_of_long_ago_go_and_held_ones_stay(tmp_path: Path) -> None:
+    part = left(tmp_path)
+    for path in part.parent.iterdir():
+        os.utime(path, (0, 0))
+    with FileLock(part.parent / "lock"):
+        module.sweep(tmp_path)
+        assert part.exists()
+    module.sweep(tmp_path)
+    assert not part.exists()
+
+
+def test_parts_are_plain_json(tmp_path: Path) -> None:
+    assert msgspec.json.decode(left(tmp_path).read_bytes())["record"]["shapes"] == {"alone": "nan"}
