@@ -98,6 +98,8 @@ def figure(value: float, unit: str) -> str:
         return percent(value)
     if unit == "ln ratio":
         return f"{signed(value)} (ln)"
+    if unit == "ratio":
+        return f"{value:.3g} ×"
     return f"{kl(value)} {unit}" if unit == "nats" else f"{value:.4g} {unit}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pytest_kvquant import format
 from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.kernel_names import TITLES
 from pytest_kvquant.results.gate import Gate, Unit, Verdict
 
 _ENDINGS: dict[Verdict, str] = {
@@ -16,10 +17,12 @@ _ENDINGS: dict[Verdict, str] = {
 def failure_text(gate: Gate, cell: str) -> str:
     """What a test says about a gate of `cell` (`K/V`): figure, interval, budget, chunks, rule."""
     both = gate.unit == "ln ratio"
+    limit = "a limit" if gate.question == "kernel" else "a budget"
     budget = _show(gate.budget, gate.unit)
     lines = [
         f"{cell}: {_title(gate.name)} {_ENDINGS[gate.verdict]}: {_show(gate.figure, gate.unit)}"
-        f" against a budget of {f'±{budget[1:]}' if both else budget}",
+        f" against {limit} of {f'±{budget[1:]}' if both else budget}",
+        *_shown_healthy(gate),
         f"  interval  {_show_interval(gate)}",
         f"  chunks    {_show_chunks(gate)}",
         f"  evidence  {_show_evidence(gate)}",
@@ -28,6 +31,13 @@ def failure_text(gate: Gate, cell: str) -> str:
     if gate.verdict == "inconclusive":
         lines.append(f"  to pass   {_show_needed(gate)}")
     return "\n".join(lines)
+
+
+def _shown_healthy(gate: Gate) -> list[str]:
+    """What the cell measured, and what its types must cost on the same tokens."""
+    if gate.measured is None or gate.healthy is None:
+        return []
+    return [f"  healthy   {gate.healthy:.4g} by emulation, measured {gate.measured:.4g}"]
 
 
 def _show(figure: float, unit: Unit) -> str:
@@ -64,4 +74,4 @@ def _show_needed(gate: Gate) -> str:
 def _title(name: str) -> str:
     """What a gate is called in a sentence; its name where this installation does not have it."""
     found = registry.find(name)
-    return found.title if found else name
+    return found.title if found else TITLES.get(name, name)

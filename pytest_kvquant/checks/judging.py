@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -34,6 +34,17 @@ def judge_figures(
     """The gates of a cell from its figures per chunk, of ``tokens`` scored tokens each."""
     given = Given(budgets, rules, tokens)
     return tuple(one.decide(seen, given) for one in registry.gates(path))
+
+
+def owned_gates(budgets: Collection[str]) -> frozenset[str]:
+    """The absolute gates that count, by the budgets that the owner set.
+
+    The tail's bound is half of its budget, and the decode path's budget follows from mean KL's.
+    """
+    given = {"kl_tail" if name == "kl_tail_over" else name for name in budgets}
+    if "kl_mean" in given:
+        given.add("decode_kl_mean")
+    return frozenset(one.name for one in registry.gates() if one.budget and one.budget.key in given)
 
 
 def figures_per_chunk(evidence: Evidence, path: Path = "prefill") -> dict[str, FloatArray]:

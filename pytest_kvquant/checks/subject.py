@@ -44,6 +44,11 @@ class Subject(NamedTuple):
     declared: frozenset[str] = frozenset()
     """Checks and operations that ``[expect]`` declares to fail here: ``attention``,
     ``operations.shift_head``."""
+    kl_owned: bool = True
+    """Whether the budget for mean KL is the owner's, and has to be measurable."""
+    kl_scale: float | None = None
+    """Mean KL, nats, of which the cell's batch shapes may differ by a share; ``None``: its
+    budget."""
     compression_floor: float | None = None
     """Least bytes per token of f16/f16 over those of the pair; ``None``: by the geometry."""
     others: tuple[Cell, ...] = ()

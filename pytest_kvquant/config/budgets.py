@@ -97,6 +97,22 @@ def resolve_budgets(
     return _with_more(values, pair, overrides, defaults)
 
 
+def owned_budgets(
+    pair: Pair, overrides: Mapping[str, BudgetOverride], *, every: bool
+) -> frozenset[str]:
+    """Names of the budgets of a pair that somebody has made their own.
+
+    Args:
+        every: all are: of the embedded model, and between builds.
+
+    Raises:
+        SettingsError: a malformed pattern.
+    """
+    if every:
+        return frozenset(Budgets.__struct_fields__)
+    return frozenset(_overlay(pair, overrides))
+
+
 LEAST_DRIFT = 1e-4
 """Mean KL, nats, that two builds may differ by where f16 shows no noise at all: a few times what
 another order of the same sums has shown elsewhere."""

@@ -61,8 +61,9 @@ def judge(
     floor: float = 0.0,
     limit: float = LIMIT,
     widest: float = WIDEST,
+    two_sided: bool = True,
 ) -> Ratio:
-    """Two-sided verdict, from the first look that decides.
+    """The verdict of the first look that decides.
 
     Args:
         measured: the cell's figure of each chunk, shape ``(n,)``, non-negative.
@@ -71,6 +72,7 @@ def judge(
         level: error of each end of the interval at one look.
         floor: what the machine's noise adds to ``measured`` without any fault, in its unit.
         limit, widest: see :data:`LIMIT` and :data:`WIDEST`.
+        two_sided: whether too small a ratio is a fault too.
 
     Raises:
         ValueError: the two are not of the same chunks, or not finite.
@@ -78,12 +80,13 @@ def judge(
     x, y = stats.chunk_figures(measured), stats.chunk_figures(healthy)
     if x.shape != y.shape:
         raise ValueError("the cell and its emulation must come from the same chunks")
+    rule = _RatioRule(level, floor, limit, widest, two_sided)
     taken = [n for n in looks if LEAST <= n <= x.size]
     for n in taken:
-        verdict = _speaks(x[:n], y[:n], level, floor, limit, widest)
+        verdict = _speaks(x[:n], y[:n], rule)
         if verdict is not None:
-            return _told(verdict, x, y, n, taken, level, floor, limit, widest)
-    return _told("inconclusive", x, y, None, taken, level, floor, limit, widest)
+            return _told(verdict, x, y, n, taken, rule)
+    return _told("inconclusive", x, y, None, taken, rule)
 
 
 def interval(measured: FloatArray, healthy: FloatArray, level: float) -> Interval:
@@ -95,10 +98,8 @@ def interval(measured: FloatArray, healthy: FloatArray, level: float) -> Interva
     if n < 2:
         return Interval(x / y, -math.inf, math.inf)
     t2 = stats.t_quantile(level, n) ** 2 / n
-    cov = np.cov(measured, healthy)
-    a = y * y - t2 * cov[1, 1]
-    b = x * y - t2 * cov[0, 1]
-    c = x * x - t2 * cov[0, 0]
+    (xx, xy), (_, yy) = np.cov(measured, healthy).tolist()
+    a, b, c = y * y - t2 * yy, x * y - t2 * xy, x * x - t2 * xx
     inside = b * b - a * c
     if a <= 0 or inside < 0:
         return Interval(x / y, -math.inf, math.inf)
@@ -114,19 +115,27 @@ def allowed(now: Interval, limit: float = LIMIT, widest: float = WIDEST) -> floa
     return min(widest, max(limit, 1 + half / SHARE))
 
 
-def _speaks(
-    x: FloatArray, y: FloatArray, level: float, floor: float, limit: float, widest: float
-) -> Literal["pass", "fail"] | None:
+class _RatioRule(NamedTuple):
+    level: float
+    floor: float
+    limit: float
+    widest: float
+    two_sided: bool
+
+
+def _speaks(x: FloatArray, y: FloatArray, rule: _RatioRule) -> Literal["pass", "fail"] | None:
     if not y.any():  # a type as fine as f16: there is nothing that its rounding costs
-        if x.max() <= floor:
+        if x.max() <= rule.floor:
             return "pass"
-        return "fail" if stats.t_interval(x, level).low > floor else None
-    over = interval(np.maximum(x - floor, 0), y, level)
-    under = interval(x + floor, y, level)
-    if over.low > limit or under.high < 1 / limit:
+        return "fail" if stats.t_interval(x, rule.level).low > rule.floor else None
+    over = interval(np.maximum(x - rule.floor, 0), y, rule.level)
+    under = interval(x + rule.floor, y, rule.level)
+    if over.low > rule.limit or (rule.two_sided and under.high < 1 / rule.limit):
         return "fail"
-    most = allowed(over, limit, widest)
-    return "pass" if over.high <= most and under.low >= 1 / most else None
+    most = allowed(over, rule.limit, rule.widest)
+    low_enough = over.high <= most
+    high_enough = under.low >= 1 / most or not rule.two_sided
+    return "pass" if low_enough and high_enough else None
 
 
 def _told(
@@ -135,19 +144,20 @@ def _told(
     y: FloatArray,
     at: int | None,
     taken: list[int],
-    level: float,
-    floor: float,
-    limit: float,
-    widest: float,
+    rule: _RatioRule,
 ) -> Ratio:
     seen = x.size if at is None else at
-    now = interval(x[:seen], y[:seen], level)
+    now = interval(x[:seen], y[:seen], rule.level)
     counted = [n for n in taken if at is None or verdict == "fail" or n <= at]
-    each = (_p_value(x[:n], y[:n], floor, limit) for n in counted)
+    each = (_p_value(x[:n], y[:n], rule) for n in counted)
     p = min(1.0, len(taken) * min(each, default=1.0)) if taken else 1.0
-    return Ratio(verdict, now.figure, now.low, now.high, allowed(now, limit, widest), p, at, x.size)
+    most = allowed(now, rule.limit, rule.widest)
+    return Ratio(verdict, now.figure, now.low, now.high, most, p, at, x.size)
 
 
-def _p_value(x: FloatArray, y: FloatArray, floor: float, limit: float) -> float:
+def _p_value(x: FloatArray, y: FloatArray, rule: _RatioRule) -> float:
     """The smaller one-sided p of "at most the limit" and "at least its inverse"."""
-    return min(stats.one_sided_p(x - limit * y - floor), stats.one_sided_p(y / limit - x - floor))
+    over = stats.one_sided_p(x - rule.limit * y - rule.floor)
+    if not rule.two_sided:
+        return over
+    return min(over, stats.one_sided_p(y / rule.limit - x - rule.floor))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pytest_kvquant.checks.gate_text import failure_text
-from pytest_kvquant.checks.judging import judge_figures
+from pytest_kvquant.checks.judging import judge_figures, owned_gates
+from pytest_kvquant.checks.kernel_names import KERNEL_GATES
 from pytest_kvquant.numerics.metrics import Quality
 from pytest_kvquant.outcomes.mark import read_mark
 from pytest_kvquant.report.links import link
@@ -66,16 +67,25 @@ class CellQuality:
 
         Args:
             name: ``kl_mean``, ``kl_tail``, ``ln_ppl_ratio``, ``top1_flips`` or
-                ``decode_kl_mean``.
+                ``decode_kl_mean``; the ratio of the same figure to the healthy cell's is meant
+                too, and where the owner has no budget, it alone.
         """
         __tracebackhide__ = True
         self.require_measured()
-        gate = next((gate for gate in self._gates() if gate.name == name), None)
-        if gate is None:
+        names = (KERNEL_GATES.get(name, ""), name)
+        gates = [gate for gate in self._gates() if gate.name in names]
+        if not gates:
             pytest.skip(self._missing(name))
-        self._node.user_properties += properties(gate, self.figures)
-        if gate.verdict == "pass":
-            return
+        for gate in gates:
+            self._node.user_properties += properties(gate, self.figures)
+        for verdict in ("fail", "inconclusive"):
+            for gate in gates:
+                if gate.verdict == verdict:
+                    self._tell(gate, name)
+
+    def _tell(self, gate: Gate, name: str) -> None:
+        """Fail, or skip where chance may explain it or nothing is decided yet."""
+        __tracebackhide__ = True
         suspect = self._suspect()
         text = f"{failure_text(gate, str(self._pair))}\n{suspect}{self._conditions(name)}"
         if gate.verdict == "inconclusive" and not self._session.settings.strict:
@@ -101,7 +111,10 @@ class CellQuality:
             session.task.rules,
         )
         again = {gate.name: gate for gate in judged}
-        return tuple(again.get(gate.name, gate) for gate in cell.gates)
+        held = tuple(again.get(gate.name, gate) for gate in cell.gates)
+        names = {gate.name for gate in held}
+        set_here = owned_gates(own.given) & again.keys()
+        return (*held, *(again[name] for name in sorted(set_here - names)))
 
     def check_fact(self, name: str) -> None:
         """Pass, fail or skip by one check of what the cell is and whether its paths agree.

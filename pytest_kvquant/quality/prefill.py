@@ -25,12 +25,15 @@ def measure(
     tie_band: float,
     settled: Callable[[Evidence], bool],
     on_chunk: Callable[[int], None],
+    on_step: Callable[[int, int], None] = lambda _start, _stop: None,
 ) -> Evidence:
     """Draw chunks through an opened worker until every gate is settled, or to the cap.
 
     Args:
         settled: whether the evidence so far decides everything that will be judged by it.
         on_chunk: told how many chunks are complete.
+        on_step: told between which chunks all are complete now, before it is asked whether that
+            is enough.
 
     Raises:
         CellError: the worker dies.
@@ -59,6 +62,7 @@ def measure(
                 figures = compare_rows(source.rows(chunk, first, count), logits, targets)
                 require_numbers(figures.nll_reference, f"chunk {chunk}")
                 evidence.put(chunk, first, figures)
+        on_step(start, evidence.complete)
         if enough():
             break
     return evidence

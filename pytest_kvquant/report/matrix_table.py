@@ -109,10 +109,12 @@ def _lines(found: Found) -> list[tuple[str, str]]:
         figures = found.cell.quality.prefill
         lines = [
             (f"KL {format.kl(figures.kl_mean)}", ""),
+            *_beside_healthy(found.cell),
             (format.percent(figures.top1), ""),
             (format.signed(figures.ppl_delta), ""),
         ]
     lines.append((verdict, style))
+    lines += _second_answer(found.cell, verdict)
     if tone(verdict) == "bad":
         reasons = short(*found)
         for reason in reasons[:MOST_REASONS]:
@@ -120,3 +122,16 @@ def _lines(found: Found) -> list[tuple[str, str]]:
         if len(reasons) > MOST_REASONS:
             lines.append((f"+{len(reasons) - MOST_REASONS} more", style))
     return lines
+
+
+def _beside_healthy(cell: Cell) -> list[tuple[str, str]]:
+    """Its KL over what its types must cost on these tokens."""
+    ratios = [gate.figure for gate in cell.gates if gate.name == "kl_ratio"]
+    return [(f"{format.factor(ratio)} × healthy", "") for ratio in ratios]
+
+
+def _second_answer(cell: Cell | None, verdict: str) -> list[tuple[str, str]]:
+    """Whether the pair is fit to use here, where that is not what the verdict says already."""
+    if cell is None or cell.healthy is None or cell.fitness == verdict:
+        return []
+    return [(f"fit: {cell.fitness}", STYLES[tone(cell.fitness)] if cell.fitness == "fail" else "")]

@@ -357,7 +357,8 @@ def _quality_reasons(cell: Cell | None) -> list[str]:
         first, *rest = failure_text(gate, cell.pair).splitlines()
         if gate.name in cell.not_significant:
             first += "; alone this would fail, among all gates of the run it may be chance"
-        reasons.append("\n".join([first, *rest]))
+        # The rule stands in the table of gates: once is enough.
+        reasons.append("\n".join([first, *(line for line in rest if "  rule  " not in line)]))
     if cell.baseline is not None and cell.baseline.verdict in LOST:
         reasons.append(cell.baseline.text)
     if cell.diagnosis is not None and cell.diagnosis.verdict != "healthy":

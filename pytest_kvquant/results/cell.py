@@ -22,6 +22,28 @@ Verdict = Literal[
 ]  # fmt: skip
 
 
+Answer = Literal["pass", "fail", "inconclusive", "not judged"]
+
+
+class HealthyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the pair must cost on these tokens, by an emulation with f16's kernels."""
+
+    kl_mean: float | None
+    """Mean KL of the emulated cell over all its chunks, nats."""
+    decode_kl_mean: float | None
+    """The same by the decode path, nats."""
+    chunks: int
+    """Chunks that were emulated."""
+    computed: int
+    """Of them, those that were not found in the store."""
+    per_chunk: tuple[float, ...]
+    """Mean KL of each chunk, nats."""
+    seconds: float
+    """Wall time that the emulation took."""
+    problem: str | None = None
+    """Why there is none, in words."""
+
+
 class QualitySection(msgspec.Struct, frozen=True, kw_only=True):
     """Quality by path: many tokens at once, and one at a time, each against f16 the same way."""
 
@@ -189,6 +211,14 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     its tests are skipped."""
     gates: tuple[Gate, ...] = ()
     """Every gated figure."""
+    kernel: Answer = "not judged"
+    """Does the cell cost what its types must cost here, and do its paths agree?"""
+    fitness: Answer = "not judged"
+    """Is it good enough on this model, by budgets that the owner set? Without any, not judged."""
+    advised: tuple[Gate, ...] = ()
+    """Figures against published budgets of another model: advice, which decides nothing."""
+    healthy: HealthyRecord | None = None
+    """The emulated healthy cell beside it; ``None`` for what is compared with itself."""
     not_significant: tuple[str, ...] = ()
     """Gates that fail alone, but not in the light of the whole matrix (Holm)."""
     quality: QualitySection | None = None

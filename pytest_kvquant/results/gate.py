@@ -7,7 +7,8 @@ from typing import Literal
 import msgspec
 
 Verdict = Literal["pass", "fail", "inconclusive"]
-Unit = Literal["nats", "share", "ln ratio"]
+Unit = Literal["nats", "share", "ln ratio", "ratio"]
+Question = Literal["kernel", "fitness"]
 
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +31,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     budget: float
     """The most the figure may be; for the ln PPL ratio, in both directions."""
     unit: Unit
-    """Nats per scored token, share of scored tokens, or ln of a PPL ratio."""
+    """Nats per scored token, share of scored tokens, ln of a PPL ratio, or a plain ratio."""
     chunks: int
     """Chunks looked at, those drawn after the decision included."""
     e_value: float | None
@@ -50,3 +51,10 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     """While open: chunks after which a PASS is foreseen; None where none is."""
     rule: str
     """The decision rule, in one sentence."""
+    question: Question = "fitness"
+    """``kernel``: does the cell cost what its types must cost here; ``fitness``: is that within the
+    owner's budget."""
+    measured: float | None = None
+    """Of a ratio to the healthy cell: the cell's own mean, in the figure's unit."""
+    healthy: float | None = None
+    """The emulated healthy cell's mean on the same chunks, in the same unit."""

@@ -10,10 +10,12 @@ from typing import NamedTuple
 import msgspec
 
 from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.answers import answers
 from pytest_kvquant.checks.declaration import Needs
 from pytest_kvquant.checks.declared import as_declared
 from pytest_kvquant.checks.family import settled
-from pytest_kvquant.checks.judging import figures_per_chunk, judge
+from pytest_kvquant.checks.judging import figures_per_chunk
+from pytest_kvquant.checks.kernel_names import KERNEL_GATES
 from pytest_kvquant.checks.off_device import NAME as OFF_DEVICE
 from pytest_kvquant.checks.placement import placement
 from pytest_kvquant.checks.subject import Subject
@@ -27,10 +29,10 @@ from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.metrics import kl_profile
 from pytest_kvquant.numerics.metrics import quality as quality_figures
-from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.quality import paths, prefill
 from pytest_kvquant.quality.control import Control, all_shapes
 from pytest_kvquant.quality.examiner import Examiner
+from pytest_kvquant.quality.healthy import HealthyCell, HealthyGround
 from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
 from pytest_kvquant.results.cell import Cell, QualitySection, Timing, Verdict
@@ -39,6 +41,7 @@ from pytest_kvquant.results.library import Library
 from pytest_kvquant.results.operations import from_paths
 from pytest_kvquant.session import diagnosing
 from pytest_kvquant.session.identity import identify
+from pytest_kvquant.session.judging import Judge, JudgedGates
 from pytest_kvquant.session.kernels import with_kernels
 from pytest_kvquant.session.workloads import Workloads
 
@@ -57,6 +60,10 @@ class CellInputs(NamedTuple):
     workloads: Workloads
     off_device: frozenset[Pair] = frozenset()
     """Pairs that are declared to leave their attention to the CPU."""
+    emulation: HealthyGround | None = None
+    """What a healthy cell is emulated with; ``None`` between two builds."""
+    owned: frozenset[str] = frozenset()
+    """Absolute gates for which the owner has budgets."""
     same_pair: bool = False
     """Whether a cell is compared with the same pair, of another build."""
     examiner: Examiner | None = None
@@ -64,6 +71,18 @@ class CellInputs(NamedTuple):
     expect: Mapping[str, Expect] = {}
     fail_fast: bool = False
     """Whether a cell is given up at its first failing gate."""
+
+    def judge(self, pair: Pair, budgets: Budgets) -> Judge:
+        """How the evidence of a pair is judged."""
+        noise, identity = self.control.floor.kl, pair == REFERENCE
+        return Judge(budgets, self.owned, self.task.rules, noise, identity)
+
+    def healthy(self, pair: Pair, budgets: Budgets) -> HealthyCell | None:
+        """The emulation of a pair; of the reference itself, and between builds, there is none."""
+        if self.emulation is None or pair == REFERENCE:
+            return None
+        over = budgets.kl_tail_over
+        return HealthyCell(pair, self.emulation, self.source, self.control, over)
 
 
 class Measured(NamedTuple):
@@ -97,7 +116,8 @@ def attempt(
     """
     begun = time.perf_counter()
     subject = _subject(pair, budgets, expected, inputs)
-    part = inputs.task.workers.timesheet.part
+    part, judge = inputs.task.workers.timesheet.part, inputs.judge(pair, budgets)
+    healthy = inputs.healthy(pair, budgets)
     try:
         with hired as worker:
             inputs.task.open_cell(worker, pair)
@@ -116,18 +136,23 @@ def attempt(
                 inputs.source,
                 budgets,
                 tie_band=inputs.control.floor.tie_band,
-                settled=lambda seen: _settled(seen, budgets, inputs),
+                settled=lambda seen: _settled(judge.prefill(seen, healthy), inputs),
                 on_chunk=on_chunk,
+                on_step=healthy.ensure if healthy is not None else (lambda *_range: None),
             )
             drawn = time.perf_counter()
             with part("decisions"):
-                subject = _with_quality(subject, evidence, inputs)
+                subject = _with_quality(subject, evidence, judge.prefill(evidence, healthy))
             if subject.cell.gates and not _hopeless(subject.cell.gates, inputs):
+                subject = subject._replace(kl_scale=judge.typical_kl(healthy))
                 with part("paths"):
-                    subject = _with_paths(subject, worker, inputs)
+                    subject = _with_paths(subject, worker, inputs, judge, healthy)
             if subject.cell.gates:
                 with part("workloads"):
                     subject = _with_workloads(subject, worker, inputs)
+            told = None if healthy is None else healthy.record()
+            cell = msgspec.structs.replace(subject.cell, healthy=told)
+            subject = subject._replace(cell=cell)
             ended = time.perf_counter()
         if objection := proof():
             return Measured(subject.cell, None, objection)
@@ -162,6 +187,7 @@ def _subject(pair: Pair, budgets: Budgets, expected: str | None, inputs: CellInp
         gpu_layers=inputs.task.gpu_layers,
         off_device=pair in inputs.off_device,
         declared=declared_failures(pair, inputs.library.device, inputs.expect),
+        kl_owned="kl_mean" in inputs.owned,
     )
 
 
@@ -175,15 +201,16 @@ def checked(subject: Subject, *needs: Needs) -> Subject:
 
 def figures_per_cell() -> int:
     """Gated figures of one cell: each counts against chance."""
-    return len(registry.gates())
+    return len(registry.gates()) + len(KERNEL_GATES)
 
 
-def _settled(evidence: Evidence, budgets: Budgets, inputs: CellInputs) -> bool:
+def _settled(judged: JudgedGates, inputs: CellInputs) -> bool:
     """Whether more chunks could no longer change what any gate does to the exit code."""
-    judged = judge(evidence, budgets, inputs.task.rules)
-    if _hopeless(judged, inputs):
+    if _hopeless(judged.counted, inputs):
         return True
-    return all(settled(gate, figures_per_cell() * inputs.cells) for gate in judged)
+    figures_in_run = figures_per_cell() * inputs.cells
+    decided = [settled(gate, figures_in_run) for gate in judged.counted]
+    return bool(decided) and all(decided)
 
 
 def _hopeless(gates: Sequence[Gate], inputs: CellInputs) -> bool:
@@ -237,13 +264,14 @@ def _with_contents(subject: Subject, worker: Worker, prober: diagnosing.Prober) 
     return checked(subject._replace(cell=cell), "contents")
 
 
-def _with_quality(subject: Subject, evidence: Evidence, inputs: CellInputs) -> Subject:
+def _with_quality(subject: Subject, evidence: Evidence, judged: JudgedGates) -> Subject:
     if (found := evidence.first_non_finite()) is not None:
         chunk, row = found
         return _non_finite(subject, f"Logits of chunk {chunk}, scored token {row}, hold")
     cell = msgspec.structs.replace(
         subject.cell,
-        gates=judge(evidence, subject.budgets, inputs.task.rules),
+        gates=judged.counted,
+        advised=judged.advised,
         quality=QualitySection(prefill=quality_figures(evidence.tokens())),
         per_chunk={
             name: tuple(values.tolist()) for name, values in figures_per_chunk(evidence).items()
@@ -254,12 +282,16 @@ def _with_quality(subject: Subject, evidence: Evidence, inputs: CellInputs) -> S
     return checked(subject._replace(cell=cell), "prefill")
 
 
-def _with_paths(subject: Subject, worker: Worker, inputs: CellInputs) -> Subject:
+def _with_paths(
+    subject: Subject, worker: Worker, inputs: CellInputs, judge: Judge, healthy: HealthyCell | None
+) -> Subject:
     """The decode path, greedy text and batch shapes, in the process of the cell."""
     control, vocabulary = inputs.control, inputs.task.vocabulary
     plan = control.plan
     if plan.decoded.size:
-        subject = _with_decode(subject, worker, inputs)
+        if healthy is not None:
+            healthy.ensure_decode(plan)
+        subject = _with_decode(subject, worker, inputs, judge, healthy)
         if not subject.cell.gates:
             return subject
     if plan.continued:
@@ -279,7 +311,9 @@ def _with_workloads(subject: Subject, worker: Worker, inputs: CellInputs) -> Sub
     return checked(inputs.workloads.add(subject, worker, compared, inputs.cells), "recall")
 
 
-def _with_decode(subject: Subject, worker: Worker, inputs: CellInputs) -> Subject:
+def _with_decode(
+    subject: Subject, worker: Worker, inputs: CellInputs, judge: Judge, healthy: HealthyCell | None
+) -> Subject:
     control = inputs.control
     evidence = paths.decode_evidence(
         worker,
@@ -293,11 +327,12 @@ def _with_decode(subject: Subject, worker: Worker, inputs: CellInputs) -> Subjec
         return _non_finite(subject, "Logits by the decode path hold")
     cell = subject.cell
     assert cell.quality is not None
-    rules = Rules(cap=evidence.complete, early=False)
+    judged = judge.decode(evidence, healthy)
     figures = quality_figures(evidence.tokens())
     cell = msgspec.structs.replace(
         cell,
-        gates=(*cell.gates, *judge(evidence, subject.budgets, rules, "decode")),
+        gates=(*cell.gates, *judged.counted),
+        advised=(*cell.advised, *judged.advised),
         quality=msgspec.structs.replace(cell.quality, decode=figures),
     )
     return checked(subject._replace(cell=cell), "decode")
@@ -325,4 +360,5 @@ def _judged(cell: Cell) -> Cell:
         verdict = "fail"
     elif "inconclusive" in verdicts:
         verdict = "inconclusive"
-    return msgspec.structs.replace(cell, verdict=verdict)
+    told = answers(cell.gates, cell.checks)
+    return msgspec.structs.replace(cell, verdict=verdict, kernel=told.kernel, fitness=told.fitness)

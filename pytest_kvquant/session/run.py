@@ -23,13 +23,16 @@ import psutil
 from pytest_kvquant import __version__
 from pytest_kvquant.baselines.quality import Baseline, BaselineConditions, Baselines, hardware_class
 from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.answers import answers
 from pytest_kvquant.checks.distinct import twins
 from pytest_kvquant.checks.family import holm_exit
+from pytest_kvquant.checks.judging import owned_gates
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import (
     IDENTICAL,
     Budgets,
     drift_budgets,
+    owned_budgets,
     resolve_budgets,
     unused_patterns,
 )
@@ -70,6 +73,7 @@ from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.quality import evidence_file, paths
 from pytest_kvquant.quality.control import Control
+from pytest_kvquant.quality.healthy import EMULATION, WORDS, HealthyGround
 from pytest_kvquant.quality.references import References
 from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
@@ -166,7 +170,9 @@ class Session:
         self.workers.check = SteadinessCheck(self.task.chunks[0], self.task.shape)
         self.reference_library = self._meet_reference(vocabulary)
         reference_task = self._reference_task()
-        self.references = self._make_references(reference_task)
+        store = self._store = _open_store(settings)
+        self.references = self._make_references(reference_task, store)
+        self._emulation = self._plan_emulation(store)
         self._workloads = Workloads(
             reference_task,
             plan_recall(
@@ -404,6 +410,11 @@ class Session:
                 found.append(f"{pair} has the very same logits as {', '.join(found_twins)}")
         return found
 
+    def owned(self, pair: Pair) -> frozenset[str]:
+        """Absolute gates that count: all of ours, those between builds, and the owner's own."""
+        every = self.embedded or self.settings.compare_cells
+        return owned_gates(owned_budgets(pair, self.settings.budgets, every=every))
+
     def stands(self, pair: Pair, gate: Gate) -> bool:
         """Whether a failing gate counts for the exit code, in the light of the whole matrix.
 
@@ -415,6 +426,8 @@ class Session:
             for one in self._cells
             for other in self._cells[one].gates
         ]
+        if (pair, gate) not in owned:
+            owned.append((pair, gate))
         unmeasured = figures_per_cell() * (self.cells_in_run - len(self._cells))
         kept = holm_exit([gate for _, gate in owned], unmeasured=max(0, unmeasured))
         return (pair, gate) in [one for one, keep in zip(owned, kept, strict=True) if keep]
@@ -637,15 +650,13 @@ class Session:
             self._observer.note("the reference build and the measured one are the same files")
         return library
 
-    def _make_references(self, task: Task) -> References:
+    def _make_references(self, task: Task, store: ReferenceStore) -> References:
         plan = paths.plan(
             self.task.chunks,
             decode_tokens=self.settings.decode,
             trajectory_tokens=self.settings.trajectory,
             sequences=self.task.shape.sequences,
         )
-        folder = self.settings.store or cache_folder() / "references"
-        store = self._store = ReferenceStore(folder, int(self.settings.store_limit * 1e9))
         return References(
             task,
             plan,
@@ -671,7 +682,12 @@ class Session:
         return self.task._replace(engine=engine, crew=workers)
 
     def _open_store(self, store: ReferenceStore, pair: Pair) -> Reference:
-        identity = {
+        rows, vocabulary = self.task.shape.scored, self.task.vocabulary
+        return store.open(self._identity(pair), rows=rows, vocabulary=vocabulary)
+
+    def _identity(self, pair: Pair) -> dict[str, object]:
+        """Everything that the logits of a pair on the reference build depend on."""
+        return {
             **({} if pair == REFERENCE else {"pair": str(pair)}),
             "model": self.model.fingerprint,
             "corpus": [self.corpus.fingerprint, self.settings.order, self.settings.seed],
@@ -681,7 +697,23 @@ class Session:
             "device": self.reference_library.chip,
             "environment": self.environment.added,
         }
-        return store.open(identity, rows=self.task.shape.scored, vocabulary=self.task.vocabulary)
+
+    def _plan_emulation(self, store: ReferenceStore) -> HealthyGround | None:
+        """What healthy cells are emulated with; a cell beside itself needs none."""
+        if self.settings.compare_cells:
+            return None
+
+        def open_store(pair: Pair, path: str, rows: int) -> Reference:
+            identity = self._identity(REFERENCE) | {
+                "emulated": str(pair),
+                "path": path,
+                "rows": rows,
+                "by": self.library.hash,
+                "format": EMULATION,
+            }
+            return store.open(identity, rows=rows, vocabulary=WORDS)
+
+        return HealthyGround(self.task, self.model, open_store)
 
     def _restricted(self, library: Library) -> Library:
         """The library with the device of this process, where one was asked for."""
@@ -756,6 +788,8 @@ class Session:
             self._prober,
             self._workloads,
             off_device=self._off_device,
+            emulation=self._emulation,
+            owned=self.owned(pair),
             same_pair=self.settings.compare_cells,
             examiner=self._examiner,
             expect=self.settings.expect,
@@ -882,8 +916,14 @@ class Session:
             verdict = "aliased"
         elif failed and verdict in ("pass", "inconclusive"):
             verdict = "fail"
+        told = answers(own.gates, seen.checks, alone)
         return msgspec.structs.replace(
-            seen, verdict=verdict, not_significant=alone, baseline=self.baseline(pair)
+            seen,
+            verdict=verdict,
+            kernel=told.kernel,
+            fitness=told.fitness,
+            not_significant=alone,
+            baseline=self.baseline(pair),
         )
 
     def footprint(self, pair: Pair) -> Check | None:
@@ -982,6 +1022,11 @@ class Session:
 def _noise(floor: NoiseFloor) -> float:
     """How loud; a floor that is no number is the loudest."""
     return math.inf if math.isnan(floor.kl) else floor.kl
+
+
+def _open_store(settings: Settings) -> ReferenceStore:
+    folder = settings.store or cache_folder() / "references"
+    return ReferenceStore(folder, int(settings.store_limit * 1e9))
 
 
 def _identify(worker: Worker, engine: Engine) -> Library:

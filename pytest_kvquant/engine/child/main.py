@@ -20,6 +20,7 @@ from pytest_kvquant.engine import census
 from pytest_kvquant.engine.child import op_census, scoring
 from pytest_kvquant.engine.child.ceiling import CeilingMessages
 from pytest_kvquant.engine.child.context import Context, DecodeFailed, LoadedModel, Refused
+from pytest_kvquant.engine.child.emulating import EmulationMessages
 from pytest_kvquant.engine.child.examining import ExaminationMessages
 from pytest_kvquant.engine.child.fork import ForkMessages, running_threads
 from pytest_kvquant.engine.child.keep import KeepMessages
@@ -47,6 +48,7 @@ class Child(
     ExaminationMessages,
     ForkMessages,
     KeepMessages,
+    EmulationMessages,
 ):
     """Answers one message after another; each ``on_<name>`` method is one message's meaning."""
 

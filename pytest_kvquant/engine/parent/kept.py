@@ -60,9 +60,11 @@ class KeptWorker(Worker):
         before = self._pair, self.chosen, self.decode_seconds, self._log_start
         self._ask("push")
         self.begin()
-        yield
-        self._ask("pop")
-        self._pair, self.chosen, self.decode_seconds, self._log_start = before
+        try:
+            yield
+        finally:  # a worker that refused something still has the context that was put aside
+            self._ask("pop")
+            self._pair, self.chosen, self.decode_seconds, self._log_start = before
 
     def prove(self, check: SteadinessCheck) -> Proof:
         """Close the cell's context, decode f16's first chunk in a new one, look at the memory."""

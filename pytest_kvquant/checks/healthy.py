@@ -1,0 +1,196 @@
+"""Kernel right? A cell's figures over those of its emulated healthy cell, gate by gate.
+
+No budget is needed on any model: what the types' rounding costs there is measured beside. Each
+gate stands beside the absolute one of the same figure, which answers the other question, whether
+the pair is fit to use.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from msgspec.structs import replace
+
+from pytest_kvquant.checks.ln_ppl_ratio import judge_ln_ppl
+from pytest_kvquant.numerics import ratio
+from pytest_kvquant.numerics.evidence import ChunkFigures, Evidence
+from pytest_kvquant.numerics.rules import Rules
+from pytest_kvquant.numerics.stats import FloatArray
+from pytest_kvquant.results.gate import Gate
+
+TAIL_QUANTILE = 0.98
+"""Of the healthy cell's KL per token: what lies beyond counts for the tail."""
+
+SHIFT = 0.1
+"""ln PPL may move from the healthy cell's by this share of √(2·KL), the root mean square by which
+a log-likelihood moves at that KL."""
+
+FLOORS = 1.0
+"""Noise floors that a KL may be away without a fault."""
+
+
+class Allowance(NamedTuple):
+    """How far from its healthy figure a gate lets a cell be."""
+
+    limit: float
+    """A fault is called beyond this ratio."""
+    widest: float
+    """No ratio passes whose interval reaches beyond this."""
+    floor: float
+    """What may come on top, in the figure's unit: noise that no rounding explains."""
+    two_sided: bool
+
+
+KL = Allowance(ratio.LIMIT, ratio.WIDEST, 0.0, two_sided=True)
+DECODE = Allowance(1.15, 1.5, 0.0, two_sided=True)
+"""Few tokens."""
+TAIL = Allowance(1.3, 2.0, 0.004, two_sided=False)
+FLIPS = Allowance(1.3, 2.0, 0.004, two_sided=False)
+"""Few tokens count: one in 256 more or less is chance."""
+
+
+def judge_kernel(
+    measured: Evidence, healthy: Evidence, rules: Rules, noise: float
+) -> tuple[Gate, ...]:
+    """The gates of the prefill path, on the chunks that both have.
+
+    Args:
+        noise: KL that f16 shows against itself on this machine, nats.
+    """
+    count = min(measured.complete, healthy.complete)
+    if not count:
+        return ()
+    ours, theirs = (_first(one.per_chunk(), count) for one in (measured, healthy))
+    over = tail_bound(healthy, rules)
+    kl = KL._replace(floor=FLOORS * noise)
+    limit = SHIFT * math.sqrt(2 * max(float(theirs.kl.mean()), noise, 1e-12))
+    shift = judge_ln_ppl(ours.ln_ppl - theirs.ln_ppl, limit, rules)
+    return (
+        ratio_gate("kl_ratio", ours.kl, theirs.kl, rules, kl),
+        ratio_gate(
+            "kl_tail_ratio",
+            share_over(measured, over, count),
+            share_over(healthy, over, count),
+            rules,
+            TAIL,
+        ),
+        _of_kernel(shift, "ln_ppl_shift", ours.ln_ppl, theirs.ln_ppl),
+        ratio_gate("top1_flips_ratio", ours.flips, theirs.flips, rules, FLIPS),
+    )
+
+
+def judge_decode(measured: Evidence, healthy: Evidence, noise: float) -> Gate:
+    """The gate of the decode path: all its chunks at one look."""
+    count = min(measured.complete, healthy.complete)
+    rules = Rules(cap=count, early=False)
+    ours, theirs = (_first(one.per_chunk(), count) for one in (measured, healthy))
+    allowance = DECODE._replace(floor=FLOORS * noise)
+    return ratio_gate("decode_kl_ratio", ours.kl, theirs.kl, rules, allowance)
+
+
+def ratio_gate(
+    name: str, measured: FloatArray, healthy: FloatArray, rules: Rules, allowed: Allowance
+) -> Gate:
+    """One figure of a cell over that of its healthy emulation.
+
+    Args:
+        measured, healthy: per chunk, shape ``(n,)`` each, the same chunks.
+    """
+    found = ratio.judge(
+        measured,
+        healthy,
+        looks=rules.schedule,
+        level=rules.level,
+        floor=allowed.floor,
+        limit=allowed.limit,
+        widest=allowed.widest,
+        two_sided=allowed.two_sided,
+    )
+    seen = found.decided_at or len(measured)
+    return Gate(
+        name=name,
+        verdict=found.verdict,
+        figure=found.figure,
+        low=found.low if math.isfinite(found.low) else None,
+        high=found.high if math.isfinite(found.high) else None,
+        budget=found.limit if found.verdict == "pass" else allowed.limit,
+        unit="ratio",
+        chunks=found.chunks,
+        e_value=None,
+        p_value=found.p_value,
+        alpha=rules.alpha,
+        level=rules.level,
+        decided_at=found.decided_at,
+        census=False,
+        chunks_needed=None,
+        rule=_rule(allowed, rules),
+        question="kernel",
+        measured=float(np.mean(measured[:seen])),
+        healthy=float(np.mean(healthy[:seen])),
+    )
+
+
+def without_emulation(name: str, measured: FloatArray, rules: Rules, problem: str | None) -> Gate:
+    """The gate of a ratio where the healthy cell could not be emulated: open, and why."""
+    return Gate(
+        name=name,
+        verdict="inconclusive",
+        figure=1.0,
+        low=None,
+        high=None,
+        budget=ratio.LIMIT,
+        unit="ratio",
+        chunks=len(measured),
+        e_value=None,
+        p_value=1.0,
+        alpha=rules.alpha,
+        level=rules.level,
+        decided_at=None,
+        census=False,
+        chunks_needed=None,
+        rule=f"Not judged, no healthy cell could be emulated: {problem or 'it was not asked for'}",
+        question="kernel",
+        measured=float(np.mean(measured)) if len(measured) else None,
+    )
+
+
+def tail_bound(healthy: Evidence, rules: Rules) -> float:
+    """Nats beyond which a token counts for the tail: a quantile of the first look's tokens.
+
+    From the emulation alone, and from chunks that every later look has too: it does not move.
+    """
+    first = min(rules.schedule[0], healthy.complete)
+    return float(np.quantile(healthy.columns.kl[:first], TAIL_QUANTILE))
+
+
+def share_over(evidence: Evidence, bound: float, chunks: int) -> FloatArray:
+    """Share of each chunk's tokens with a KL beyond a bound, shape ``(chunks,)``."""
+    shares: FloatArray = (evidence.columns.kl[:chunks] > bound).mean(axis=1)
+    return shares
+
+
+def _first(figures: ChunkFigures, count: int) -> ChunkFigures:
+    return ChunkFigures._make(column[:count] for column in figures)
+
+
+def _of_kernel(gate: Gate, name: str, ours: FloatArray, theirs: FloatArray) -> Gate:
+    seen = gate.decided_at or len(ours)
+    return replace(
+        gate,
+        name=name,
+        question="kernel",
+        measured=float(ours[:seen].mean()),
+        healthy=float(theirs[:seen].mean()),
+        rule=gate.rule.replace("The ln PPL ratio", "The shift of ln PPL from the healthy cell's"),
+    )
+
+
+def _rule(allowed: Allowance, rules: Rules) -> str:
+    looks = ", ".join(map(str, rules.schedule))
+    sides = "outside 1/{0:g} to {0:g}" if allowed.two_sided else "over {0:g}"
+    return (
+        f"Fails when the ratio's Fieller interval lies {sides.format(allowed.limit)}, passes "
+        f"inside what its width permits (at most {allowed.widest:g}), at {looks} chunks."
+    )

@@ -1,0 +1,88 @@
+"""Which gates count for a cell: those of the kernel, and those that the owner has budgets for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from pytest_kvquant.checks.healthy import judge_decode, judge_kernel, without_emulation
+from pytest_kvquant.checks.judging import judge
+from pytest_kvquant.checks.kernel_names import KERNEL_GATES
+from pytest_kvquant.config.budgets import Budgets
+from pytest_kvquant.numerics.evidence import Evidence
+from pytest_kvquant.numerics.rules import Rules
+from pytest_kvquant.quality.healthy import HealthyCell
+from pytest_kvquant.results.gate import Gate
+
+TYPICAL = 2.5
+"""Healthy KLs that stand for a budget where the owner has none: as the embedded model's do."""
+
+
+class JudgedGates(NamedTuple):
+    """The gates of a cell."""
+
+    counted: tuple[Gate, ...]
+    """Those that its verdict follows from."""
+    advised: tuple[Gate, ...]
+    """Those against published budgets that nobody has made their own: told, not judged."""
+
+
+class Judge(NamedTuple):
+    """How a cell's evidence is judged.
+
+    ``owned`` are the absolute gates that count; ``identity`` says that the cell is the reference
+    itself, whose kernel is judged by them.
+    """
+
+    budgets: Budgets
+    owned: frozenset[str]
+    rules: Rules
+    noise: float
+    """KL that f16 shows against itself, nats."""
+    identity: bool
+
+    @property
+    def kl_budget(self) -> float:
+        """The owner's budget for mean KL, nats; 0 where there is none to be measurable."""
+        return self.budgets.kl_mean if "kl_mean" in self.owned or self.identity else 0.0
+
+    def typical_kl(self, healthy: HealthyCell | None) -> float:
+        """Mean KL, nats, of which the cell's batch shapes may differ by a share."""
+        if healthy is None or not healthy.evidence.complete:
+            return self.budgets.kl_mean
+        seen = float(healthy.evidence.per_chunk().kl.mean())
+        return max(self.kl_budget, TYPICAL * seen)
+
+    def prefill(self, evidence: Evidence, healthy: HealthyCell | None) -> JudgedGates:
+        """The gates of the prefill path on the evidence so far."""
+        absolute = judge(evidence, self.budgets, self.rules)
+        return self._both(absolute, self._kernel(evidence, healthy))
+
+    def decode(self, evidence: Evidence, healthy: HealthyCell | None) -> JudgedGates:
+        """The gates of the decode path: all its chunks at one look."""
+        rules = Rules(cap=evidence.complete, early=False)
+        seen = evidence.per_chunk().kl
+        kernel: Sequence[Gate] = ()
+        if healthy is not None and healthy.decode is not None:
+            kernel = [judge_decode(evidence, healthy.decode, self.noise)]
+        elif healthy is not None:
+            kernel = [without_emulation("decode_kl_ratio", seen, rules, healthy.problem)]
+        return self._both(judge(evidence, self.budgets, rules, "decode"), kernel)
+
+    def _kernel(self, evidence: Evidence, healthy: HealthyCell | None) -> Sequence[Gate]:
+        if healthy is None:
+            return ()
+        if healthy.problem is not None:
+            seen = evidence.per_chunk().kl
+            names = [name for name in KERNEL_GATES.values() if name != "decode_kl_ratio"]
+            return [without_emulation(one, seen, self.rules, healthy.problem) for one in names]
+        return judge_kernel(evidence, healthy.evidence, self.rules, self.noise)
+
+    def _both(self, absolute: Sequence[Gate], kernel: Sequence[Gate]) -> JudgedGates:
+        if self.identity:
+            return JudgedGates(tuple(replace(gate, question="kernel") for gate in absolute), ())
+        counted = tuple(gate for gate in absolute if gate.name in self.owned)
+        advised = tuple(gate for gate in absolute if gate.name not in self.owned)
+        return JudgedGates((*counted, *kernel), advised)
