@@ -170,9 +170,8 @@ class Session:
         self.workers.check = SteadinessCheck(self.task.chunks[0], self.task.shape)
         self.reference_library = self._meet_reference(vocabulary)
         reference_task = self._reference_task()
-        store = self._store = _open_store(settings)
-        self.references = self._make_references(reference_task, store)
-        self._emulation = self._plan_emulation(store)
+        self._store = _open_store(settings)
+        self.references = self._make_references(reference_task, self._store)
         self._workloads = Workloads(
             reference_task,
             plan_recall(
@@ -698,7 +697,8 @@ class Session:
             "environment": self.environment.added,
         }
 
-    def _plan_emulation(self, store: ReferenceStore) -> HealthyGround | None:
+    @property
+    def _emulation(self) -> HealthyGround | None:
         """What healthy cells are emulated with; a cell beside itself needs none."""
         if self.settings.compare_cells:
             return None
@@ -711,7 +711,7 @@ class Session:
                 "by": self.library.hash,
                 "format": EMULATION,
             }
-            return store.open(identity, rows=rows, vocabulary=WORDS)
+            return self._store.open(identity, rows=rows, vocabulary=WORDS)
 
         return HealthyGround(self.task, self.model, open_store)
 
