@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -30,6 +31,10 @@ __all__ = ["kv_baseline", "kv_cell", "kv_depth", "kv_matrix", "kv_memory", "kv_q
 
 LINES_ONLY: pytest.StashKey[bool] = pytest.StashKey()
 """Whether a line of each pair takes the place of the dots of its tests."""
+
+NOT_WINDOWS = (
+    "pytest-kvquant runs on Linux and macOS, not on Windows itself; in WSL it does, as on Linux."
+)
 
 SUITE = Path(__file__).parent / "suite"
 
@@ -67,6 +72,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if not config.getoption("kv_matrix"):
         return
+    if sys.platform == "win32":
+        raise pytest.UsageError(NOT_WINDOWS)
     from pytest_kvquant.session.benchmark_tables import silence_benchmark_tables
 
     silence_benchmark_tables(config)

@@ -57,6 +57,12 @@ OPTIONS: tuple[Option, ...] = (
         "D",
         "take the f16 reference from this device: CPU judges a GPU's",
     ),
+    Option(
+        "reference-logits",
+        TEXT,
+        "PATH",
+        "take the f16 reference from this file of llama-perplexity --save-all-logits (16 bits)",
+    ),
     Option("compare-cells", FLAG, "", "compare each cell with the same pair of --kv-reference-lib"),
     Option("types", LIST, "T1,T2,…", "cache types by ggml name; all ordered pairs are cells"),
     Option("pairs", LIST, "K/V,…", "these cells instead: K type/V type"),
@@ -164,7 +170,7 @@ OPTIONS: tuple[Option, ...] = (
 GROUPS: dict[str, tuple[str, ...]] = {
     "what to measure": (
         "model", "corpus", "lib", "python", "reference-lib", "reference-python",
-        "compare-cells", "types", "pairs", "skip",
+        "reference-devices", "reference-logits", "compare-cells", "types", "pairs", "skip",
     ),
     "where": ("devices", "shard", "threads", "gpu-layers", "batch", "ubatch", "timeout"),
     "quality": (

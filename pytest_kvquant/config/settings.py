@@ -126,6 +126,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     reference_lib: Path | None = None
     reference_python: Path | None = None
     reference_devices: tuple[str, ...] = ()
+    reference_logits: Path | None = None
     compare_cells: bool = False
     types: tuple[str, ...] = ()
     pairs: tuple[str, ...] = ()
@@ -202,6 +203,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         _require(self.gpu_layers >= -1, "gpu-layers", "must be -1 (all) or a number of layers")
         _require(self.seed >= 0, "seed", "must not be negative")
         _require(self.ubatch <= self.batch, "ubatch", f"must not exceed --kv-batch {self.batch}")
+        if self.reference_logits is not None:
+            for name in ("reference_lib", "corpus", "scored"):
+                _require(
+                    getattr(self, name) is None,
+                    "reference_logits",
+                    f"brings its own tokens and reference: leave --kv-{name.replace('_', '-')} out",
+                )
         if self.scored is not None:
             _require(
                 0 < self.scored < self.ctx,

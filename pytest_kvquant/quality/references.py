@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pytest_kvquant.errors import CellError, CellWithoutReference
+from pytest_kvquant.inputs.logits_file import LogitsFile
 from pytest_kvquant.inputs.reference_store import Reference, StoreError, Usage
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.quality import paths
 from pytest_kvquant.quality.control import Control, measure_control
+from pytest_kvquant.quality.file_source import FileSource
 from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
 
@@ -26,6 +28,7 @@ class References:
         open_store: the stored logits of a pair on that build.
         by_cell: compare each cell with the same pair instead of ``f16/f16``.
         on_chunks: told how many chunks have been computed, of how many that were missing; 0 first.
+        file: the logits of ``f16/f16``, instead of the store's.
     """
 
     def __init__(
@@ -36,10 +39,13 @@ class References:
         on_chunks: Callable[[int, int], None],
         *,
         by_cell: bool,
+        file: LogitsFile | None = None,
     ) -> None:
         self._task, self._plan, self._by_cell = task, plan, by_cell
         self._open_store, self._on_chunks = open_store, on_chunks
         self._sources: dict[Pair, ReferenceSource] = {}
+        if file is not None:
+            self._sources[REFERENCE] = FileSource(task, file)
         self._controls: dict[Pair, Control | CellError] = {}
 
     def pair(self, cell: Pair) -> Pair:

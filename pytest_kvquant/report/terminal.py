@@ -170,6 +170,11 @@ def reference_line(result: Result) -> str:
         parts.append(f"{reference.damaged} stored chunks were damaged and computed again")
     other = reference.library
     name = f"reference from {other.build}, {other.path}" if other else "f16 reference"
+    if reference.file:
+        name = (
+            f"f16 reference from {reference.file} (16 bits, clamped 16 nats below the largest "
+            "logit: what f16/f16 shows is the bias of every KL here)"
+        )
     if reference.by_cell:
         name = f"each cell against itself: {name}"
     return f"{name}: {', '.join(parts) or 'not needed'}"

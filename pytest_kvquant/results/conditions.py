@@ -112,6 +112,9 @@ class ReferenceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds inside `llama_decode` for them."""
     library: Library | None = None
     """The build that it comes from, where that is not the measured one."""
+    file: str = ""
+    """The file of llama-perplexity that it comes from: 16 bits a logit, clamped 16 nats below the
+    largest; empty where it was computed."""
     by_cell: bool = False
     """Whether each cell is compared with the same pair on that build, not with f16/f16."""
 

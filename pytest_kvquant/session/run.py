@@ -102,6 +102,12 @@ from pytest_kvquant.session.diagnosing import Prober
 from pytest_kvquant.session.excuses import is_excused
 from pytest_kvquant.session.finished import Finished, MeasuredCell
 from pytest_kvquant.session.journal import Journal
+from pytest_kvquant.session.from_logits import (
+    corpus_of,
+    open_logits,
+    require_vocabulary,
+    rounded_reference,
+)
 from pytest_kvquant.session.kernels import make_examiner
 from pytest_kvquant.session.ledger import RollCall
 from pytest_kvquant.session.observer import Observer, guesses, phase
@@ -158,7 +164,12 @@ class Session:
                 f"{file.name} ({size / 1e9:.1f} GB) is hashed, once"
             ),
         )
-        self.corpus = read_corpus(settings.corpus or EMBEDDED_CORPUS)
+        self._logits = open_logits(settings)
+        self.corpus = (
+            corpus_of(self._logits)
+            if self._logits is not None
+            else read_corpus(settings.corpus or EMBEDDED_CORPUS)
+        )
         self.environment = scrub(shell, settings.environment)
         self.engine = measured_engine(settings, shell, self.environment)
         self._reference_engine = reference_engine(settings, self.environment) or self.engine
@@ -370,6 +381,8 @@ class Session:
             # Rounding alone moves a quantized value by a whole step: f16's own noise counts too.
             floors = [self.control(one).floor for one in (pair, REFERENCE)]
             return drift_budgets(pair, floors, self.settings.drift, registry.default_budgets())
+        if self._logits is not None and pair == REFERENCE:
+            return rounded_reference()
         return resolve_budgets(
             pair,
             embedded=self.embedded,
@@ -506,6 +519,7 @@ class Session:
                 decode_seconds=self.references.decode_seconds,
                 library=self.other_build,
                 by_cell=self.settings.compare_cells,
+                file=str(self._logits.path) if self._logits is not None else "",
             ),
             floor=max(floors, key=_noise, default=None),
             cells=cells,
@@ -543,6 +557,9 @@ class Session:
                 worker, self.model, self.settings.gpu_layers, only=vocabulary_only
             )
             tokens = _tokenize(worker, self.corpus)
+            if self._logits is not None:
+                require_vocabulary(self._logits, vocabulary, self.model.name)
+                tokens = self._logits.tokens.reshape(-1)
             if not vocabulary_only and self.library.gpus_in_use(self.settings.gpu_layers):
                 _require_kernels(worker, self.library)
         except BaseException:
@@ -662,6 +679,7 @@ class Session:
             lambda pair: self._open_store(store, pair),
             self._reference_computed,
             by_cell=self.settings.compare_cells,
+            file=self._logits,
         )
 
     def _reference_task(self) -> Task:

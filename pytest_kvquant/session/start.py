@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -79,7 +80,31 @@ def prepare(config: pytest.Config) -> Session:
     stack = ExitStack()
     stack.enter_context(awake())
     config.add_cleanup(stack.close)
+    if words := _taken_for_a_path(config):
+        Progress(config).note(
+            f"pytest took the word after {words} for a path of tests and made {config.rootpath} "
+            f"its rootdir; write {words}=PATH if your own ini file or conftest.py matters"
+        )
     return session
+
+
+def _taken_for_a_path(config: pytest.Config) -> str:
+    """The option whose value moved pytest's rootdir away from where it was started; or nothing.
+
+    pytest looks for its rootdir before it knows the options of plugins, and takes a word after one
+    that it does not know for a path to tests. The = leaves it no choice.
+    """
+    started, root = config.invocation_params.dir, config.rootpath
+    if root == started or root in started.parents:
+        return ""
+    words = [str(word) for word in config.invocation_params.args]
+    for option, value in itertools.pairwise(words):
+        path = Path(value)
+        if option.startswith("--kv-") and "=" not in option and path.exists():
+            whole = (started / path).resolve()
+            if root in (whole, *whole.parents):
+                return option
+    return ""
 
 
 def prepare_distribution(config: pytest.Config) -> Distribution:

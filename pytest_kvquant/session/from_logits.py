@@ -1,0 +1,65 @@
+"""A run whose reference and tokens come from a file of llama-perplexity.
+
+The file's rounding and clamping bias every KL; how much, ``f16/f16`` shows, which is then not
+expected to be identical.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from pytest_kvquant.config.budgets import IDENTICAL, Budgets
+from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.inputs.corpus import Corpus
+from pytest_kvquant.inputs.logits_file import LogitsFile
+
+
+def open_logits(settings: Settings) -> LogitsFile | None:
+    """The file, if one was named.
+
+    Raises:
+        LogitsFileError: it is none.
+        SettingsError: its chunks are of another length.
+    """
+    if settings.reference_logits is None:
+        return None
+    file = LogitsFile(settings.reference_logits)
+    if file.ctx != settings.ctx:
+        raise SettingsError(
+            f"--kv-reference-logits {file.path} has chunks of {file.ctx} tokens: "
+            f"run with --kv-ctx {file.ctx}."
+        )
+    return file
+
+
+def corpus_of(file: LogitsFile) -> Corpus:
+    """The tokens of the file as a corpus; its text is not known."""
+    fingerprint = hashlib.sha256(file.tokens.tobytes()).hexdigest()[:16]
+    return Corpus(file.path, file.path.stem, b" ", fingerprint)
+
+
+def require_vocabulary(file: LogitsFile, vocabulary: int, model: str) -> None:
+    """See that the file is of a model with this vocabulary.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if file.vocabulary != vocabulary:
+        raise SettingsError(
+            f"--kv-reference-logits {file.path} has logits of {file.vocabulary} tokens, and the "
+            f"vocabulary of {model} has {vocabulary}: it is of another model."
+        )
+
+
+def rounded_reference() -> Budgets:
+    """Budgets of ``f16/f16`` against its own logits after the file's rounding.
+
+    By prefill only: the other paths are compared with f16 itself. 0.02 nats is more than clamping
+    takes from 150,000 tokens, each 16 nats below the largest: 150,000 · e^-16 = 0.017.
+    """
+    return msgspec.structs.replace(
+        IDENTICAL, kl_mean=0.02, kl_tail=0.01, kl_tail_over=0.15, ln_ppl=0.02, top1_flips=0.01
+    )
