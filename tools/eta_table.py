@@ -21,21 +21,19 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 LEFT = re.compile(r"about (?:(\d+) h (\d+) min|(\d+) min (\d+) s|([\d.]+) s) left")
 
+LIGHT = "--kv-coverage off --kv-recall 0"
+THREE, TWO = "--kv-types f16,q8_0,q4_0", "--kv-types f16,q8_0"
 RUNS: dict[str, str] = {
-    "16 pairs, quick, no speed": "--kv-profile quick --kv-speed off --kv-coverage off",
-    "9 pairs with speed": "--kv-types f16,q8_0,q4_0 --kv-profile quick --kv-coverage off",
-    "9 pairs, kernels examined": "--kv-types f16,q8_0,q4_0 --kv-profile quick --kv-speed off",
-    "4 pairs, everything": "--kv-types f16,q8_0 --kv-profile quick",
-    "12 pairs, fixed chunks": "--kv-types f16,q8_0,q5_1 --kv-pairs q4_0/q4_0,q8_0/q8_0,q5_1/q5_1,"
-    "q8_0/q4_0,q8_0/q5_1,q5_1/q4_0,q4_0/q5_1,q4_0/q8_0,f16/q8_0,f16/q4_0,f16/q5_1 --kv-chunks 12 "
-    "--kv-speed off --kv-coverage off",
-    "speed only": "--kv-types f16,q8_0,q4_0 -k speed --kv-coverage off",
-    "long chunks": "--kv-types f16,q8_0,q4_0 --kv-ctx 1024 --kv-chunks 8 --kv-speed off "
-    "--kv-coverage off",
-    "short chunks, pr": "--kv-ctx 128 --kv-speed off --kv-coverage off --kv-types f16,q8_0,q4_0",
-    "decode heavy": "--kv-types f16,q8_0,q4_0 --kv-decode 512 --kv-chunks 4 --kv-speed off "
-    "--kv-coverage off",
-    "quality tests only": "-k quality --kv-speed off --kv-coverage off --kv-probe off",
+    "9 pairs, quick, no speed": f"{THREE} --kv-profile quick --kv-speed off {LIGHT}",
+    "4 pairs with speed": f"{TWO} --kv-profile quick {LIGHT}",
+    "4 pairs, kernels examined": f"{TWO} --kv-profile quick --kv-speed off",
+    "4 pairs, everything": f"{TWO} --kv-profile quick",
+    "9 pairs, 12 chunks each": f"{THREE} --kv-chunks 12 --kv-speed off {LIGHT}",
+    "9 pairs, speed only": f"{THREE} --kv-profile quick -k speed {LIGHT}",
+    "long chunks": f"{TWO} --kv-ctx 2048 --kv-chunks 6 --kv-speed off {LIGHT}",
+    "short chunks, pr": f"{THREE} --kv-ctx 128 --kv-speed off {LIGHT}",
+    "decode heavy": f"{THREE} --kv-decode 512 --kv-chunks 4 --kv-speed off {LIGHT}",
+    "quality tests only": f"{THREE} -k quality --kv-speed off --kv-probe off {LIGHT}",
 }
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 WORDS = {
     "reference": "f16 reference",
     "control": "f16 against itself",
+    "first": "quality",
     "cell": "quality",
     "speed": "speed",
     "ceiling": "largest context",

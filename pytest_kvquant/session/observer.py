@@ -49,6 +49,9 @@ def phase(observer: Observer, name: str, pair: Pair | None = None) -> Iterator[N
 WORKER = 1.0
 """Guessed seconds to start a worker and load a small model."""
 
+WARMING = 2.0
+"""Guessed seconds that the first cell takes beside those of a cell: code is compiled and loaded."""
+
 SPEED_OF_BYTES = 8e10
 """Guessed tok/s of a prefill times the bytes of the model's weights: 12,000 tok/s of 6.7 MB."""
 
@@ -79,6 +82,7 @@ def guesses(
     return {
         "reference": (chunks, chunk),
         "control": (1, start + paths + 2 * chunk),
+        "first": (1, start + WARMING + paths + probe + chunks * chunk * 1.5),
         "cell": (1, start + paths + probe + chunks * chunk * 1.5),
         "speed": (1, 2 * start + samples + filling),
         "ceiling": (1, 8 * start),

@@ -349,7 +349,8 @@ class Session:
         units = {
             "reference": 0.0 if self.source.complete(0) else known["reference"][0],
             "control": 1.0,
-            "cell": float(len(self.selected)),
+            "first": 1.0,
+            "cell": float(max(len(self.selected) - 1, 0)),
             "speed": float(timed),
             "ceiling": float(searched),
         }
@@ -774,7 +775,7 @@ class Session:
         return MeasuredCell(cell=found, floor=control.floor if control is not None else None)
 
     def _measure(self, pair: Pair) -> Cell:
-        with phase(self._observer, "cell", pair):
+        with phase(self._observer, "cell" if self._cells else "first", pair):
             return self._measure_in_phase(pair)
 
     def _measure_in_phase(self, pair: Pair) -> Cell:
