@@ -36,6 +36,11 @@ SETTLE_SECONDS = 2.0
 """Before this much has been done, nothing is said of what is left."""
 
 
+TELLING = ("first", "speed")
+"""Kinds of which one has to be done before a forecast is worth anything, where no earlier run told
+what they take: a guess knows neither the model nor the machine."""
+
+
 class _Phase(NamedTuple):
     name: str
     pair: Pair | None
@@ -55,12 +60,17 @@ class Clock:
         self._now = now
         self.begun = now()
         self._kinds: dict[str, Kind] = {}
+        self._trusted = False
         self._stack: list[_Phase] = []
         self._share = 0.0
 
-    def plan(self, kinds: Mapping[str, Kind]) -> None:
-        """What is to be done."""
-        self._kinds = dict(kinds)
+    def plan(self, kinds: Mapping[str, Kind], *, trusted: bool = True) -> None:
+        """What is to be done.
+
+        Args:
+            trusted: whether the guesses can be told before a unit of each telling kind is done.
+        """
+        self._kinds, self._trusted = dict(kinds), trusted
 
     def begin(self, name: str, pair: Pair | None) -> None:
         """A phase begins."""
@@ -97,15 +107,22 @@ class Clock:
         """The phase in work."""
         return self._stack[-1][:2] if self._stack else None
 
+    def rates(self) -> dict[str, float]:
+        """Seconds a unit, of the kinds of which one was done."""
+        return {name: kind.spent / kind.done for name, kind in self._kinds.items() if kind.done > 0}
+
     @property
     def passed(self) -> float:
         """Seconds since the run began."""
         return self._now() - self.begun
 
     def left(self) -> float | None:
-        """Seconds until the plan is done; ``None`` before anything of it was."""
+        """Seconds until the plan is done; ``None`` while nobody knows."""
         kinds = dict(self._kinds)
         if not kinds or not (self._stack or any(kind.done for kind in kinds.values())):
+            return None
+        telling = [kinds[name] for name in TELLING if name in kinds and kinds[name].planned]
+        if not self._trusted and any(not kind.done for kind in telling):
             return None
         inner = 0.0
         for at, one in enumerate(reversed(self._stack)):
@@ -135,9 +152,13 @@ class Progress:
         """Something that a person should read."""
         self._line(f"kvquant: {one_line(line)}")
 
-    def plan(self, kinds: Mapping[str, Kind], cells: int) -> None:
-        """What is to be done: units by phase, with guesses of their seconds."""
-        self._clock.plan(kinds)
+    def plan(self, kinds: Mapping[str, Kind], cells: int, *, trusted: bool = False) -> None:
+        """What is to be done: units by phase, with guesses of their seconds.
+
+        Args:
+            trusted: whether the guesses are what an earlier run under the same conditions took.
+        """
+        self._clock.plan(kinds, trusted=trusted)
         self._cells = cells
 
     def begin(self, phase: str, pair: Pair | None = None) -> None:
@@ -160,6 +181,10 @@ class Progress:
         """A pair is finished: a line of it that stays."""
         number = f"{self._numbers.get(pair, 0)}/{self._cells}"
         self._line(f"kvquant: {number} {pair}  {words}  {format.seconds(seconds)}{self._left()}")
+
+    def rates(self) -> Mapping[str, float]:
+        """Seconds that a unit of each phase took, of which one was done."""
+        return self._clock.rates()
 
     def forecast(self) -> tuple[float, float | None]:
         """Seconds passed, and seconds left as far as anything is known."""

@@ -20,8 +20,15 @@ class Observer(Protocol):
     def note(self, line: str) -> None:
         """Something that a person should read."""
 
-    def plan(self, kinds: Mapping[str, Kind], cells: int) -> None:
-        """What is to be done: units by phase, with guesses of their seconds."""
+    def plan(self, kinds: Mapping[str, Kind], cells: int, *, trusted: bool) -> None:
+        """What is to be done: units by phase, with guesses of their seconds.
+
+        Args:
+            trusted: whether the guesses are what an earlier run under the same conditions took.
+        """
+
+    def rates(self) -> Mapping[str, float]:
+        """Seconds that a unit of each phase took, of which one was done."""
 
     def begin(self, phase: str, pair: Pair | None = None) -> None:
         """A phase begins: one of those of the plan."""

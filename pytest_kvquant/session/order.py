@@ -17,6 +17,10 @@ WHOLE_RUN = "kv_matrix"
 """The fixture of a test that looks at the run as a whole, if it asks for no cell."""
 
 
+MEASURING = frozenset({"kv_quality", "kv_baseline", "kv_memory"})
+"""Fixtures for whose sake a cell's quality is measured."""
+
+
 def cell_of(item: pytest.Item | None) -> Pair | None:
     """The cell that a test asks for."""
     call = getattr(item, "callspec", None)
@@ -47,7 +51,7 @@ def cell_by_cell(
 
 def tell_what_is_asked(items: Sequence[pytest.Item], run: Session) -> None:
     """Tell a run which of its cells tests ask for, and which of these to time or to search."""
-    asked, timed, searched = set(), set(), set()
+    asked, measured, timed, searched = set(), set(), set(), set()
     for item in items:
         if (pair := cell_of(item)) is None:
             continue
@@ -57,8 +61,10 @@ def tell_what_is_asked(items: Sequence[pytest.Item], run: Session) -> None:
             timed.add(pair)
         if item.name.startswith("test_context_ceiling"):
             searched.add(pair)
+        elif not MEASURING.isdisjoint(names):
+            measured.add(pair)
     run.selected = [pair for pair in run.pairs if pair in asked]
-    run.plan_work(len(timed), len(searched))
+    run.plan_work(len(measured), len(timed), len(searched))
 
 
 def after(item: pytest.Item, following: pytest.Item | None, run: Session) -> None:

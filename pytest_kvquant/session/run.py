@@ -94,7 +94,7 @@ from pytest_kvquant.results.conditions import (
 from pytest_kvquant.results.gate import Gate
 from pytest_kvquant.results.library import Library
 from pytest_kvquant.results.result import Result, RunTiming, Unmeasured, counted
-from pytest_kvquant.session import isolation
+from pytest_kvquant.session import isolation, pace
 from pytest_kvquant.session.builds import measured_engine, reference_engine
 from pytest_kvquant.session.cell import CellInputs, checked, figures_per_cell
 from pytest_kvquant.session.depends import command_of, depends, file_hash
@@ -338,24 +338,46 @@ class Session:
         left = len(self.selected) - len(self.measured)
         return f"{len(self.measured)} of {len(self.selected)} pairs are measured, {left} to come."
 
-    def plan_work(self, timed: int, searched: int) -> None:
+    def plan_work(self, measured: int, timed: int, searched: int) -> None:
         """Tell the observer what this run will take, as far as it is known.
 
         Args:
-            timed: pairs whose speed tests ask for.
+            measured: pairs whose quality tests ask for.
+            timed: pairs whose speed they ask for.
             searched: pairs whose largest context they ask for.
         """
         known = guesses(self.settings, self.model, self.task, self.speed.plan)
+        computed = measured and not self.source.complete(0)
         units = {
-            "reference": 0.0 if self.source.complete(0) else known["reference"][0],
-            "control": 1.0,
-            "first": 1.0,
-            "cell": float(max(len(self.selected) - 1, 0)),
+            "reference": known["reference"][0] if computed else 0.0,
+            "control": float(measured > 0),
+            "first": float(measured > 0),
+            "cell": float(max(measured - 1, 0)),
             "speed": float(timed),
             "ceiling": float(searched),
         }
-        kinds = {name: Kind(units[name], max(known[name][1], 1e-3)) for name in units}
-        self._observer.plan(kinds, len(self.selected))
+        earlier = pace.remembered(cache_folder(), self._pace_key)
+        kinds = {
+            name: Kind(units[name], max(earlier.get(name, known[name][1]), 1e-3)) for name in units
+        }
+        trusted = all(name in earlier for name in units if units[name])
+        self._observer.plan(kinds, len(self.selected), trusted=trusted)
+
+    @property
+    def _pace_key(self) -> str:
+        """What a run's pace depends on."""
+        settings = self.settings
+        return pace.key(
+            self.model.fingerprint, self.library.hash, self.library.device, self.task.shape,
+            settings.profile, settings.chunks, settings.decode, settings.trajectory,
+            settings.recall, settings.probe, settings.coverage, self.speed.plan,
+            settings.reference_logits,
+        )  # fmt: skip
+
+    def remember_pace(self) -> None:
+        """Keep what the parts of this run took, for the forecast of the next one."""
+        if rates := self._observer.rates():
+            pace.remember(cache_folder(), self._pace_key, rates)
 
     @property
     def pairs_asked(self) -> list[Pair]:

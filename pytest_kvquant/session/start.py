@@ -171,6 +171,8 @@ def finish(ended: pytest.Session, run: Session | Distribution, stopped: int | No
             return None
         if config.getoption("collectonly"):
             return None
+        if isinstance(run, Session):
+            run.remember_pace()
         unwritten = _write(run, progress)
         objections = run.objections()
         run.end_run()

@@ -28,7 +28,10 @@ class Quiet:
     def note(self, line: str) -> None:
         self.notes.append(line)
 
-    def plan(self, kinds: Mapping[str, Kind], cells: int) -> None: ...
+    def plan(self, kinds: Mapping[str, Kind], cells: int, *, trusted: bool) -> None: ...
+
+    def rates(self) -> Mapping[str, float]:
+        return {}
 
     def begin(self, phase: str, pair: Pair | None = None) -> None: ...
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_kvquant.numerics.eta import Kind, error, left, pace
+from pytest_kvquant.report.progress import Clock
+from pytest_kvquant.session import pace as remembering
 
 seconds = st.floats(0.01, 1e4)
 units = st.floats(0, 1000)
@@ -27,7 +30,6 @@ def test_before_anything_is_known_it_is_the_guess() -> None:
     assert left([Kind(16, 2.0), Kind(16, 3.0)]) == pytest.approx(80)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=50)
 @given(kinds)
 def test_it_is_never_negative(found: list[Kind]) -> None:
     assert left(found) >= 0
@@ -69,3 +71,52 @@ def test_after_a_tenth_of_a_run_of_unequal_cells_it_is_within_thirty_percent(see
         at += 1
     told = left([Kind(cells, 5.0, at, sum(quality[:at])), Kind(cells, 5.0, at, sum(speed[:at]))])
     assert error(told, whole - passed) < 0.3
+
+
+class Hands:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_nothing_is_said_before_a_pair_is_done_unless_an_earlier_run_told() -> None:
+    for trusted in (False, True):
+        hands = Hands()
+        clock = Clock(hands)
+        clock.plan({"first": Kind(1, 10.0), "cell": Kind(3, 5.0)}, trusted=trusted)
+        clock.begin("first", None)
+        hands.now = 2.0
+        told = clock.left()
+        assert (told == pytest.approx(23)) if trusted else told is None
+        hands.now = 40.0
+        clock.end(1)
+        assert clock.left() == pytest.approx(3 * 5.0 * pace([Kind(1, 10.0, 1, 40.0)]), rel=0.01)
+
+
+def test_the_time_of_a_phase_within_another_is_its_own() -> None:
+    hands = Hands()
+    clock = Clock(hands)
+    clock.plan({"first": Kind(1, 1.0), "reference": Kind(8, 1.0)})
+    clock.begin("first", None)
+    hands.now = 2.0
+    clock.begin("reference", None)
+    hands.now = 10.0
+    clock.end(8)
+    hands.now = 13.0
+    clock.end(1)
+    assert clock.rates() == {"first": 5.0, "reference": 1.0}
+
+
+def test_rates_are_remembered_by_conditions(tmp_path: Path) -> None:
+    one, other = remembering.key("model", 1), remembering.key("model", 2)
+    assert remembering.remembered(tmp_path, one) == {}
+    remembering.remember(tmp_path, one, {"cell": 2.0})
+    remembering.remember(tmp_path, one, {"speed": 3.0})
+    remembering.remember(tmp_path, other, {"cell": 9.0})
+    assert remembering.remembered(tmp_path, one) == {"cell": 2.0, "speed": 3.0}
+    (tmp_path / remembering.NAME).write_text("{")
+    assert remembering.remembered(tmp_path, one) == {}
