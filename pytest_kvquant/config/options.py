@@ -171,8 +171,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "what to measure": (
         "model", "corpus", "lib", "python", "reference-lib", "reference-python",
         "reference-devices", "reference-logits", "compare-cells", "types", "pairs", "skip",
+        "zoo",
     ),
-    "where": ("devices", "shard", "threads", "gpu-layers", "batch", "ubatch", "timeout"),
+    "where": (
+        "devices", "shard", "threads", "gpu-layers", "batch", "ubatch", "timeout", "isolation",
+    ),
     "quality": (
         "ctx", "profile", "chunks", "fail-fast", "strict", "scored", "order", "seed", "decode",
         "trajectory", "recall", "probe", "coverage", "scenarios",

@@ -265,3 +265,22 @@ def test_lists_ignore_spaces_and_empty_places(tmp_path: Path) -> None:
 def test_half_a_chunk_is_scored_by_default(ctx: int, scored: int) -> None:
     """``llama-perplexity``: rows n_ctx/2 to n_ctx − 2."""
     assert msgspec.structs.replace(Settings(), ctx=ctx).scored_tokens == scored
+
+
+def test_no_option_stands_in_two_groups_of_the_help() -> None:
+    from pytest_kvquant.config.options import GROUPS
+
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) <= {option.name for option in OPTIONS}
+
+
+def test_paths_of_the_file_are_relative_to_it_and_programs_are_found(tmp_path: Path) -> None:
+    (tmp_path / "kvquant.toml").write_text(
+        'python = "sh"\nreference-python = "venv/bin/python"\nscenarios = ["a.py"]\n'
+    )
+    found = resolve({}, config=None, root=tmp_path)
+    assert str(found.python).endswith("/sh")
+    assert found.python.is_absolute()
+    assert found.reference_python == tmp_path / "venv/bin/python"
+    assert found.scenarios == (str(tmp_path / "a.py"),)
