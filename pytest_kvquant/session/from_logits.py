@@ -12,12 +12,25 @@ import msgspec
 
 from pytest_kvquant.config.budgets import IDENTICAL, Budgets
 from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.data import EMBEDDED_CORPUS
 from pytest_kvquant.errors import SettingsError
-from pytest_kvquant.inputs.corpus import Corpus
+from pytest_kvquant.inputs.corpus import Corpus, read_corpus
 from pytest_kvquant.inputs.logits_file import LogitsFile
 
 
-def open_logits(settings: Settings) -> LogitsFile | None:
+def tokens_of(settings: Settings) -> tuple[LogitsFile | None, Corpus]:
+    """Where the tokens of a run come from: a file of logits, if one was named, or a text.
+
+    Raises:
+        RunRefused: what was named cannot be used.
+    """
+    file = _open(settings)
+    if file is not None:
+        return file, corpus_of(file)
+    return None, read_corpus(settings.corpus or EMBEDDED_CORPUS)
+
+
+def _open(settings: Settings) -> LogitsFile | None:
     """The file, if one was named.
 
     Raises:

@@ -43,7 +43,7 @@ from pytest_kvquant.config.expectations import (
     with_packaged,
 )
 from pytest_kvquant.config.settings import Expect, Settings
-from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
+from pytest_kvquant.data import EMBEDDED_MODEL
 from pytest_kvquant.engine.batching import sequences_per_batch
 from pytest_kvquant.engine.parent.devices import in_use
 from pytest_kvquant.engine.parent.kept import KeptWorker, SteadinessCheck
@@ -62,7 +62,7 @@ from pytest_kvquant.errors import (
     SettingsError,
 )
 from pytest_kvquant.escape import throughout
-from pytest_kvquant.inputs.corpus import Corpus, cut_chunks, read_corpus
+from pytest_kvquant.inputs.corpus import Corpus, cut_chunks
 from pytest_kvquant.inputs.model import Model, read_model
 from pytest_kvquant.inputs.reference_store import Reference, ReferenceStore
 from pytest_kvquant.machine.environment import scrub
@@ -101,13 +101,12 @@ from pytest_kvquant.session.depends import command_of, depends, file_hash
 from pytest_kvquant.session.diagnosing import Prober
 from pytest_kvquant.session.excuses import is_excused
 from pytest_kvquant.session.finished import Finished, MeasuredCell
-from pytest_kvquant.session.journal import Journal
 from pytest_kvquant.session.from_logits import (
-    corpus_of,
-    open_logits,
     require_vocabulary,
     rounded_reference,
+    tokens_of,
 )
+from pytest_kvquant.session.journal import Journal
 from pytest_kvquant.session.kernels import make_examiner
 from pytest_kvquant.session.ledger import RollCall
 from pytest_kvquant.session.observer import Observer, guesses, phase
@@ -164,12 +163,7 @@ class Session:
                 f"{file.name} ({size / 1e9:.1f} GB) is hashed, once"
             ),
         )
-        self._logits = open_logits(settings)
-        self.corpus = (
-            corpus_of(self._logits)
-            if self._logits is not None
-            else read_corpus(settings.corpus or EMBEDDED_CORPUS)
-        )
+        self._logits, self.corpus = tokens_of(settings)
         self.environment = scrub(shell, settings.environment)
         self.engine = measured_engine(settings, shell, self.environment)
         self._reference_engine = reference_engine(settings, self.environment) or self.engine
