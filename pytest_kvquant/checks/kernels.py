@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from pytest_kvquant.checks.declaration import check
 from pytest_kvquant.checks.facts import FLOOR_FACTOR, fact
 from pytest_kvquant.checks.subject import Subject
+from pytest_kvquant.matrix import REFERENCE
 from pytest_kvquant.results.cell import Check
 from pytest_kvquant.results.kernels import Examination, RungRecord
 
@@ -17,6 +18,11 @@ PLACEMENT = frozenset({"placement"})
 LADDER_SHARE = 0.1
 """Two batch sizes of one cell may differ by this share of its KL budget: a rounding that falls the
 other way moves a quantized value by a whole step, which f16 does not know."""
+
+
+F16_APART = 5e-3
+"""Nats between two ways of computing f16: kernels that sum in f16 and in f32 differ by less than
+1e-3 on the models tried."""
 
 
 @check("attention", title="attention", test="test_attention", group="kernels",
@@ -122,12 +128,15 @@ def ladder(subject: Subject) -> Check | None:
     for one in found.rungs:
         if one.own is None:
             continue
-        allowed = max(
-            FLOOR_FACTOR * _same_rung(subject.reference_kernels, one),
-            LADDER_SHARE * subject.budgets.kl_mean,
-        )
+        if subject.pair == REFERENCE:  # it cannot be held against itself
+            allowed = F16_APART
+        else:
+            noise = FLOOR_FACTOR * _same_rung(subject.reference_kernels, one)
+            allowed = max(noise, LADDER_SHARE * subject.budgets.kl_mean)
         ratio = one.own / allowed if allowed else float(one.own > 0)
-        if not ratio <= excess:
+        if ratio != ratio:  # NaN is a disagreement
+            ratio = float("inf")
+        if ratio > excess:
             worst, limit, excess = one, allowed, ratio
     assert worst is not None
     text = (
@@ -136,12 +145,33 @@ def ladder(subject: Subject) -> Check | None:
     )
     same = excess <= 1
     said = "every batch size gives the same logits"
-    return fact("ladder", "pass" if same else "fail", said if same else text,
+    return fact("ladder", "pass" if same else "fail", said if same else text + _doubt(subject),
                 figure=worst.own, limit=limit)  # fmt: skip
 
 
-@check("operations", title="cache operations", test="test_operations", group="kernels",
+@check("flash_attention", title="flash attention", test="test_flash_attention", group="kernels",
        needs="kernels", order=6)  # fmt: skip
+def flash_attention(subject: Subject) -> Check | None:
+    """f16 gives the same logits with flash attention and with single operations.
+
+    Why: all pairs are compared with f16; its own flash attention may be what is wrong.
+
+    A failure means: one of the two ways is wrong, and no figure against f16 means anything.
+    """
+    found = subject.cell.kernels
+    if found is None or found.without_flash is None:
+        return None
+    apart = found.without_flash
+    text = f"with and without flash attention f16 differs by KL {apart:.2g}, allowed {F16_APART:g}"
+    same = apart <= F16_APART
+    said = "f16 is the same with and without flash attention"
+    text = said if same else text + _doubt(subject)
+    verdict = "pass" if same else "fail"
+    return fact("flash_attention", verdict, text, figure=apart, limit=F16_APART)
+
+
+@check("operations", title="cache operations", test="test_operations", group="kernels",
+       needs="kernels", order=7)  # fmt: skip
 def operations(subject: Subject) -> Check | None:
     """Shifted, copied, cut, saved, restored and shared caches go on as those of f16 do.
 
@@ -189,12 +219,19 @@ def _nodes(name: str, subject: Subject, belongs: object) -> Check | None:
             one.text + (f" [kvquant reproduce {one.reproducer}]" if one.reproducer else "")
             for one in failures
         ]
-        text = f"{wrong} of {nodes} nodes are wrong: {_listed(texts)}"
+        text = f"{wrong} of {nodes} nodes are wrong: {_listed(texts)}{_doubt(subject)}"
         return fact(name, "fail", text, figure=ratio, limit=1.0)
     if not nodes:
         return fact(name, "inconclusive", f"no node was judged{_missing(found)}")
     text = f"{nodes} nodes, the worst at {ratio:.2g} of its limit{_missing(found)}"
     return fact(name, "pass", text, figure=ratio, limit=1.0)
+
+
+def _doubt(subject: Subject) -> str:
+    """What a wrong reference means."""
+    if subject.pair != REFERENCE:
+        return ""
+    return "; f16 is what all are compared with: no other figure of this run can be trusted"
 
 
 def _unseen(found: Examination) -> tuple[str, str]:

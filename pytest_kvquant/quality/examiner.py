@@ -47,6 +47,9 @@ rows of a heavy-tailed figure, and keys that are rounded again when they are shi
 LEAST = 2e-4
 """Nats: what a rounding that falls the other way moves in a handful of logits."""
 
+WITHOUT_FLASH = (1, 4, 33)
+"""Batch sizes in which f16 is computed without flash attention, too."""
+
 NO_TAIL = "the ladder on logits: this memory does not give up a tail"
 
 
@@ -144,12 +147,30 @@ class Examiner:
             bench.drop()
             return msgspec.structs.replace(found, problem=f"{error.verdict}: {error}")
         found = with_seen(found, seen)
+        if pair == REFERENCE and self.level.name != "minimal":
+            found = self._sweep_without_flash(bench, found)
         left = () if seen["takes_back"] else (NO_TAIL,)
         return msgspec.structs.replace(
             found,
             rungs=msgspec.convert(seen["rungs"], tuple[RungRecord, ...]),
             left_out=(*found.left_out, *left),
         )
+
+    def _sweep_without_flash(self, bench: Workplace, found: Examination) -> Examination:
+        """f16 once more, its attention in single operations: they must say the same."""
+        depth = self.level.ascends[min(1, len(self.level.ascends) - 1)][0]
+        try:
+            seen = ascend(
+                bench.worker(), REFERENCE, self._plan, self._text(bench),
+                ascends=[(depth, WITHOUT_FLASH)], store=self._store, flash=False,
+            )  # fmt: skip
+        except CellError as error:
+            bench.drop()
+            left = f"f16 without flash attention: {error.verdict}: {error}"
+            return msgspec.structs.replace(found, left_out=(*found.left_out, left))
+        found = with_seen(found, seen)
+        apart = max((one["reference"] or 0.0 for one in seen["rungs"]), default=None)
+        return msgspec.structs.replace(found, without_flash=apart)
 
     def _text(self, bench: Workplace) -> I32:
         return from_start(self.subject.tokens, bench.bos)

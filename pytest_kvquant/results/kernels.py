@@ -116,6 +116,8 @@ class Examination(msgspec.Struct, frozen=True, kw_only=True):
     """Cache operations."""
     left_out: tuple[str, ...] = ()
     """What this level, or this model, leaves out, in words."""
+    without_flash: float | None = None
+    """Of f16: largest mean KL between flash attention and single operations, nats."""
     problem: str | None = None
     """Why nodes could not be judged, if so."""
     seconds: float = 0.0

@@ -119,6 +119,7 @@ class ExaminationMessages:
             layers=watch["layers"],
             facts=Facts.of(watch["facts"]),
             seed=watch["seed"],
+            flash=watch.get("flash", True),
             ctx=cells,
             **watch["context"],
         )

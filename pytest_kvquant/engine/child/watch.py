@@ -20,6 +20,8 @@ from pytest_kvquant.engine.child.values import Values
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 
+FLASH_ATTENTION_DISABLED = 0
+
 
 class Watched(Context):
     """A context with an oracle beside it.
@@ -27,6 +29,7 @@ class Watched(Context):
     Args:
         layers: those whose nodes are judged.
         facts: of the model's header.
+        flash: whether attention is one operation; K and V of plain numbers can do without.
         fields: as :class:`Context` takes them.
     """
 
@@ -39,6 +42,7 @@ class Watched(Context):
         layers: Sequence[int],
         facts: Facts,
         seed: int,
+        flash: bool = True,
         **fields: Any,
     ) -> None:
         llama = model.llama
@@ -52,7 +56,13 @@ class Watched(Context):
         )
         self.oracle = Oracle(Values(codecs), facts, self.mirrors, seed=seed)
         self.tap = Tap(ggml, self.oracle, layers)
-        super().__init__(model, prepare=self.tap.attach, **fields)
+        self._flash = flash
+        super().__init__(model, prepare=self._prepare, **fields)
+
+    def _prepare(self, parameters: Any) -> None:
+        self.tap.attach(parameters)
+        if not self._flash:
+            parameters.flash_attn_type = FLASH_ATTENTION_DISABLED
 
     def watch(self, on: bool) -> None:
         """Judge the next graphs, or let them pass."""

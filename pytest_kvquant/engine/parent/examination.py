@@ -58,6 +58,7 @@ def ascend(
     *,
     ascends: Sequence[tuple[int, Sequence[int]]],
     store: Path,
+    flash: bool = True,
 ) -> dict[str, Any]:
     """Sweep through a context: ``rungs``, ``corners``, ``failures``, ``unknown``, ``takes_back``.
 
@@ -65,6 +66,7 @@ def ascend(
         tokens: as many as the context holds.
         ascends: depths, and the batch sizes there.
         store: where f16 leaves its logits, and other pairs find them.
+        flash: whether attention is one operation; without, f16 is compared with itself.
 
     Raises:
         CellError: the worker dies or refuses.
@@ -73,11 +75,11 @@ def ascend(
         "ascend",
         tokens.astype(np.int32).tobytes(),
         answer="ascended",
-        watch=plan.fields(pair, sequences=1, unified=False),
+        watch={**plan.fields(pair, sequences=1, unified=False), "flash": flash},
         cells=len(tokens),
         ascends=[[depth, list(sizes)] for depth, sizes in ascends],
         store=str(store),
-        is_reference=pair == REFERENCE,
+        is_reference=pair == REFERENCE and flash,
     )
 
 

@@ -214,13 +214,14 @@ def _geometry() -> list[Planted]:
         ),
         Planted(
             "head sizes and groups",
-            "7 heads a group: another KV head",
+            "7 heads a group: scores 1 %",
             "attention",
-            "kv head",
-            0,
+            "scores",
+            0.01,
             {"head": 6},
             "q8_0/q8_0",
             "qwen2-128",
+            near=True,
         ),
         Planted(
             "head sizes and groups",

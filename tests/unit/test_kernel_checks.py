@@ -1,0 +1,171 @@
+"""Checks of kernels: figures to verdicts, and what is declared to fail."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from pytest_kvquant.checks import kernels
+from pytest_kvquant.checks.declared import as_declared
+from pytest_kvquant.checks.subject import Subject
+from pytest_kvquant.config.budgets import resolve_budgets
+from pytest_kvquant.config.expectations import declared_failures
+from pytest_kvquant.config.settings import Expect
+from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.results.cell import Cell, Check
+from pytest_kvquant.results.kernels import (
+    CornerRecord,
+    Examination,
+    NodeFailure,
+    RungRecord,
+    ScenarioRecord,
+)
+
+PAIR = Pair("q8_0", "q4_0")
+
+
+def corner(operation: str = "attention", failed: int = 0, backend: str = "CPU") -> CornerRecord:
+    return CornerRecord(
+        operation=operation, tokens=3, backend=backend, nodes=10, failed=failed,
+        ratio=2.0 if failed else 0.5, error=1e-9, worst=1e-8,
+    )  # fmt: skip
+
+
+def failure(operation: str = "attention") -> NodeFailure:
+    return NodeFailure(
+        operation=operation, layer=1, node="n", tokens=3, text="head 1 is off", ratio=2.0,
+        reproducer="x.npz",
+    )  # fmt: skip
+
+
+def scenario(name: str, verdict: str = "pass") -> ScenarioRecord:
+    return ScenarioRecord(name=name, title=name, verdict=verdict, text=f"{name}: {verdict}")
+
+
+def subject(
+    found: Examination, pair: Pair = PAIR, reference: Examination | None = None, **changes
+) -> Subject:
+    return Subject(
+        pair=pair,
+        cell=Cell(pair=str(pair), verdict="pass", kernels=found),
+        budgets=resolve_budgets(pair, embedded=False, overrides={}),
+        reference_kernels=reference or Examination(level="standard"),
+        **changes,
+    )
+
+
+def test_a_wrong_node_fails_the_check_of_its_operation_alone() -> None:
+    found = Examination(
+        level="standard", corners=(corner(failed=1), corner("write")), failures=(failure(),)
+    )
+    wrong = kernels.attention(subject(found))
+    assert wrong is not None
+    assert wrong.verdict == "fail"
+    assert "1 of 10 nodes" in wrong.text
+    assert "kvquant reproduce x.npz" in wrong.text
+    right = kernels.cache_writes(subject(found))
+    assert right is not None
+    assert right.verdict == "pass"
+
+
+def test_a_wrong_reference_says_that_nothing_can_be_trusted() -> None:
+    found = Examination(level="standard", corners=(corner(failed=1),), failures=(failure(),))
+    wrong = kernels.attention(subject(found, REFERENCE))
+    assert wrong is not None
+    assert "no other figure of this run can be trusted" in wrong.text
+
+
+def test_nothing_judged_is_not_a_pass() -> None:
+    empty = kernels.attention(subject(Examination(level="standard", unknown={"FANCY": 3})))
+    assert empty is not None
+    assert empty.verdict == "inconclusive"
+    assert "FANCY" in empty.text
+    died = kernels.attention(subject(Examination(level="standard", problem="crashed: by SIGSEGV")))
+    assert died is not None
+    assert died.verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("own", "verdict"), [(1e-9, "pass"), (1.0, "fail"), (float("nan"), "fail")]
+)
+def test_batch_sizes_must_agree_but_for_noise(own: float, verdict: str) -> None:
+    found = Examination(
+        level="standard", rungs=(RungRecord(depth=250, tokens=3, own=own),
+                                 RungRecord(depth=250, tokens=4, own=0.0))
+    )  # fmt: skip
+    said = kernels.ladder(subject(found))
+    assert said is not None
+    assert said.verdict == verdict
+    if verdict == "fail":
+        assert "3 tokens at depth 250" in said.text
+
+
+def test_f16_cannot_be_held_against_itself() -> None:
+    found = Examination(level="standard", rungs=(RungRecord(depth=0, tokens=3, own=0.1),))
+    said = kernels.ladder(subject(found, REFERENCE, found))
+    assert said is not None
+    assert said.verdict == "fail"
+
+
+def test_on_a_cpu_looking_changes_no_bit() -> None:
+    rungs = (RungRecord(depth=0, tokens=1, fused=1e-12),)
+    on_cpu = Examination(level="standard", corners=(corner(),), rungs=rungs)
+    elsewhere = Examination(level="standard", corners=(corner(backend="CUDA0"),), rungs=rungs)
+    assert [kernels.fused(subject(one)).verdict for one in (on_cpu, elsewhere)] == ["fail", "pass"]
+
+
+def test_f16_with_and_without_flash_attention() -> None:
+    for apart, verdict in ((1e-4, "pass"), (0.1, "fail")):
+        said = kernels.flash_attention(
+            subject(Examination(level="standard", without_flash=apart), REFERENCE)
+        )
+        assert said is not None
+        assert said.verdict == verdict
+    assert kernels.flash_attention(subject(Examination(level="standard"))) is None
+
+
+def test_a_scenario_that_dies_fails_and_one_that_cannot_be_does_not() -> None:
+    played = (scenario("one"), scenario("two", "crashed"), scenario("three", "unsupported"))
+    said = kernels.operations(subject(Examination(level="standard", scenarios=played)))
+    assert said is not None
+    assert said.verdict == "fail"
+    assert said.text == "two: crashed"
+    rest = Examination(level="standard", scenarios=(played[0], played[2]))
+    fine = kernels.operations(subject(rest))
+    assert fine is not None
+    assert fine.verdict == "pass"
+    assert "cannot three" in fine.text
+
+
+def test_a_declared_operation_passes_until_it_works_again() -> None:
+    declared = frozenset({"operations.two"})
+    broken = Examination(level="standard", scenarios=(scenario("one"), scenario("two", "crashed")))
+    said = kernels.operations(subject(broken, declared=declared))
+    assert said is not None
+    assert said.verdict == "pass"
+    assert "two fail as declared" in said.text
+    mended = Examination(level="standard", scenarios=(scenario("one"), scenario("two")))
+    said = kernels.operations(subject(mended, declared=declared))
+    assert said is not None
+    assert said.verdict == "fail"
+    assert "does not any more" in said.text
+
+
+def test_a_declared_check_is_turned_round_and_an_open_one_is_left() -> None:
+    wrong = Check(name="attention", verdict="fail", text="it is off")
+    assert as_declared(wrong, {"attention"}).verdict == "pass"
+    right = msgspec.structs.replace(wrong, verdict="pass")
+    assert as_declared(right, {"attention"}).verdict == "fail"
+    open_one = msgspec.structs.replace(wrong, verdict="inconclusive")
+    assert as_declared(open_one, {"attention"}) == open_one
+    assert as_declared(wrong, {"ladder"}) == wrong
+
+
+def test_declarations_are_of_pairs_and_devices() -> None:
+    expect = {
+        "q8_0/*": Expect(fails=("operations.shift_head",)),
+        "*/q4_0": Expect(fails=("attention",), device="MTL*"),
+    }
+    assert declared_failures(PAIR, "CPU", expect) == {"operations.shift_head"}
+    assert declared_failures(PAIR, "MTL0", expect) == {"operations.shift_head", "attention"}
+    assert not declared_failures(Pair("f16", "f16"), "CPU", expect)
