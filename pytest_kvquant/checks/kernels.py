@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 
 from pytest_kvquant.checks.declaration import check
@@ -134,8 +135,8 @@ def ladder(subject: Subject) -> Check | None:
             noise = FLOOR_FACTOR * _same_rung(subject.reference_kernels, one)
             allowed = max(noise, LADDER_SHARE * subject.budgets.kl_mean)
         ratio = one.own / allowed if allowed else float(one.own > 0)
-        if ratio != ratio:  # NaN is a disagreement
-            ratio = float("inf")
+        if math.isnan(ratio):  # a disagreement
+            ratio = math.inf
         if ratio > excess:
             worst, limit, excess = one, allowed, ratio
     assert worst is not None

@@ -83,7 +83,7 @@ class Oracle:
             self._follow(node, layer)
         elif node.op in ("FLASH_ATTN_EXT", "SOFT_MAX") and self.judging:
             self._look_at_mask(node, layer)
-        elif node.op == "ROPE" and (root := _cache_of(node)) is not None:
+        elif node.op == "ROPE" and (root := cache_of(node)) is not None:
             self.values.keep(root)  # turned in place
 
     def computed(self, node: Node, layer: int) -> None:
@@ -131,7 +131,7 @@ class Oracle:
         rows = np.unique([0, node.ne[2] - 1, *self._rng.integers(node.ne[2], size=self._rows)])
         positions = node.source(1)
         assert positions is not None
-        shift = _cache_of(node) is not None
+        shift = cache_of(node) is not None
         given = self.values.plane(positions)[0].view(np.int32).astype(np.int64)
         if shift:
             return self._judge_shift(node, layer, given, rows)
@@ -248,7 +248,7 @@ def _scaled_before(query: Node) -> float:
     return factor
 
 
-def _cache_of(node: Node) -> Node | None:
+def cache_of(node: Node) -> Node | None:
     """The cache that a rope turns in place; ``None`` for the rope of fresh keys and queries."""
     source = node.source(0)
     while source is not None:

@@ -22,6 +22,7 @@ from pytest_kvquant.engine.child.attention_inputs import (
     heads_of,
 )
 from pytest_kvquant.engine.child.nodes import Node
+from pytest_kvquant.engine.child.oracle import cache_of
 from pytest_kvquant.numerics import attention
 from pytest_kvquant.numerics.rope import turn
 
@@ -215,7 +216,7 @@ def spoil_write(context: Any, node: Node, layer: int) -> None:
 def spoil_rope(context: Any, node: Node, layer: int) -> None:
     values = context.oracle.values
     source, places = node.source(0), node.source(1)
-    if source.root.name.startswith("cache_k") or not lives(node.ne[2], layer=layer):
+    if cache_of(node) is not None or not lives(node.ne[2], layer=layer):
         return
     from pytest_kvquant.engine.child.judge_rope import rope_of
 
@@ -328,29 +329,25 @@ def spoil_parameters(context: Any, node: Node, layer: int) -> None:
 
 def spoil_positions(context: Any, node: Node, layer: int) -> None:
     places = node.source(1)
-    source = node.source(0)
-    if source.root.name.startswith("cache_k"):
-        if OPERATION == "shift":
-            given = context.oracle.values.plane(places)[0].view(np.int32).copy()
-            moved = np.flatnonzero(given)
-            if moved.size:
-                given[moved if CHANGE == "delta" else moved[-1:]] += (
-                    1 if CHANGE == "delta" else (-given[moved[-1]])
-                )
-                key = places.address
-                if getattr(context, "shifted", None) != (key, State.decodes):
-                    context.shifted = (key, State.decodes)
-                    places.ggml.write(places.raw, given.view(np.uint8))
-                    hit()
+    key = (places.address, State.decodes)
+    if getattr(context, "moved_positions", None) == key:
         return
-    if OPERATION == "positions" and lives(node.ne[2], layer=layer):
-        key = (places.address, State.decodes)
-        if getattr(context, "moved_positions", None) != key:
-            context.moved_positions = key
-            given = context.oracle.values.plane(places)[0].view(np.int32).copy()
-            given[-1] += int(DOSE)
-            places.ggml.write(places.raw, given.view(np.uint8))
-            hit()
+    given = context.oracle.values.plane(places)[0].view(np.int32).copy()
+    if cache_of(node) is None:
+        if OPERATION != "positions" or not lives(node.ne[2], layer=layer):
+            return
+        given[-1] += int(DOSE)
+    else:
+        moved = np.flatnonzero(given)
+        if OPERATION != "shift" or not moved.size:
+            return
+        if CHANGE == "delta":
+            given[moved] += 1
+        else:
+            given[moved[-1]] = 0
+    context.moved_positions = key
+    places.ggml.write(places.raw, given.view(np.uint8))
+    hit()
 
 
 State.decodes = 0
