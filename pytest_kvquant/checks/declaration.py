@@ -24,13 +24,21 @@ ATTRIBUTE = "kvquant_declaration"
 
 Path = Literal["prefill", "decode"]
 Needs = Literal[
-    "census", "contents", "prefill", "decode", "trajectory", "shapes", "recall", "kernels", "matrix"
+    "census",
+    "contents",
+    "prefill",
+    "decode",
+    "trajectory",
+    "shapes",
+    "workloads",
+    "kernels",
+    "matrix",
 ]
 """What has to be measured before it can be decided, in the order in which a cell is measured;
 ``matrix``: all cells."""
 
 NEEDS: tuple[Needs, ...] = (
-    "census", "contents", "prefill", "decode", "trajectory", "shapes", "recall", "kernels",
+    "census", "contents", "prefill", "decode", "trajectory", "shapes", "workloads", "kernels",
     "matrix",
 )  # fmt: skip
 

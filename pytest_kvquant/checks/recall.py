@@ -71,7 +71,7 @@ def check_recall(found: Sequence[RecallPoint], keep: float) -> Check:
 
 
 @check("recall", title="recall at distance", test="test_recall", group="workloads",
-       needs="recall", order=1)  # fmt: skip
+       needs="workloads", order=1)  # fmt: skip
 def recall(subject: Subject) -> Check | None:
     """A passage that was read far back is found again, as with f16.
 

@@ -20,7 +20,7 @@ from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
 from pytest_kvquant.engine.parent.devices import in_use
 from pytest_kvquant.engine.parent.worker import Engine, Worker
 from pytest_kvquant.errors import CellError, RunRefused, SettingsError
-from pytest_kvquant.inputs import geometry
+from pytest_kvquant.inputs import corpus_names, geometry
 from pytest_kvquant.inputs.model import Model, read_model
 from pytest_kvquant.inputs.reference_store import ReferenceStore
 from pytest_kvquant.machine import memory
@@ -157,8 +157,9 @@ def _examine_environment(seen: _Examination, settings: Settings, shell: Mapping[
 
 
 def _examine_folders(seen: _Examination, settings: Settings) -> None:
-    corpus = settings.corpus or EMBEDDED_CORPUS
-    seen.tell("corpus", str(corpus), wrong=not corpus.is_file())
+    for word in settings.corpus or (str(EMBEDDED_CORPUS),):
+        named = word in corpus_names.NAMES
+        seen.tell("corpus", word, wrong=not named and not Path(word).is_file())
     store = settings.store or Path(platformdirs.user_cache_dir("pytest-kvquant")) / "references"
     try:
         kept = ReferenceStore(store, int(settings.store_limit * 1e9))

@@ -111,7 +111,7 @@ def _replay(parsed: argparse.Namespace) -> int:
     from pytest_kvquant.numerics.rules import Rules
     from pytest_kvquant.quality.evidence_file import EvidenceConditions
     from pytest_kvquant.session.replay import as_text, fails, replay
-    from pytest_kvquant.session.run import PROFILES
+    from pytest_kvquant.session.task_plan import PROFILES
 
     typed = {"profile": parsed.kv_profile, "chunks": parsed.kv_chunks}
     config = Path(parsed.kv_config) if parsed.kv_config else None

@@ -45,6 +45,8 @@ class Budgets(BatchedBudgets, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Least share of a greedy continuation that agrees with f16's."""
     recall: float = 0.8
     """Least share of what f16 gains from having read a passage before, at every distance."""
+    robustness: float = 3.0
+    """Most mean KL on disturbed text over that on the same text as it is."""
 
     @property
     def batched(self) -> BatchedBudgets:
@@ -62,6 +64,7 @@ IDENTICAL = Budgets(
     decode_kl_mean=0.0,
     trajectory=1.0,
     recall=1.0,
+    robustness=1.0,
 )
 """``f16/f16`` against itself, batched alike: nothing may differ."""
 

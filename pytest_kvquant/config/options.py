@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 TEXT, INT, NUMBER, LIST, INTS, FLAG = "text", "int", "number", "list", "ints", "flag"
+PATHS = "paths"
 """How a command-line word becomes a value: as it is, whole number, number, comma list of either,
-switch."""
+switch; comma list of paths or of names that stand for something."""
 
 
 class Option(NamedTuple):
@@ -46,7 +47,12 @@ class Option(NamedTuple):
 
 OPTIONS: tuple[Option, ...] = (
     Option("model", TEXT, "PATH", "GGUF model to measure with (default: the embedded one)"),
-    Option("corpus", TEXT, "PATH", "UTF-8 text to evaluate on (default: the embedded one)"),
+    Option(
+        "corpus",
+        PATHS,
+        "TEXT,…",
+        "texts to evaluate on: files, or prose (embedded; default), code, chat, tools, self",
+    ),
     Option("lib", TEXT, "DIR", "directory of the llama.cpp build (libllama) to measure"),
     Option("python", TEXT, "PATH", "interpreter whose llama-cpp-python fits --kv-lib"),
     Option("reference-lib", TEXT, "DIR", "take the f16 reference from this build instead"),
@@ -98,9 +104,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("gpu-layers", INT, "N", "layers on the GPU (default: all)"),
     Option("batch", INT, "N", "logical batch, n_batch (default: 2048)"),
     Option("ubatch", INT, "N", "physical batch, n_ubatch (default: 512)"),
+    Option("llama", TEXT, "'ARGS'", "further options of llama.cpp, as its command line has them"),
+    Option("rpc", LIST, "HOST:PORT,…", "RPC servers of llama.cpp that hold parts of the model"),
     Option("decode", INT, "N", "tokens per cell scored one at a time (default: 128; 0: none)"),
     Option("trajectory", INT, "N", "tokens of each greedy continuation (default: 16; 0: none)"),
     Option("recall", INT, "N", "tokens over which recall is measured (default: ctx; 0: not)"),
+    Option("robustness", FLAG, "", "also measure on disturbed text (default: in nightly)"),
     Option("speed", TEXT, "ON", "time every pair against f16 (default: on)", choices=("on", "off")),
     Option("depths", INTS, "N,…", "depths to time at (default: by profile; embedded model: 0)"),
     Option("pp", INT, "N", "tokens of the prefill test (default: 512; embedded model: 32)"),
@@ -174,11 +183,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "zoo",
     ),
     "where": (
-        "devices", "shard", "threads", "gpu-layers", "batch", "ubatch", "timeout", "isolation",
+        "devices", "rpc", "llama", "shard", "threads", "gpu-layers", "batch", "ubatch", "timeout",
+        "isolation",
     ),
     "quality": (
         "ctx", "profile", "chunks", "fail-fast", "strict", "scored", "order", "seed", "decode",
-        "trajectory", "recall", "probe", "coverage", "scenarios",
+        "trajectory", "recall", "robustness", "probe", "coverage", "scenarios",
     ),
     "speed and memory": (
         "speed", "depths", "pp", "tg", "rounds", "sample", "speed-baseline", "ceiling",

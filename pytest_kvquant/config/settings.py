@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from pytest_kvquant.config.options import FLAG, INT, INTS, LIST, NUMBER, OPTIONS, Option
+from pytest_kvquant.config.options import FLAG, INT, INTS, LIST, NUMBER, OPTIONS, PATHS, Option
+from pytest_kvquant.config.setup import FILES, parse_table, parse_words
 from pytest_kvquant.errors import SettingsError
 
 CONFIG_NAME = "kvquant.toml"
-TABLES = ("budgets", "drift", "floors", "environment", "expect")
+TABLES = ("budgets", "drift", "floors", "environment", "expect", "context")
 """Keys of the configuration file that are tables, not twins of an option."""
 
 
@@ -46,6 +47,8 @@ class BudgetOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Least share of a greedy continuation that agrees with f16's."""
     recall: float | None = None
     """Least share of what f16 gains from having read a passage before, at every distance."""
+    robustness: float | None = None
+    """Most mean KL on disturbed text over that on the same text as it is."""
     more: dict[str, float] = {}
     """Of gates that bring their own budget, by key."""
 
@@ -120,7 +123,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Everything a run depends on. Field names are the options' names with underscores."""
 
     model: Path | None = None
-    corpus: Path | None = None
+    corpus: tuple[str, ...] = ()
     lib: Path | None = None
     python: Path | None = None
     reference_lib: Path | None = None
@@ -146,6 +149,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     decode: int = 128
     trajectory: int = 16
     recall: int | None = None
+    robustness: bool = False
     profile: Literal["quick", "pr", "nightly"] = "pr"
     fail_fast: bool = False
     strict: bool = False
@@ -181,6 +185,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     floors: dict[str, FloorOverride] = {}
     environment: dict[str, str] = {}
     expect: dict[str, Expect] = {}
+    llama: str = ""
+    rpc: tuple[str, ...] = ()
+    setup: dict[str, Any] = {}
+    """Options of llama.cpp by name, from ``--kv-llama``, ``--kv-rpc``, ``[model]``,
+    ``[context]``."""
 
     def __post_init__(self) -> None:
         for name in ("ctx", "batch", "ubatch", "timeout", "store_limit"):
@@ -271,11 +280,23 @@ def resolve(
         word = command_line.get(option.field)
         if word is not None:
             values[option.field] = _parse_word(option, word)
+    _set_up(values)
     try:
         return msgspec.convert(values, Settings, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
         where = f" (in {path})" if path is not None else ""
         raise SettingsError(f"kvquant settings{where}: {error}.") from None
+
+
+def _set_up(values: dict[str, Any]) -> None:
+    """Put the options of llama.cpp together: tables of the file, then words as typed."""
+    setup: dict[str, Any] = {**values.pop("context", {}), **values.get("setup", {})}
+    if isinstance(text := values.get("llama"), str):
+        setup |= parse_words(text)
+    if rpc := values.get("rpc"):
+        setup["rpc"] = list(rpc)
+    if setup:
+        values["setup"] = setup
 
 
 def _require(condition: bool, name: str, rule: str) -> None:
@@ -321,7 +342,11 @@ def _from_file(
     by_key = {option.name: option for option in OPTIONS}
     values: dict[str, Any] = {}
     for key, value in table.items():
-        if key in TABLES:
+        if key == "model" and isinstance(value, dict):
+            _read_model_table(value, path, values)
+        elif key == "context" and isinstance(value, dict):
+            values[key] = parse_table(key, value, str(path))
+        elif key in TABLES:
             if key in ("budgets", "drift") and isinstance(value, dict):
                 value = _budget_tables(key, value, path, more_budgets)  # noqa: PLW2901
             _refuse_renamed(key, value, path)
@@ -331,6 +356,18 @@ def _from_file(
         else:
             raise _unknown(key, [*by_key, *TABLES], path)
     return values
+
+
+def _read_model_table(table: Mapping[str, Any], path: Path, values: dict[str, Any]) -> None:
+    """``[model]``: ``path`` is the model, the rest are options of llama.cpp."""
+    own = dict(table)
+    if (file := own.pop("path", None)) is not None:
+        values["model"] = str(path.parent / Path(str(file)).expanduser())
+    setup = parse_table("model", own, str(path))
+    for name in FILES:
+        if name in setup:
+            setup[name] = [str(path.parent / Path(word).expanduser()) for word in setup[name]]
+    values["setup"] = setup
 
 
 def _budget_tables(
@@ -370,11 +407,30 @@ def _unknown(key: str, known: Sequence[str], path: Path, where: str = "") -> Set
     return SettingsError(f"{path}: unknown key '{key}'{where}; did you mean '{nearest}'?")
 
 
+CORPUS_NAMES = ("prose", "code", "chat", "tools", "self")
+"""What may stand for a text in ``corpus`` beside the path of a file."""
+
+
+def _anchored_word(word: str, folder: Path) -> str:
+    return word if word in CORPUS_NAMES else str(folder / Path(word).expanduser())
+
+
+def _paths(word: str) -> list[str]:
+    """Names and paths from a comma list; a file whose own name has a comma is one path."""
+    if Path(word).expanduser().is_file():
+        return [str(Path(word).expanduser())]
+    words = [item for part in word.split(",") if (item := part.strip())]
+    return [item if item in CORPUS_NAMES else str(Path(item).expanduser()) for item in words]
+
+
 def _anchor(option: Option, value: object, folder: Path) -> object:
     """A path of the file, relative to its folder; the bare name of a program is found as a shell
     finds it."""
     if isinstance(value, list) and option.metavar.startswith(("PATH", "DIR")):
         return [_anchor(option._replace(metavar="PATH"), one, folder) for one in value]
+    if option.kind == PATHS and isinstance(value, str | list):
+        words = [value] if isinstance(value, str) else value
+        return [_anchored_word(word, folder) if isinstance(word, str) else word for word in words]
     if option.metavar in {"PATH", "DIR"} and isinstance(value, str):
         bare = option.name.endswith("python") and Path(value).name == value
         if bare and not (folder / value).exists() and (found := shutil.which(value)):
@@ -398,6 +454,8 @@ def _parse_word(option: Option, word: str) -> object:
             raise SettingsError(f"{option.flag} {word}: not a number.") from None
     if option.kind == FLAG:
         return True
+    if option.kind == PATHS:
+        return _paths(word)
     if option.kind == LIST:
         return [item for part in word.split(",") if (item := part.strip())]
     if option.metavar in {"PATH", "DIR"}:

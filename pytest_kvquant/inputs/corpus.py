@@ -22,6 +22,10 @@ class Corpus(NamedTuple):
     text: bytes
     fingerprint: str
     """SHA-256 of the text, 16 hex digits."""
+    special: bool = False
+    """Whether the words of a chat template's markers are their tokens."""
+    remark: str = ""
+    """How it was made, where that is not the usual way."""
 
 
 def read_corpus(path: Path) -> Corpus:

@@ -41,7 +41,7 @@ _ASIDE = ".writing-"
 """Files under way; what a killed run left of them goes when the next one holds the lock."""
 _USE = "use-"
 """Files that are locked while a run uses the folder they lie in."""
-_IDENTITY, _LOCK = "identity.json", "lock"
+_IDENTITY, _LOCK, _TOKENS = "identity.json", "lock", "tokens.i32"
 
 MARK = "pytest-kvquant-store"
 """The file that says whose folder a store is, and in which format."""
@@ -52,7 +52,8 @@ _TAG = """Signature: 8a477f597d28d172789f06886806bc55
 # References of pytest-kvquant, computed again when missing; see https://bford.info/cachedir/
 """
 _OF_A_REFERENCE = re.compile(
-    rf"[0-9a-f]{{24}}\.f32|{re.escape(_ASIDE)}\w+|{_USE}[0-9a-f]{{32}}|{_LOCK}", re.ASCII
+    rf"[0-9a-f]{{24}}\.f32|{re.escape(_TOKENS)}|{re.escape(_ASIDE)}\w+|{_USE}[0-9a-f]{{32}}|{_LOCK}",
+    re.ASCII,
 )
 """Names of the files in a reference's folder, its identity aside."""
 
@@ -243,6 +244,29 @@ class Reference:
                 "run again."
             ) from None
 
+    def tokens(self) -> I32 | None:
+        """Tokens that were kept here, shape ``(n,)``; ``None``: none, or they are damaged."""
+        path = self._folder / _TOKENS
+        if not _is_file(path):
+            return None
+        data = path.read_bytes()
+        body, trailer = data[: -_TRAILER.size], data[-_TRAILER.size :]
+        if trailer != _TRAILER.pack(_MAGIC, zlib.crc32(body), len(body)):
+            return None
+        return np.frombuffer(body, np.int32)
+
+    def keep_tokens(self, tokens: I32) -> None:
+        """Keep tokens, in one step; their room is made first.
+
+        Raises:
+            StoreError: they cannot be stored.
+        """
+        body = np.ascontiguousarray(tokens, np.int32).tobytes()
+        self._store.evict(len(body), self._folder)
+        with _said(self._folder):
+            trailer = _TRAILER.pack(_MAGIC, zlib.crc32(body), len(body))
+            _write_aside(self._folder / _TOKENS, body + trailer)
+
     def _path(self, group: I32) -> Path:
         return self._folder / f"{hashlib.sha256(group.tobytes()).hexdigest()[:24]}.f32"
 
@@ -342,12 +366,12 @@ def _lock(path: Path) -> FileLock:
     return FileLock(path)
 
 
-def _write_aside(path: Path, text: str) -> None:
+def _write_aside(path: Path, text: str | bytes) -> None:
     """Write a file in one step; what a link of that name points to is left alone."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=_ASIDE)
     os.close(handle)
     try:
-        Path(name).write_text(text, encoding="utf-8")
+        Path(name).write_bytes(text.encode() if isinstance(text, str) else text)
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)

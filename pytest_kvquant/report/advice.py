@@ -38,6 +38,8 @@ class _Figures(NamedTuple):
     depth: int
     context: int | None
     """Tokens of the largest context that works."""
+    by_text: dict[str, float]
+    """KL on further texts, by name."""
 
 
 class _Workload(NamedTuple):
@@ -47,6 +49,9 @@ class _Workload(NamedTuple):
     """Figure to weight; a figure without one does not matter."""
     size: Literal["compression", "context"] = "compression"
     """What stands for memory. A context where all candidates' are known; else the compression."""
+    texts: tuple[str, ...] = ()
+    """Texts that are of this work, the likest first: the KL on the first that was measured counts,
+    else that on the run's own text."""
 
 
 WORKLOADS = (
@@ -54,6 +59,7 @@ WORKLOADS = (
         "coding agent",
         "deep context, long generation",
         {"kl": 1.0, "tg": 1.0, "pp": 0.3, "compression": 0.5},
+        texts=("tools", "code", "self"),
     ),
     _Workload(
         "RAG or batch",
@@ -120,10 +126,22 @@ def _figures(cell: Cell, speed: SpeedCell | None, ceiling: Ceiling | None) -> _F
         ratio.get("tg"),
         depth,
         ceiling.tokens if ceiling is not None else None,
+        {one.corpus: one.quality.kl_mean for one in cell.texts if one.quality is not None},
     )
 
 
+def _on_its_text(workload: _Workload, known: Sequence[_Figures]) -> tuple[str, Sequence[_Figures]]:
+    """The text that is likest to the work, of those that every pair was measured on, and the
+    figures with the KL on it."""
+    for wanted in workload.texts:
+        for name in known[0].by_text if known else ():
+            if name.partition(" ")[0] == wanted and all(name in one.by_text for one in known):
+                return name, [one._replace(kl=one.by_text[name]) for one in known]
+    return "", known
+
+
 def _for_workload(workload: _Workload, known: Sequence[_Figures]) -> Advice | None:
+    corpus, known = _on_its_text(workload, known)
     size = workload.size if all(one.context for one in known) else "compression"
     ratios = [name for name in ("tg", "pp", size) if any(_ratio(one, name) for one in known)]
     candidates = [one for one in known if all(_ratio(one, name) for name in ratios)]
@@ -147,6 +165,7 @@ def _for_workload(workload: _Workload, known: Sequence[_Figures]) -> Advice | No
         best=ranked[0].pair,
         figures=("kl", *ratios),
         candidates=tuple(_candidate(one, loss) for one in ranked),
+        corpus=corpus,
     )
 
 

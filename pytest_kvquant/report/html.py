@@ -150,6 +150,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
         ("compared with", _reference(result.reference)),
         ("devices", "; ".join(f"{one.name}: {one.description}" for one in library.devices)),
         ("offload", "all layers" if shape.gpu_layers < 0 else f"{shape.gpu_layers} layers"),
+        ("llama.cpp options", _variables(shape.setup)),
         ("machine", f"{environment.cpu}, {format.size(environment.memory)}, {environment.system}, "
          f"{environment.machine}, {shape.threads} threads"),
         ("variables dropped", _variables(environment.variables_dropped)),

@@ -69,14 +69,13 @@ def _refuse_collisions(settings: Settings) -> None:
     named = ("model", "corpus", "speed_baseline", "json", "report", "summary")
     taken: dict[str, str] = {}
     for flag in named:
-        path = getattr(settings, flag)
-        if path is None:
-            continue
-        other = taken.setdefault(os.path.realpath(path), flag)
-        if other != flag:
-            raise RunRefused(
-                f"--kv-{flag} {path}: that is the file of --kv-{other.replace('_', '-')}."
-            )
+        given = getattr(settings, flag)
+        for path in given if isinstance(given, tuple) else filter(None, (given,)):
+            other = taken.setdefault(os.path.realpath(path), flag)
+            if other != flag:
+                raise RunRefused(
+                    f"--kv-{flag} {path}: that is the file of --kv-{other.replace('_', '-')}."
+                )
 
 
 def write_live(settings: Settings, result: Result, missing: str) -> None:

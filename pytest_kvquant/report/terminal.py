@@ -22,6 +22,7 @@ from pytest_kvquant.report.reasons import lacks, last_line
 from pytest_kvquant.report.speed_table import speed_notes, speed_table
 from pytest_kvquant.report.time_lines import time_lines
 from pytest_kvquant.report.view import run_tone, tone
+from pytest_kvquant.report.workload_tables import workload_tables
 from pytest_kvquant.results.result import Result
 
 if TYPE_CHECKING:
@@ -97,6 +98,9 @@ def render(
         table = speed_table(result.speed, width=width)
         if ascii_only:
             table.box = box.ASCII2
+        console.print(table)
+    for title, table in workload_tables(result, ascii_only=ascii_only):
+        console.print(Text(title))
         console.print(table)
     for line in time_lines(result):
         console.print(Text(line))
@@ -186,10 +190,11 @@ def conditions_line(result: Result) -> str:
     device = library.device
     if device != "CPU" and shape.gpu_layers >= 0:
         device = f"CPU and {shape.gpu_layers} layers on {device}"
+    setup = "".join(f" · {name} {value}" for name, value in shape.setup.items())
     chunks = f"at most {shape.cap} chunks" if shape.early else f"{shape.cap} chunks"
     return (
         f"{result.model.name} · {result.corpus.name} ({shape.order}, seed {shape.seed}) · "
         f"{shape.ctx} tokens a chunk, {shape.scored} scored, {chunks} ({shape.profile}) · "
         f"llama.cpp {library.build}, bindings {library.bindings} · {device}, "
-        f"{shape.threads} threads · {format.seconds(result.seconds)}"
+        f"{shape.threads} threads{setup} · {format.seconds(result.seconds)}"
     )

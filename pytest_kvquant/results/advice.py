@@ -55,12 +55,16 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     """Those that decided: ``kl``, ``tg``, ``pp``, ``compression`` or ``context``."""
     candidates: tuple[Candidate, ...]
     """Best first."""
+    corpus: str = ""
+    """The text whose KL decided; empty: the run's own."""
 
     @property
     def text(self) -> str:
         """One line."""
         best, *others = self.candidates
         line = f"{self.workload} ({self.what}): {self.best} ({best.text})"
+        if self.corpus:
+            line += f", KL on {self.corpus}"
         if others:
             line += f"; also {', '.join(one.pair for one in others[:2])}"
         return line

@@ -14,6 +14,7 @@ from pytest_kvquant.results.gate import Gate
 from pytest_kvquant.results.kernels import Examination
 from pytest_kvquant.results.operations import OperationRecord, on_cpu
 from pytest_kvquant.results.recall import RecallPoint
+from pytest_kvquant.results.texts import Robustness, TextFigures
 
 Verdict = Literal[
     "pass", "fail", "inconclusive",
@@ -254,6 +255,10 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """Why the cell was measured a second time, in a fresh process; empty where it was not."""
     diagnosis: Diagnosis | None = None
     """What the cache holds, layer by side by path, and the suspect where the cell fails."""
+    texts: tuple[TextFigures, ...] = ()
+    """The cell on the further texts of the run."""
+    robustness: tuple[Robustness, ...] = ()
+    """The cell on its own text, disturbed; empty: not measured."""
     recall: tuple[RecallPoint, ...] = ()
     """What it gains from having read a passage before, by distance; empty: not measured."""
     kernels: Examination | None = None

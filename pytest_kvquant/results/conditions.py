@@ -66,6 +66,8 @@ class CorpusRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Numbers of the chunks within the corpus, in the order drawn."""
     tokens_hash: str
     """SHA-256 over the tokens of these chunks, 16 hex digits."""
+    remark: str = ""
+    """How the text was made, where that is not the usual way."""
 
 
 class SettingsRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +98,8 @@ class SettingsRecord(msgspec.Struct, frozen=True, kw_only=True):
     early: bool
     """Whether a cell may be decided before the cap."""
     strict: bool
+    setup: dict[str, str] = {}
+    """Further options of llama.cpp by its own names; what is not there had its default."""
     """Whether what is undecided fails."""
 
 

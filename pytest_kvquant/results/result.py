@@ -77,6 +77,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The model that was measured with."""
     corpus: CorpusRecord
     """The text, and the chunks drawn from it."""
+    texts: tuple[CorpusRecord, ...] = ()
+    """Further texts that cells were measured on, and the run's own disturbed ones."""
     settings: SettingsRecord
     """How tokens were cut, batched and judged."""
     reference: ReferenceRecord

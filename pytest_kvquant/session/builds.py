@@ -14,6 +14,7 @@ from pytest_kvquant.engine.parent.worker import Engine
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.machine.devices import parse
 from pytest_kvquant.machine.environment import Environment
+from pytest_kvquant.session.setups import for_workers
 
 
 def library_directory(settings: Settings, shell: Mapping[str, str]) -> str | None:
@@ -49,6 +50,7 @@ def measured_engine(
         python=_interpreter("--kv-python", settings.python),
         directory=library_directory(settings, shell),
         device=device(settings),
+        setup=for_workers(settings),
         environment=environment,
         timeout=settings.timeout,
     )
@@ -78,6 +80,7 @@ def reference_engine(settings: Settings, environment: Environment) -> Engine | N
         python=_interpreter("--kv-reference-python", settings.reference_python or settings.python),
         directory=str(settings.reference_lib.absolute()),
         device=reference_device(settings),
+        setup=for_workers(settings),
         environment=environment,
         timeout=settings.timeout,
     )

@@ -306,9 +306,9 @@ def _with_paths(
 
 
 def _with_workloads(subject: Subject, worker: Worker, inputs: CellInputs) -> Subject:
-    """Recall at distance; last, because it makes the context again in another length."""
+    """Other work; last, because recall makes the context again in another length."""
     compared = subject.pair if inputs.same_pair else REFERENCE
-    return checked(inputs.workloads.add(subject, worker, compared, inputs.cells), "recall")
+    return checked(inputs.workloads.add(subject, worker, compared, inputs.cells), "workloads")
 
 
 def _with_decode(

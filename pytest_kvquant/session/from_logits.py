@@ -12,22 +12,34 @@ import msgspec
 
 from pytest_kvquant.config.budgets import IDENTICAL, Budgets
 from pytest_kvquant.config.settings import Settings
-from pytest_kvquant.data import EMBEDDED_CORPUS
 from pytest_kvquant.errors import SettingsError
-from pytest_kvquant.inputs.corpus import Corpus, read_corpus
+from pytest_kvquant.inputs.corpus import Corpus
 from pytest_kvquant.inputs.logits_file import LogitsFile
+from pytest_kvquant.session.texts import TextOfRun, open_files
 
 
-def tokens_of(settings: Settings) -> tuple[LogitsFile | None, Corpus]:
-    """Where the tokens of a run come from: a file of logits, if one was named, or a text.
+def words_of(settings: Settings) -> tuple[LogitsFile | None, list[Corpus | str]]:
+    """Where the tokens of a run come from: a file of logits, if one was named, or its texts.
 
     Raises:
         RunRefused: what was named cannot be used.
     """
     file = _open(settings)
-    if file is not None:
-        return file, corpus_of(file)
-    return None, read_corpus(settings.corpus or EMBEDDED_CORPUS)
+    return file, [corpus_of(file)] if file is not None else open_files(settings.corpus)
+
+
+def tokens_in(
+    file: LogitsFile | None, texts: list[TextOfRun], vocabulary: int, model: str
+) -> list[TextOfRun]:
+    """The texts of a run; where a file of logits was named, its tokens.
+
+    Raises:
+        RunRefused: the file is of another vocabulary.
+    """
+    if file is None:
+        return texts
+    require_vocabulary(file, vocabulary, model)
+    return [texts[0]._replace(tokens=file.tokens.reshape(-1))]
 
 
 def _open(settings: Settings) -> LogitsFile | None:

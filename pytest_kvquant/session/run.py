@@ -13,10 +13,9 @@ import time
 import traceback
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 import platformdirs
 import psutil
 
@@ -44,17 +43,14 @@ from pytest_kvquant.config.expectations import (
 )
 from pytest_kvquant.config.settings import Expect, Settings
 from pytest_kvquant.data import EMBEDDED_MODEL
-from pytest_kvquant.engine.batching import sequences_per_batch
 from pytest_kvquant.engine.parent.devices import in_use
 from pytest_kvquant.engine.parent.kept import KeptWorker, SteadinessCheck
 from pytest_kvquant.engine.parent.timesheet import Timesheet, summed
-from pytest_kvquant.engine.parent.worker import BatchShape, Engine, Worker
+from pytest_kvquant.engine.parent.worker import Engine, Worker
 from pytest_kvquant.engine.parent.workers import Workers, usual_isolation
-from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.errors import (
     CellError,
     CellUnsupported,
-    CorpusError,
     LibraryError,
     ModelError,
     ReferenceBroken,
@@ -62,7 +58,8 @@ from pytest_kvquant.errors import (
     SettingsError,
 )
 from pytest_kvquant.escape import throughout
-from pytest_kvquant.inputs.corpus import Corpus, cut_chunks
+from pytest_kvquant.inputs.corpus import Corpus
+from pytest_kvquant.inputs.corpus_names import SELF
 from pytest_kvquant.inputs.model import Model, read_model
 from pytest_kvquant.inputs.reference_store import Reference, ReferenceStore
 from pytest_kvquant.machine.environment import scrub
@@ -70,7 +67,6 @@ from pytest_kvquant.machine.hardware import cpu_name, default_threads
 from pytest_kvquant.matrix import REFERENCE, Pair, plan_pairs, take_shard
 from pytest_kvquant.numerics.eta import Kind
 from pytest_kvquant.numerics.evidence import Evidence
-from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.quality import evidence_file, paths
 from pytest_kvquant.quality.control import Control
 from pytest_kvquant.quality.healthy import EMULATION, WORDS, HealthyGround
@@ -85,7 +81,6 @@ from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell, Check, NoiseFloor
 from pytest_kvquant.results.completeness import ReferenceUse, Selection
 from pytest_kvquant.results.conditions import (
-    CorpusRecord,
     EnvironmentRecord,
     ModelRecord,
     ReferenceRecord,
@@ -101,25 +96,17 @@ from pytest_kvquant.session.depends import command_of, depends, file_hash
 from pytest_kvquant.session.diagnosing import Prober
 from pytest_kvquant.session.excuses import is_excused
 from pytest_kvquant.session.finished import Finished, MeasuredCell
-from pytest_kvquant.session.from_logits import (
-    require_vocabulary,
-    rounded_reference,
-    tokens_of,
-)
+from pytest_kvquant.session.from_logits import rounded_reference, tokens_in, words_of
 from pytest_kvquant.session.journal import Journal
 from pytest_kvquant.session.kernels import make_examiner
 from pytest_kvquant.session.ledger import RollCall
 from pytest_kvquant.session.observer import Observer, guesses, phase
+from pytest_kvquant.session.setups import in_words
 from pytest_kvquant.session.speed import SpeedRun
+from pytest_kvquant.session.task_plan import plan_rules, plan_shape, plan_text
+from pytest_kvquant.session.texts import TextOfRun, TextReader, TextTask, disturbed
 from pytest_kvquant.session.workloads import Workloads, plan_recall
 from pytest_kvquant.session.zoo import ZooRun
-
-PROFILES = {
-    "quick": Rules(cap=8),
-    "pr": Rules(cap=32),
-    "nightly": Rules(cap=128, census=True),
-}
-"""Most chunks, and whether what is open at that point is then decided by the plain mean."""
 
 
 class Session:
@@ -163,25 +150,37 @@ class Session:
                 f"{file.name} ({size / 1e9:.1f} GB) is hashed, once"
             ),
         )
-        self._logits, self.corpus = tokens_of(settings)
+        self._logits, words = words_of(settings)
         self.environment = scrub(shell, settings.environment)
         self.engine = measured_engine(settings, shell, self.environment)
+        self._setup = in_words(settings)
         self._reference_engine = reference_engine(settings, self.environment) or self.engine
         self.timesheet = Timesheet()
         self.timesheet.enter("run", "start", _seconds_before())
-        vocabulary, bos, tokens = self._meet_library(vocabulary_only=vocabulary_only)
-        self._corpus_tokens = len(tokens)
-        self.task, self._chunk_numbers = self._plan_task(tokens, vocabulary, bos)
+        loaded, text = self._meet_library(words, vocabulary_only=vocabulary_only)
+        self.corpus, self.task = text.corpus, self._main.task._replace(crew=self.workers)
         self.workers.check = SteadinessCheck(self.task.chunks[0], self.task.shape)
-        self.reference_library = self._meet_reference(vocabulary)
+        self.reference_library = self._meet_reference(self.task.vocabulary)
         reference_task = self._reference_task()
         self._store = _open_store(settings)
         self.references = self._make_references(reference_task, self._store)
         self._workloads = Workloads(
             reference_task,
             plan_recall(
-                tokens, settings.recall, settings.ctx, self.model.context_trained, observer.note
+                text.tokens,
+                settings.recall,
+                settings.ctx,
+                self.model.context_trained,
+                loaded["bos"],
+                observer.note,
             ),
+            [
+                one._replace(
+                    task=one.task._replace(engine=reference_task.engine, crew=reference_task.crew)
+                )
+                for one in self._further
+            ],
+            self._open_text,
         )
         self.references.source(REFERENCE)  # a store that cannot be used is told now
         self._keep_account()
@@ -257,7 +256,7 @@ class Session:
                 depends(
                     self.model,
                     self.corpus,
-                    self.task.tokens_hash,
+                    " ".join(one.record.tokens_hash for one in (self._main, *self._further)),
                     self.library,
                     self.reference_library,
                     self.environment.added,
@@ -520,14 +519,8 @@ class Session:
                 vocabulary=self.task.vocabulary,
                 context_trained=self.model.context_trained,
             ),
-            corpus=CorpusRecord(
-                path=str(self.corpus.path),
-                name=self.corpus.name,
-                fingerprint=self.corpus.fingerprint,
-                tokens=self._corpus_tokens,
-                chunks=tuple(self._chunk_numbers.tolist()),
-                tokens_hash=self.task.tokens_hash,
-            ),
+            corpus=self._main.record,
+            texts=tuple(one.record for one in self._further),
             settings=self._shape_record(),
             reference=ReferenceRecord(
                 computed=usage.computed,
@@ -559,9 +552,10 @@ class Session:
         )
 
     def _meet_library(
-        self, *, vocabulary_only: bool
-    ) -> tuple[int, int | None, npt.NDArray[np.int32]]:
-        """Load library and model: entries of the vocabulary, its BOS, tokens of the corpus.
+        self, words: list[Corpus | str], *, vocabulary_only: bool
+    ) -> tuple[dict[str, Any], TextOfRun]:
+        """Load library and model, read and cut the texts: what the worker says of the model, and
+        the run's own text.
 
         Raises:
             RunRefused: one of them cannot be used.
@@ -570,68 +564,61 @@ class Session:
         try:
             self.library = self._restricted(_identify(worker, self.engine))
             _check_types(self.pairs, self.library)
-            vocabulary, bos = _load(
-                worker, self.model, self.settings.gpu_layers, only=vocabulary_only
-            )
-            tokens = _tokenize(worker, self.corpus)
-            if self._logits is not None:
-                require_vocabulary(self._logits, vocabulary, self.model.name)
-                tokens = self._logits.tokens.reshape(-1)
+            loaded = _load(worker, self.model, self.settings.gpu_layers, only=vocabulary_only)
+            reader = self._text_reader(loaded)
+            texts = [reader.read(worker, word) for word in words if word != SELF]
+            texts = tokens_in(self._logits, texts, int(loaded["vocabulary"]), self.model.name)
+            (self._main, *self._further) = [self._cut(text, loaded) for text in texts]
+            if self.settings.robustness or self.settings.profile == "nightly":
+                main = self._main
+                self._further += disturbed(
+                    worker, main.task, main.record, loaded["bos"], self.settings.seed
+                )
             if not vocabulary_only and self.library.gpus_in_use(self.settings.gpu_layers):
                 _require_kernels(worker, self.library)
         except BaseException:
             worker.__exit__(None, None, None)
             raise
         self.workers = self._hire(worker, kept=not vocabulary_only)
-        return vocabulary, bos, tokens
+        if SELF in words and not vocabulary_only:
+            with self.workers.fresh() as writer:
+                written = reader.write(writer)
+            self._further.append(self._cut(written, loaded))
+        return loaded, texts[0]
 
-    def _plan_task(
-        self, tokens: npt.NDArray[np.int32], vocabulary: int, bos: int | None
-    ) -> tuple[Task, npt.NDArray[np.int32]]:
+    def _text_reader(self, loaded: dict[str, Any]) -> TextReader:
         settings, trained = self.settings, self.model.context_trained
         if trained and settings.ctx > trained:
             self._observer.note(
                 f"--kv-ctx {settings.ctx} exceeds the {trained} tokens that {self.model.name} "
                 "was trained for: expect a large perplexity in every cell"
             )
-        fixed = settings.chunks is not None
-        rules = (
-            Rules(cap=settings.chunks, early=False)
-            if settings.chunks is not None
-            else PROFILES[settings.profile]
+        return TextReader(
+            loaded,
+            plan_shape(settings, int(loaded["vocabulary"]), default_threads()),
+            plan_rules(settings).cap,
+            settings,
+            self.model.fingerprint,
+            lambda: _open_store(self.settings),
         )
-        chunks, numbers = cut_chunks(
-            tokens,
-            ctx=settings.ctx,
-            wanted=rules.cap,
-            exact=fixed,
-            order=settings.order,
-            seed=settings.seed,
-            name=self.corpus.name,
-        )
-        scored = settings.scored_tokens
-        sequences = sequences_per_batch(
-            ctx=settings.ctx, batch=settings.batch, scored=scored, vocabulary=vocabulary
-        )
-        shape = BatchShape(
-            ctx=settings.ctx,
-            scored=scored,
-            sequences=sequences,
-            batch=settings.batch,
-            ubatch=settings.ubatch,
-            threads=settings.threads or default_threads(),
-        )
-        task = Task(
+
+    def _cut(self, text: TextOfRun, loaded: dict[str, Any]) -> TextTask:
+        """A text cut into the chunks that cells are measured on."""
+        if remark := text.corpus.remark:
+            self._observer.note(f"corpus {text.corpus.name}: {remark}")
+        vocabulary = int(loaded["vocabulary"])
+        return plan_text(
+            text,
+            self.settings,
             engine=self.engine,
             model=self.model.path,
-            gpu_layers=settings.gpu_layers,
+            shape=plan_shape(self.settings, vocabulary, default_threads()),
             vocabulary=vocabulary,
-            shape=shape,
-            chunks=from_start(chunks, bos),
-            rules=msgspec.structs.replace(rules, cap=len(chunks)),
-            crew=self.workers,
+            bos=loaded["bos"],
         )
-        return task, numbers
+
+    def _open_text(self, pair: Pair, text: TextTask) -> Reference:
+        return self._open_store(self._store, pair, text.record.fingerprint)
 
     def _hire(self, worker: KeptWorker, *, kept: bool) -> Workers:
         """Those that measure; the one that has just loaded everything is the first of them."""
@@ -668,7 +655,7 @@ class Session:
             try:
                 words = settings.reference_devices or settings.devices
                 library = in_use(_identify(worker, engine), words, settings.gpu_layers)
-                found, _ = _load(worker, self.model, settings.gpu_layers)
+                found = int(_load(worker, self.model, settings.gpu_layers)["vocabulary"])
             except (LibraryError, ModelError) as error:
                 flag = "lib" if settings.reference_lib is not None else "devices"
                 raise LibraryError(f"--kv-reference-{flag}: {error}") from None
@@ -693,7 +680,7 @@ class Session:
         return References(
             task,
             plan,
-            lambda pair: self._open_store(store, pair),
+            lambda pair: self._open_store(store, pair, self.corpus.fingerprint),
             self._reference_computed,
             by_cell=self.settings.compare_cells,
             file=self._logits,
@@ -715,21 +702,22 @@ class Session:
         )
         return self.task._replace(engine=engine, crew=workers)
 
-    def _open_store(self, store: ReferenceStore, pair: Pair) -> Reference:
+    def _open_store(self, store: ReferenceStore, pair: Pair, fingerprint: str) -> Reference:
         rows, vocabulary = self.task.shape.scored, self.task.vocabulary
-        return store.open(self._identity(pair), rows=rows, vocabulary=vocabulary)
+        return store.open(self._identity(pair, fingerprint), rows=rows, vocabulary=vocabulary)
 
-    def _identity(self, pair: Pair) -> dict[str, object]:
-        """Everything that the logits of a pair on the reference build depend on."""
+    def _identity(self, pair: Pair, fingerprint: str) -> dict[str, object]:
+        """Everything that the logits of a pair on a text, on the reference build, depend on."""
         return {
             **({} if pair == REFERENCE else {"pair": str(pair)}),
             "model": self.model.fingerprint,
-            "corpus": [self.corpus.fingerprint, self.settings.order, self.settings.seed],
+            "corpus": [fingerprint, self.settings.order, self.settings.seed],
             "gpu_layers": self.task.gpu_layers,
             "shape": msgspec.to_builtins(self.task.shape),
             "library": self.reference_library.hash,
             "device": self.reference_library.chip,
             "environment": self.environment.added,
+            **({"setup": self._setup} if self._setup else {}),
         }
 
     @property
@@ -739,7 +727,7 @@ class Session:
             return None
 
         def open_store(pair: Pair, path: str, rows: int) -> Reference:
-            identity = self._identity(REFERENCE) | {
+            identity = self._identity(REFERENCE, self.corpus.fingerprint) | {
                 "emulated": str(pair),
                 "path": path,
                 "rows": rows,
@@ -904,7 +892,7 @@ class Session:
             corpus=self.corpus.name,
             corpus_fingerprint=self.corpus.fingerprint,
             tokens_hash=task.tokens_hash,
-            chunk_numbers=tuple(self._chunk_numbers[: evidence.complete].tolist()),
+            chunk_numbers=tuple(self._main.record.chunks[: evidence.complete]),
             order=self.settings.order,
             seed=self.settings.seed,
             shape=task.shape,
@@ -1013,7 +1001,7 @@ class Session:
             device=self.library.device,
             cpu=cpu_name(platform.processor()),
             gpu_layers=task.gpu_layers,
-            environment=settings.environment,
+            environment={**settings.environment, **self._setup},
             plugin=__version__,
             **msgspec.to_builtins(task.shape),
         )
@@ -1051,6 +1039,7 @@ class Session:
             cap=task.rules.cap,
             early=task.rules.early,
             strict=settings.strict,
+            setup=self._setup,
         )
 
 
@@ -1074,13 +1063,10 @@ def _identify(worker: Worker, engine: Engine) -> Library:
     return msgspec.convert(throughout(identity), Library)
 
 
-def _load(
-    worker: Worker, model: Model, gpu_layers: int, *, only: bool = False
-) -> tuple[int, int | None]:
-    """Tokens of the vocabulary, and the one that every sequence starts with, if there is one."""
+def _load(worker: Worker, model: Model, gpu_layers: int, *, only: bool = False) -> dict[str, Any]:
+    """What the worker says of the model, or of its vocabulary, that it has loaded."""
     try:
-        loaded = worker.model(model.path, gpu_layers=gpu_layers, vocabulary_only=only)
-        return int(loaded["vocabulary"]), loaded["bos"]
+        return worker.model(model.path, gpu_layers=gpu_layers, vocabulary_only=only)
     except CellError as error:
         raise ModelError(f"{error}{error.last_line}") from None
 
@@ -1091,13 +1077,6 @@ def _require_kernels(worker: Worker, library: Library) -> None:
         worker.operations(REFERENCE, threads=1)
     except CellError as error:
         raise LibraryError(f"{library.device} decodes no {REFERENCE}. {error}") from None
-
-
-def _tokenize(worker: Worker, corpus: Corpus) -> npt.NDArray[np.int32]:
-    try:
-        return worker.tokenize(corpus.text)
-    except CellError as error:
-        raise CorpusError(f"The corpus {corpus.path} cannot be tokenized: {error}") from None
 
 
 def _check_types(pairs: Iterable[Pair], library: Library) -> None:

@@ -31,7 +31,8 @@ def measured(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     if not (model.is_file() and corpus.is_file()):
         pytest.skip("kvq-ref-15m or wikitext-2 is not in ../shared")
     session = start(
-        tmp_path_factory.mktemp("figures"), pairs=tuple(FIGURES), model=model, corpus=corpus,
+        tmp_path_factory.mktemp("figures"), pairs=tuple(FIGURES), model=model,
+        corpus=(str(corpus),),
         ctx=512, chunks=16, order="sequential", decode=0, trajectory=0, probe="off", coverage="off",
     )  # fmt: skip
     for pair in FIGURES:

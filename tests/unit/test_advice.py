@@ -16,6 +16,7 @@ from pytest_kvquant.results.baseline import BaselineRecord
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell, CensusRecord, QualitySection
 from pytest_kvquant.results.speed import SpeedCell, SpeedTest
+from pytest_kvquant.results.texts import TextFigures
 
 POSITIVE = st.floats(0.01, 10)
 FIGURES = st.tuples(POSITIVE, POSITIVE, POSITIVE, POSITIVE)
@@ -150,3 +151,20 @@ def test_without_a_choice_there_is_no_advice() -> None:
 def test_without_speed_quality_and_memory_decide() -> None:
     cells = [a_cell("f16/f16", 0.0, 1), a_cell("q4_0/q4_0", 0.01, 3.5)]
     assert [one.figures for one in advise(cells, [])] == [("kl", "compression")] * 3
+
+
+def test_an_agent_s_pair_is_chosen_by_the_text_that_is_likest_to_its_work() -> None:
+    def on(text: str, kl: float) -> TextFigures:
+        return TextFigures(corpus=text, verdict="pass", quality=a_quality(kl))
+
+    cells = [a_cell("a/1", 0.001, 2.0), a_cell("a/2", 0.002, 2.0)]
+    code = "code (Python 3.13.1)"
+    cells = [
+        msgspec.structs.replace(cell, texts=(on("chat", 0.01), on(code, kl)))
+        for cell, kl in zip(cells, (0.2, 0.003), strict=True)
+    ]
+    advice = {one.workload: one for one in advise(cells, [])}
+    agent, rag = advice["coding agent"], advice["RAG or batch"]
+    assert (agent.best, agent.corpus) == ("a/2", code)
+    assert f"KL on {code}" in agent.text
+    assert (rag.best, rag.corpus) == ("a/1", "")

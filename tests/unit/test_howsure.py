@@ -9,7 +9,7 @@ import pytest
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.report.howsure import how_sure, rules_of
 from pytest_kvquant.results.conditions import SettingsRecord
-from pytest_kvquant.session.run import PROFILES
+from pytest_kvquant.session.task_plan import PROFILES
 
 
 def shape(**changed: Any) -> SettingsRecord:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_kvquant.config.options import FLAG, INT, INTS, LIST, NUMBER, OPTIONS, Option
+from pytest_kvquant.config.options import FLAG, INT, INTS, LIST, NUMBER, OPTIONS, PATHS, Option
 from pytest_kvquant.config.settings import TABLES, Settings, find_root, resolve
 from pytest_kvquant.errors import SettingsError
 
@@ -17,7 +17,7 @@ WORDS = {
     "pairs": "q8_0/q4_0", "skip": "q4_0/*", "ctx": "256", "profile": "quick", "chunks": "4",
     "scored": "100", "order": "sequential", "seed": "7", "threads": "3", "gpu-layers": "5",
     "batch": "1024", "ubatch": "128", "timeout": "12.5", "store": "refs", "store-limit": "1.5",
-    "json": "r.json", "speed": "off",
+    "json": "r.json", "speed": "off", "llama": "-fa off",
 }  # fmt: skip
 """One word per option that differs from its default."""
 
@@ -109,12 +109,14 @@ class TestPrecedence:
         assert value != getattr(Settings(), option.field)
         if isinstance(value, Path):
             value = folder / value
-        if option.metavar.startswith("PATH,"):
+        if option.kind == PATHS or option.metavar.startswith("PATH,"):
             value = tuple(str(folder / one) for one in value)
         assert getattr(written, option.field) == value
 
     def test_every_setting_is_an_option_or_a_table(self) -> None:
-        assert set(Settings.__struct_fields__) == {option.field for option in OPTIONS} | set(TABLES)
+        assert set(Settings.__struct_fields__) == (
+            {option.field for option in OPTIONS} | {*TABLES, "setup"} - {"context"}
+        )
 
     def test_settings_are_frozen(self, folder: Path) -> None:
         with pytest.raises(AttributeError):
@@ -147,7 +149,7 @@ class TestPaths:
 class TestRefusals:
     @pytest.mark.parametrize(
         ("text", "nearest"),
-        [("modle = 'x'", "model"), ("gpu_layers = 3", "gpu-layers"), ("contxt = 3", "ctx"),
+        [("modle = 'x'", "model"), ("gpu_layers = 3", "gpu-layers"), ("contxt = 3", "context"),
          ("budget = 3", "budgets"), ("zzz = 1", "")],
     )  # fmt: skip
     def test_an_unknown_key_names_the_nearest(self, text: str, nearest: str, folder: Path) -> None:

@@ -18,8 +18,9 @@ from collections.abc import Callable
 import numpy as np
 
 from pytest_kvquant.engine.census import sequence_state
-from pytest_kvquant.engine.child.context import Context, LoadedModel, Refused
+from pytest_kvquant.engine.child.context import Context, LoadedModel
 from pytest_kvquant.engine.child.library import LoadedLibrary
+from pytest_kvquant.engine.child.vocabulary import Refused
 from pytest_kvquant.engine.protocol import Channel, Message
 from pytest_kvquant.engine.sequences import from_start
 

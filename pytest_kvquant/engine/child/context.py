@@ -11,16 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.engine.child.library import LoadedLibrary
+from pytest_kvquant.engine.child.setup import ModelSetup, apply_context, attach, read_control
+from pytest_kvquant.engine.child.vocabulary import ModelVocabulary, Refused
 from pytest_kvquant.engine.sequences import from_start
 
 I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
 
 FLASH_ATTENTION_ENABLED = 1
-
-
-class Refused(Exception):
-    """llama.cpp returned no model or no context; why is in its log."""
 
 
 class DecodeFailed(Exception):
@@ -31,12 +29,13 @@ class DeviceFailed(DecodeFailed):
     """``llama_decode`` returned none, and the device computed nothing; why is in the log."""
 
 
-class LoadedModel:
+class LoadedModel(ModelVocabulary):
     """A loaded GGUF model and its vocabulary.
 
     Args:
         device: the ggml device to use alone; ``None``: those that llama.cpp chooses.
         vocabulary_only: read no weights: such a model can only tokenize.
+        setup: options of llama.cpp, of the model and of its contexts.
 
     Raises:
         Refused: llama.cpp does not load it.
@@ -50,13 +49,17 @@ class LoadedModel:
         gpu_layers: int,
         device: str | None = None,
         vocabulary_only: bool = False,
+        setup: dict[str, Any] | None = None,
         keep_alive: Callable[[], None] = lambda: None,
     ) -> None:
         self.library = library
         self._keep_alive = keep_alive
         self.spans: list[tuple[str, int, int]] = []
         """Told of each ``llama_decode``: its name, start and end in nanoseconds."""
+        self.setup = setup or {}
+        own_setup = ModelSetup(library, self.setup)
         self.llama = llama = library.llama
+        own_setup.prepare()
         llama.llama_backend_init()
         params = llama.llama_model_default_params()
         if gpu_layers >= 0:
@@ -67,11 +70,20 @@ class LoadedModel:
         if device is not None:
             self._devices = library.device_list(device)
             params.devices = ctypes.cast(self._devices, ctypes.c_void_p)
+        own_setup.apply(params)
         self._progress = llama.llama_progress_callback(self._on_progress)
         params.progress_callback = self._progress
         self.pointer = llama.llama_model_load_from_file(path.encode(), params)
         if not self.pointer:
             raise Refused(f"llama.cpp does not load {path}")
+        self.adapters = [] if vocabulary_only else own_setup.adapters(self.pointer)
+        self.control = None
+        if not vocabulary_only:
+            width, layers = (
+                llama.llama_model_n_embd(self.pointer),
+                llama.llama_model_n_layer(self.pointer),
+            )
+            self.control = read_control(self.setup, width, layers)
         self.vocab = llama.llama_model_get_vocab(self.pointer)
         self.vocabulary = int(llama.llama_vocab_n_tokens(self.vocab))
         self.add_bos = bool(llama.llama_vocab_get_add_bos(self.vocab))
@@ -93,17 +105,9 @@ class LoadedModel:
         self._keep_alive()
         return True
 
-    def tokenize(self, text: bytes) -> I32:
-        """All tokens of a text, BOS first where the model wants one; shape ``(n,)``."""
-        room = len(text) + 8
-        tokens = np.empty(room, np.int32)
-        pointer = tokens.ctypes.data_as(ctypes.POINTER(self.llama.llama_token))
-        count = self.llama.llama_tokenize(
-            self.vocab, text, len(text), pointer, room, self.add_bos, False
-        )
-        if count < 0:
-            raise Refused(f"llama.cpp does not tokenize this text (code {count})")
-        return tokens[:count].copy()
+    def say_alive(self) -> None:
+        """Tell the parent that a long piece of work goes on."""
+        self._keep_alive()
 
 
 class Context:
@@ -147,10 +151,12 @@ class Context:
         params.kv_unified = unified
         params.swa_full = False
         params.no_perf = True
+        apply_context(model.library, params, model.setup)
         prepare(params)
         self.pointer = llama.llama_init_from_model(model.pointer, params)
         if not self.pointer:
             raise Refused(f"llama.cpp makes no context for K {type_k}, V {type_v}")
+        attach(model.library, self.pointer, model)
         self.memory = llama.llama_get_memory(self.pointer)
         self.batch = int(llama.llama_n_batch(self.pointer))
         self.ubatch = int(llama.llama_n_ubatch(self.pointer))

@@ -19,7 +19,7 @@ import numpy as np
 from pytest_kvquant.engine import census
 from pytest_kvquant.engine.child import op_census, scoring
 from pytest_kvquant.engine.child.ceiling import CeilingMessages
-from pytest_kvquant.engine.child.context import Context, DecodeFailed, LoadedModel, Refused
+from pytest_kvquant.engine.child.context import Context, DecodeFailed, LoadedModel
 from pytest_kvquant.engine.child.emulating import EmulationMessages
 from pytest_kvquant.engine.child.examining import ExaminationMessages
 from pytest_kvquant.engine.child.fork import ForkMessages, running_threads
@@ -29,6 +29,7 @@ from pytest_kvquant.engine.child.orphan import end_with
 from pytest_kvquant.engine.child.probing import ProbeMessages
 from pytest_kvquant.engine.child.script import ScriptRunner
 from pytest_kvquant.engine.child.timing import TimingMessages
+from pytest_kvquant.engine.child.vocabulary import Refused
 from pytest_kvquant.engine.protocol import Channel, Closed, Message, Ring
 from pytest_kvquant.engine.sequences import from_start
 
@@ -83,6 +84,8 @@ class Child(
         if self._loaded[:1] != (directory,):
             with self.channel.spent("library"):
                 self.library = LoadedLibrary(directory)
+                if servers := message.fields["servers"]:
+                    self.library.add_servers(servers)
             self._loaded = (directory,)
         with self.channel.spent("library"):
             identity = self.library.identity() if full else {}
@@ -100,11 +103,19 @@ class Child(
             "model",
             vocabulary=self.model.vocabulary,
             bos=self.model.bos,
+            template=self.model.chat_template(),
+            texts=self.model.marker_texts(),
         )
 
     def on_tokenize(self, message: Message) -> None:
-        """Tokens of the payload (UTF-8 text), as int32."""
-        self.channel.send("tokens", self.model.tokenize(message.payload).tobytes())
+        """Tokens of the payload (UTF-8 text), as int32; ``special``: markers are one token."""
+        tokens = self.model.tokenize(message.payload, special=message.fields["special"])
+        self.channel.send("tokens", tokens.tobytes())
+
+    def on_detokenize(self, message: Message) -> None:
+        """The text (UTF-8) of the payload's tokens, int32."""
+        text = self.model.detokenize(np.frombuffer(message.payload, np.int32))
+        self.channel.send("text", text)
 
     def on_open(self, message: Message) -> None:
         """Make the context of the cell, in the place of an earlier one."""

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.engine import census
-from pytest_kvquant.engine.child.context import Refused
+from pytest_kvquant.engine.child.vocabulary import Refused
 from pytest_kvquant.engine.child.watch import Watched
 
 F32 = npt.NDArray[np.float32]

@@ -9,6 +9,10 @@ Steps are plain data:
                                      the tokens one at a time, logits at every one: the decode path
     ["greedy", sequence, position, tokens, count]
                                      decode the tokens, then ``count`` times the likeliest next
+    ["write", prompts, count, temperature, seed]
+                                     from an empty cache, a sequence per prompt: ``count`` tokens
+                                     drawn one after another, no end of text and no control token;
+                                     temperature 0 takes the likeliest
     ["save", sequence], ["restore", sequence]
                                      serialize a sequence; put what was saved back
 """
@@ -23,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.engine import census
-from pytest_kvquant.engine.child.context import Context, Refused
-from pytest_kvquant.engine.sequences import from_start
+from pytest_kvquant.engine.child.context import Context
+from pytest_kvquant.engine.child.vocabulary import Refused
 
 I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
@@ -56,7 +60,7 @@ class ScriptRunner:
         tokens, positions, sequences, outputs = [], [], [], []
         for sequence, position, words, wanted in spans:
             span = np.arange(len(words), dtype=np.int32)
-            tokens.append(np.array(self._begun(words, position), np.int32))
+            tokens.append(np.array(words, np.int32))
             positions.append(position + span)
             sequences.append(np.full(len(words), sequence, np.int32))
             outputs.append(span >= len(words) - wanted)
@@ -70,14 +74,13 @@ class ScriptRunner:
 
     def _each(self, number: int, sequence: int, position: int, tokens: list[int]) -> None:
         rows = np.empty((len(tokens), self._context.model.vocabulary), np.float32)
-        for row, token in enumerate(self._begun(tokens, position)):
+        for row, token in enumerate(tokens):
             rows[row] = self._one(token, position + row, sequence)
         self._hand_over(number, 0, rows)
 
     def _greedy(
         self, _number: int, sequence: int, position: int, tokens: list[int], count: int
     ) -> None:
-        tokens = self._begun(tokens, position)
         self._decode_quietly(tokens[:-1], position, sequence)
         position += len(tokens) - 1
         token, chosen = tokens[-1], []
@@ -86,6 +89,26 @@ class ScriptRunner:
             position += 1
             chosen.append(token)
         self.chosen.append(chosen)
+
+    def _write(
+        self, _number: int, prompts: list[list[int]], count: int, temperature: float, seed: int
+    ) -> None:
+        context, sequences = self._context, np.arange(len(prompts), dtype=np.int32)
+        context.clear()
+        for sequence, prompt in enumerate(prompts):
+            self._decode_quietly(prompt[:-1], 0, sequence)
+        random = np.random.Generator(np.random.PCG64(seed))
+        silenced = self._context.model.control_tokens()
+        tokens = np.array([prompt[-1] for prompt in prompts], np.int32)
+        at = np.array([len(prompt) - 1 for prompt in prompts], np.int32)
+        written = np.empty((len(prompts), count), np.int32)
+        for column in range(count):
+            logits = context.decode(tokens, at + column, sequences, np.ones(len(prompts), np.bool_))
+            tokens = _drawn(logits, silenced, temperature, random)
+            written[:, column] = tokens
+            if column % 16 == 0:
+                context.model.say_alive()
+        self.chosen += written.tolist()
 
     def _save(self, _number: int, sequence: int) -> None:
         context = self._context
@@ -100,12 +123,6 @@ class ScriptRunner:
         if taken != len(state):
             raise Refused(f"llama.cpp took {taken} of {len(state)} bytes of a saved sequence")
 
-    def _begun(self, tokens: list[int], position: int) -> list[int]:
-        """The tokens, a sequence's start as the model is to meet it."""
-        bos = self._context.model.bos
-        begun: list[int] = from_start(tokens, bos).tolist()
-        return begun if position == 0 else tokens
-
     def _one(self, token: int, position: int, sequence: int) -> F32:
         one = np.ones(1, np.int32)
         return self._context.decode(token * one, position * one, sequence * one, one)
@@ -119,3 +136,14 @@ class ScriptRunner:
                 np.full(len(tokens), sequence, np.int32),
                 np.zeros(len(tokens), np.bool_),
             )
+
+
+def _drawn(logits: F32, silenced: I32, temperature: float, random: np.random.Generator) -> I32:
+    """A token per row, ``softmax(logits / temperature)`` by the Gumbel-max trick; never one of
+    ``silenced``."""
+    scores = logits.astype(np.float64)
+    if temperature > 0:
+        scores = scores / temperature + random.gumbel(size=scores.shape)
+    scores[:, silenced] = -np.inf
+    found: I32 = scores.argmax(axis=1).astype(np.int32)
+    return found

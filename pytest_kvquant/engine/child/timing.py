@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.engine.census import read, sequence_state
-from pytest_kvquant.engine.child.context import Context, DecodeFailed, LoadedModel, Refused
+from pytest_kvquant.engine.child.context import Context, DecodeFailed, LoadedModel
+from pytest_kvquant.engine.child.vocabulary import Refused
 from pytest_kvquant.engine.protocol import Channel, Message
 from pytest_kvquant.engine.sequences import from_start
 

@@ -57,6 +57,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """The build to measure; ``None`` is the one that llama-cpp-python brought."""
     device: str | None = None
     """The ggml device to use alone; ``None`` leaves the choice to llama.cpp."""
+    setup: dict[str, Any] = {}
+    """Options of llama.cpp by name, of its model and its contexts; none: its defaults."""
     environment: Environment
     timeout: float
     """Seconds of silence after which a worker is taken for hung."""
@@ -135,7 +137,7 @@ class Worker:
         self.timeout = engine.timeout
         self._watch = watch
         """Asked while the worker works: why the machine suffers, ``None``: it does not."""
-        self._device = engine.device
+        self._device, self._setup = engine.device, engine.setup
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
         self._ring: Ring | None = None
         self.chosen: list[list[int]] = []
@@ -190,21 +192,33 @@ class Worker:
 
     def library(self, directory: str | None, *, full: bool = False) -> dict[str, Any]:
         """Load the library; with ``full`` its identity comes back."""
-        return self._ask("library", directory=directory, full=full).fields
+        servers = self._setup.get("rpc", [])
+        return self._ask("library", directory=directory, full=full, servers=servers).fields
 
     def model(self, path: str, *, gpu_layers: int, vocabulary_only: bool = False) -> dict[str, Any]:
-        """Load the model, or its vocabulary only: ``vocabulary``, ``bos`` (``None``: none)."""
+        """Load the model, or its vocabulary only: ``vocabulary``, ``bos`` (``None``: it wants
+        none), its chat ``template`` (``None``: it brings none), ``texts`` of its markers."""
         return self._ask(
             "model",
             path=path,
             gpu_layers=gpu_layers,
             device=self._device,
             vocabulary_only=vocabulary_only,
+            setup=self._setup,
         ).fields
 
-    def tokenize(self, text: bytes) -> npt.NDArray[np.int32]:
-        """Tokens of a UTF-8 text, shape ``(n,)``."""
-        return np.frombuffer(self._ask("tokenize", text, answer="tokens").payload, np.int32)
+    def tokenize(self, text: bytes, *, special: bool = False) -> npt.NDArray[np.int32]:
+        """Tokens of a UTF-8 text, shape ``(n,)``.
+
+        Args:
+            special: whether the words of a chat template's markers are their tokens.
+        """
+        answer = self._ask("tokenize", text, answer="tokens", special=special)
+        return np.frombuffer(answer.payload, np.int32)
+
+    def detokenize(self, tokens: npt.NDArray[np.int32]) -> bytes:
+        """The text of tokens, UTF-8."""
+        return self._ask("detokenize", tokens.astype(np.int32).tobytes(), answer="text").payload
 
     def open(self, pair: Pair, shape: BatchShape) -> dict[str, Any]:
         """Make the context of a cell."""

@@ -1,0 +1,97 @@
+"""``kvquant calibrate``: budgets and floors for a model of one's own, from what it shows here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_kvquant.config.options import FLAG, OPTIONS
+from pytest_kvquant.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pytest_kvquant.matrix import Pair
+    from pytest_kvquant.numerics.eta import Kind
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+CHUNKS = 32
+"""Of every pair, where no other number is asked for."""
+
+
+def add(commands: Commands) -> None:
+    """Add the command to those of ``kvquant``."""
+    parser = commands.add_parser(
+        "calibrate",
+        help="measure a model's pairs and write budgets and floors for it",
+        epilog="exit code: 0 written; 1 no pair is fit; 2 a run could not start",
+    )
+    parser.add_argument("out", type=Path, help="file to write ('-' prints); never over another")
+    parser.add_argument(
+        "--margin", type=float, default=2.0, help="budget over what was measured (default: 2)"
+    )
+    parser.add_argument("--kv-config", metavar="PATH", help="configuration file (kvquant.toml)")
+    for option in OPTIONS:
+        kind = {"action": "store_const", "const": "on"} if option.kind == FLAG else {}
+        parser.add_argument(option.flag, dest=option.dest, help=argparse.SUPPRESS, **kind)  # type: ignore[arg-type]
+    parser.set_defaults(run=_calibrate)
+
+
+def _calibrate(parsed: argparse.Namespace) -> int:
+    from pytest_kvquant.config.settings import find_root, resolve
+    from pytest_kvquant.matrix import REFERENCE
+    from pytest_kvquant.session.calibration import as_toml, unfit
+    from pytest_kvquant.session.run import Session
+
+    out, margin = parsed.out, parsed.margin
+    if not margin > 1:
+        raise SettingsError(f"--margin {margin:g}: a budget is more than what was measured.")
+    if str(out) != "-" and out.exists():
+        raise SettingsError(f"{out} is there already; nothing is written over it. Name another.")
+    typed = {option.field: getattr(parsed, option.dest) for option in OPTIONS}
+    typed["chunks"] = typed["chunks"] or str(CHUNKS)
+    config = Path(parsed.kv_config) if parsed.kv_config else None
+    settings = resolve(typed, config=config, root=find_root(Path.cwd()))
+    session = Session(settings, dict(os.environ), _Told())
+    for pair in session.pairs:
+        session.measure(pair)
+        if session.speed.on and pair != REFERENCE:
+            session.speed.measure(pair)
+    result = session.result()
+    text = as_toml(result, margin)
+    if str(out) == "-":
+        sys.stdout.write(text)
+    else:
+        out.write_text(text, encoding="utf-8")
+        print(f"kvquant calibrate: {out} written; pytest --kv-matrix --kv-config {out}")
+    fit = [cell for cell in result.cells if cell.pair != str(REFERENCE) and not unfit(cell)]
+    return 0 if fit else 1
+
+
+class _Told:
+    """Says what a person should read; how far a phase is goes unsaid."""
+
+    def note(self, line: str) -> None:
+        print(f"kvquant calibrate: {line}", file=sys.stderr)
+
+    def plan(self, kinds: Mapping[str, Kind], cells: int, *, trusted: bool) -> None:
+        """Not shown."""
+
+    def rates(self) -> Mapping[str, float]:
+        """Not kept."""
+        return {}
+
+    def begin(self, phase: str, pair: Pair | None = None) -> None:
+        """Not shown."""
+
+    def step(self, what: str, done: int, of: int) -> None:
+        """Not shown."""
+
+    def cell(self, pair: Pair, words: str, seconds: float) -> None:
+        print(f"kvquant calibrate: {pair} {words} ({seconds:.0f} s)", file=sys.stderr)
+
+    def end(self, units: float = 1.0) -> None:
+        """Not shown."""

@@ -1,0 +1,84 @@
+"""Options of llama.cpp that really reach it, on the embedded model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from support.run import measure, start
+
+from pytest_kvquant.config.setup import parse_words
+from pytest_kvquant.errors import ModelError, RunRefused
+
+FEW = {"decode": 0, "trajectory": 0, "chunks": 2}
+
+
+def ppl(tmp_path: Path, words: str) -> float:
+    result = measure(tmp_path, "q8_0/q8_0", setup=parse_words(words), **FEW)
+    (cell,) = (one for one in result.cells if one.pair == "q8_0/q8_0")
+    assert cell.message is None, cell.message
+    assert cell.quality is not None
+    assert result.settings.setup.keys() == parse_words(words).keys()
+    return cell.quality.prefill.ppl
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> float:
+    return ppl(tmp_path_factory.mktemp("usual"), "")
+
+
+def test_options_that_change_no_figure(tmp_path: Path, usual: float) -> None:
+    words = "--no-mmap --swa-full -kvu --no-op-offload -np 8 -ot ffn=CPU --numa distribute"
+    assert ppl(tmp_path, words) == pytest.approx(usual, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "words", ["--rope-freq-base 20000", "--rope-scaling linear --rope-scale 2",
+              "--override-kv qwen3.attention.layer_norm_rms_epsilon=float:0.05"],
+)  # fmt: skip
+def test_options_that_change_the_model_show_in_its_perplexity(
+    words: str, tmp_path: Path, usual: float
+) -> None:
+    assert abs(ppl(tmp_path, words) - usual) > 0.005 * usual
+
+
+def test_a_control_vector_is_applied_with_its_scale(tmp_path: Path, usual: float) -> None:
+    path = tmp_path / "v.gguf"
+    writer = gguf.GGUFWriter(path, "controlvector")
+    rng = np.random.default_rng(0)
+    for layer in (1, 2):
+        writer.add_tensor(f"direction.{layer}", rng.standard_normal(256).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    try:
+        weak = ppl(tmp_path / "weak", f"--control-vector {path}:0.0")
+        strong = ppl(tmp_path / "strong", f"--control-vector {path}:1.0")
+    except ModelError as error:  # another width of the embedded model
+        pytest.fail(str(error))
+    assert weak == pytest.approx(usual, rel=1e-4)
+    assert strong > 1.01 * usual
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("-ot ffn=CUDA7", "has no such buffer type; it has CPU"),
+        ("--lora absent.gguf", "absent.gguf: there is no such file"),
+        ("--rpc 127.0.0.1:1", "has no RPC backend: build llama.cpp with -DGGML_RPC=ON"),
+        ("--override-kv a=4", "write key=type:value"),
+    ],
+)
+def test_what_this_build_has_not_is_one_line(words: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(RunRefused) as caught:
+        start(tmp_path, pairs=("q8_0/q8_0",), setup=parse_words(words), **FEW)
+    assert said in str(caught.value)
+
+
+def test_another_set_up_is_another_reference(tmp_path: Path) -> None:
+    first = measure(tmp_path, "q8_0/q8_0", setup=parse_words("--rope-freq-base 20000"), **FEW)
+    second = measure(tmp_path, "q8_0/q8_0", **FEW)
+    assert first.reference.computed == second.reference.computed > 0
