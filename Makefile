@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test slow faults metal-sim metal-headers zoo-survey lint docs bench clean
+.PHONY: demo test slow faults real metal-sim metal-headers zoo-survey lint docs bench clean
 
 demo: $(READY)
 	$(BIN)/pytest --kv-matrix

@@ -17,6 +17,9 @@ from pytest_kvquant.matrix import REFERENCE, Pair
 Types = Mapping[str, Mapping[str, Any]]
 """ggml types by name, each with ``block`` (elements) and ``bytes`` (of a block)."""
 
+F16: Types = {"f16": {"block": 1, "bytes": 2}}
+"""The one type whose size is the same in every build."""
+
 CELLS = 256
 """llama.cpp rounds the cells of a cache up to a multiple of this."""
 

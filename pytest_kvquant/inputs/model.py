@@ -20,6 +20,7 @@ from pytest_kvquant.inputs.caches import (
     kv_heads,
     windows,
 )
+from pytest_kvquant.inputs.choice import chosen
 from pytest_kvquant.inputs.fingerprint import Tell, fingerprint
 from pytest_kvquant.inputs.gguf_header import MAGIC, BadHeader, Header
 from pytest_kvquant.inputs.gguf_header import read_header as read_gguf_header
@@ -88,7 +89,8 @@ def read_model(
     """Read the header of a GGUF model (not its weights), and hash all its files.
 
     Args:
-        path: the file, or any of the files of a split model.
+        path: the file, any of the files of a split model, a folder with one model, a pattern, or
+            the name of a model in another program's cache (:mod:`.choice`).
         hashed: whether the fingerprint is wanted; it reads every byte, once.
         hashes: folder where hashes of large files are kept.
         tell: told before a large file is hashed.
@@ -96,9 +98,9 @@ def read_model(
     Raises:
         ModelError: missing, empty, not GGUF, truncated, or not a text-generating model.
     """
+    path = chosen(path)
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise ModelError(f"The model {path} {what}; {GIVE}.")
+        raise ModelError(f"The model {path} does not exist; {GIVE}.")
     try:
         return _read(path, hashed, hashes, tell)
     except BadHeader as error:

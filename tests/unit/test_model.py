@@ -129,7 +129,7 @@ class TestRefusals:
         assert "does not exist; give a GGUF file with --kv-model" in refused(tmp_path / "m.gguf")
 
     def test_a_folder(self, tmp_path: Path) -> None:
-        assert "is a folder" in refused(tmp_path)
+        assert "holds no GGUF model" in refused(tmp_path)
 
     def test_empty(self, tmp_path: Path) -> None:
         (tmp_path / "m.gguf").touch()

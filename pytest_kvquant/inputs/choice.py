@@ -1,0 +1,78 @@
+"""What ``--kv-model`` means: a file, a folder, a pattern, or a name in another program's cache."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from pytest_kvquant.errors import ModelError
+from pytest_kvquant.inputs.found_models import found_models
+from pytest_kvquant.inputs.gguf_header import BadHeader, read_header
+from pytest_kvquant.inputs.shards import part_of
+from pytest_kvquant.inputs.strange import kind
+
+_NAMED: Final = re.compile(r"(?:^|/)((?:hf|llama\.cpp|lmstudio|ollama):.+)$")
+_PATTERN: Final = re.compile(r"[*?\[]")
+
+
+def chosen(path: Path) -> Path:
+    """The file that is meant; ``path`` itself where nothing else is.
+
+    Raises:
+        ModelError: none or several are meant.
+    """
+    if path.is_file():
+        return path
+    if path.is_dir():
+        return _one(sorted(path.glob("*.gguf")), f"The folder {path} holds")
+    if named := _NAMED.search(str(path)):
+        return _by_name(named[1])
+    if _PATTERN.search(str(path)):
+        anchor = Path(path.anchor or ".")
+        matches = sorted(anchor.glob(str(path.relative_to(anchor) if path.anchor else path)))
+        return _one(matches, f"The pattern {path} matches")
+    return path
+
+
+def _by_name(name: str) -> Path:
+    found = found_models(os.environ, Path.home())
+    exact = [one.path for one in found if one.name == name]
+    repository, _, quant = name.partition(":")[2].partition(":")
+    near = [
+        one.path
+        for one in found
+        if one.name.startswith(f"{name.partition(':')[0]}:{repository}")
+        and quant.lower() in one.path.name.lower()
+    ]
+    if not (exact or near):
+        raise ModelError(
+            f"The model {name} is not on this machine, and nothing is downloaded; "
+            "`kvquant models` lists what is."
+        )
+    return _one(exact or near, f"{name} means")
+
+
+def _one(files: Sequence[Path], what: str) -> Path:
+    models = [file for file in files if _is_model(file)]
+    if len(models) == 1:
+        return models[0]
+    if not models:
+        raise ModelError(f"{what} no GGUF model; give a GGUF file with --kv-model.")
+    shown = ", ".join(file.name for file in models[:5]) + (", …" if models[5:] else "")
+    raise ModelError(f"{what} {len(models)} models ({shown}); name one of them with --kv-model.")
+
+
+def _is_model(file: Path) -> bool:
+    """Whether it is worth a choice: no further shard, no projector, adapter or vocabulary."""
+    part = part_of(file)
+    if part is not None and part.number > 1:
+        return False
+    try:
+        header = read_header(file)
+        architecture = header.fields.get("general.architecture")
+        return kind(header.fields, str(architecture), header.tensors) is None
+    except (BadHeader, OSError):
+        return True  # what is wrong with it is said when it is read
