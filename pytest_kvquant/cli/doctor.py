@@ -29,12 +29,20 @@ from pytest_kvquant.matrix import Pair, plan_pairs
 from pytest_kvquant.results.library import Device, Library
 from pytest_kvquant.session.builds import measured_engine, reference_engine
 
+METAL = "MTL"
+"""How llama.cpp's names of Apple's devices begin."""
+
 FREE_SHARE = 0.9
 """Of a device's free memory, what a cache may take: compute buffers need the rest."""
 
 
 def examine(
-    typed: Mapping[str, str | None], *, config: Path | None, root: Path, shell: Mapping[str, str]
+    typed: Mapping[str, str | None],
+    *,
+    config: Path | None,
+    root: Path,
+    shell: Mapping[str, str],
+    kernels: bool = False,
 ) -> Report:
     """Look at everything that a run depends on; nothing is raised, everything is told.
 
@@ -42,6 +50,8 @@ def examine(
         typed: options as typed, by field name.
         config, root: as :func:`pytest_kvquant.config.settings.resolve` takes them.
         shell: the variables of the shell.
+        kernels: load the weights onto any GPU to try its kernels; Apple's, which map them from the
+            file, are always tried.
     """
     seen = _Examination()
     seen.tell("plugin", f"pytest-kvquant {__version__}, Python {platform.python_version()}")
@@ -58,7 +68,8 @@ def examine(
     if library is not None:
         seen.types = tuple(name for name, kind in library.types.items() if kind.cache)
         _examine_pairs(seen, planned, model, library, settings.ubatch)
-        if model is not None and library.gpus_in_use(settings.gpu_layers):
+        gpus = library.gpus_in_use(settings.gpu_layers)
+        if model is not None and gpus and (kernels or gpus[0].name.startswith(METAL)):
             _examine_kernels(seen, planned, model, library, settings, shell)
     return seen.report()
 
@@ -120,7 +131,7 @@ def _examine_build(
             _tell_library(seen, library, engine)
             library = in_use(library, settings.devices, settings.gpu_layers)
             if model is not None:
-                worker.model(model.path, gpu_layers=settings.gpu_layers)
+                worker.model(model.path, gpu_layers=settings.gpu_layers, vocabulary_only=True)
     except SettingsError as error:
         seen.tell("device", str(error), wrong=True)
         return library

@@ -42,6 +42,11 @@ def _parser() -> argparse.ArgumentParser:
         "doctor", help="say what a run would use, and what is wrong with it"
     )
     doctor.add_argument("--json", action="store_true", help="as JSON")
+    doctor.add_argument(
+        "--kernels",
+        action="store_true",
+        help="load the weights onto the GPU and try each pair's kernels (on Apple's: always)",
+    )
     doctor.add_argument("--fix", action="store_true", help="propose commands for what is wrong")
     _add_run_options(doctor)
     doctor.set_defaults(run=_doctor)
@@ -94,7 +99,13 @@ def _doctor(parsed: argparse.Namespace) -> int:
 
     typed = {option.field: getattr(parsed, option.dest) for option in OPTIONS}
     config = Path(parsed.kv_config) if parsed.kv_config else None
-    report = examine(typed, config=config, root=find_root(Path.cwd()), shell=dict(os.environ))
+    report = examine(
+        typed,
+        config=config,
+        root=find_root(Path.cwd()),
+        shell=dict(os.environ),
+        kernels=parsed.kernels,
+    )
     print(as_json(report) if parsed.json else paragraph(as_text(report)))
     if parsed.fix:
         from pytest_kvquant.cli import fixes

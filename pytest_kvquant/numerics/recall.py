@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+
+from pytest_kvquant.numerics.stats import stdtrit
 
 F64 = npt.NDArray[np.float64]
 
@@ -68,4 +69,4 @@ def _reach(values: F64, alpha: float) -> float:
     if len(values) < 2:
         return math.inf
     error = float(values.std(ddof=1)) / math.sqrt(len(values))
-    return float(stats.t.ppf(1 - alpha, len(values) - 1)) * error
+    return stdtrit(len(values) - 1, 1 - alpha) * error

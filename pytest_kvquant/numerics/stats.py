@@ -25,11 +25,6 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import (  # type: ignore[import-untyped, unused-ignore]
-    betaincinv,
-    stdtr,
-    stdtrit,
-)
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -45,6 +40,27 @@ LARGEST_E = float(np.finfo(np.float64).max)
 
 MOST_CHUNKS_FORESEEN = 1_000_000
 """Beyond this, "how many chunks would it take" has no useful answer."""
+
+
+def stdtr(df: float, t: FloatArray | float) -> FloatArray:
+    """Distribution function of Student's t, as :mod:`scipy.special` has it; loaded when used."""
+    from scipy import special
+
+    return np.asarray(special.stdtr(df, t), np.float64)
+
+
+def stdtrit(df: float, p: float) -> float:
+    """Quantile of Student's t, as :mod:`scipy.special` has it."""
+    from scipy import special
+
+    return float(special.stdtrit(df, p))
+
+
+def betaincinv(a: float, b: float, y: float) -> float:
+    """Quantile of a beta distribution, as :mod:`scipy.special` has it."""
+    from scipy import special
+
+    return float(special.betaincinv(a, b, y))
 
 
 class Interval(NamedTuple):

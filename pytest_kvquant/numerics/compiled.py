@@ -1,0 +1,69 @@
+"""Where compiled loops are kept: in the user's cache, whatever environment they were compiled in.
+
+numba keeps them beside the source, or by its path: a new environment compiles again, for seconds.
+Here they stand under a hash of the sources, so that equal sources share them. Where that folder
+cannot be written, numba's own places are tried; where those cannot either, nothing is kept, and
+nothing fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from numba.core import caching
+
+FOLDER = "kernels"
+
+
+class ByContent(caching._CacheLocator):  # type: ignore[misc]
+    """A place for the compiled forms of a function, by the content of the files in its folder."""
+
+    def __init__(self, py_func: Any, py_file: str) -> None:
+        self._line = py_func.__code__.co_firstlineno
+        sources = sorted(Path(py_file).parent.glob("*.py"))
+        digest = hashlib.sha256()
+        for source in sources:  # constants of other files are compiled in
+            digest.update(source.read_bytes())
+        self._stamp = digest.hexdigest()[:24]
+
+    def get_cache_path(self) -> str:
+        """The folder."""
+        root = Path(platformdirs.user_cache_dir("pytest-kvquant"))
+        return str(root / FOLDER / self._stamp)
+
+    def get_source_stamp(self) -> str:
+        """What the compiled form was made from."""
+        return self._stamp
+
+    def get_disambiguator(self) -> str:
+        """Tells functions of one name in one file apart."""
+        return str(self._line)
+
+    @classmethod
+    def from_function(cls, py_func: Any, py_file: str) -> ByContent | None:
+        """The place of a function; ``None`` where it cannot be written."""
+        try:
+            place = cls(py_func, py_file)
+            place.ensure_cache_path()
+        except OSError:
+            return None
+        return place
+
+
+class _Compiled(caching.CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = (ByContent, *caching.CompileResultCacheImpl._locator_classes)
+
+
+class _Kept(caching.FunctionCache):  # type: ignore[misc]
+    _impl_class = _Compiled
+
+
+def cached(dispatcher: Any) -> Any:
+    """A compiled function that finds its compiled forms again, as far as a place can be written."""
+    with suppress(RuntimeError):  # no place can be written: each process compiles for itself
+        dispatcher._cache = _Kept(dispatcher.py_func)
+    return dispatcher
