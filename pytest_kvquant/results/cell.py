@@ -13,6 +13,7 @@ from pytest_kvquant.results.diagnosis import Diagnosis
 from pytest_kvquant.results.gate import Gate
 from pytest_kvquant.results.kernels import Examination
 from pytest_kvquant.results.operations import OperationRecord, on_cpu
+from pytest_kvquant.results.quantizer import QuantizerRecord
 from pytest_kvquant.results.recall import RecallPoint
 from pytest_kvquant.results.texts import Robustness, TextFigures
 
@@ -218,6 +219,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """Is it good enough on this model, by budgets that the owner set? Without any, not judged."""
     advised: tuple[Gate, ...] = ()
     """Figures against published budgets of another model: advice, which decides nothing."""
+    quantizers: tuple[QuantizerRecord, ...] = ()
+    """The reference quantizers of its types, against arithmetic."""
     healthy: HealthyRecord | None = None
     """The emulated healthy cell beside it; ``None`` for what is compared with itself."""
     not_significant: tuple[str, ...] = ()

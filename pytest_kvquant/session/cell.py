@@ -33,6 +33,7 @@ from pytest_kvquant.quality import paths, prefill
 from pytest_kvquant.quality.control import Control, all_shapes
 from pytest_kvquant.quality.examiner import Examiner
 from pytest_kvquant.quality.healthy import HealthyCell, HealthyGround
+from pytest_kvquant.quality.quantizers import Quantizers
 from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
 from pytest_kvquant.results.cell import Cell, QualitySection, Timing, Verdict
@@ -62,6 +63,8 @@ class CellInputs(NamedTuple):
     """Pairs that are declared to leave their attention to the CPU."""
     emulation: HealthyGround | None = None
     """What a healthy cell is emulated with; ``None`` between two builds."""
+    quantizers: Quantizers | None = None
+    """Asked how the types of a pair round; ``None``: nobody is."""
     owned: frozenset[str] = frozenset()
     """Absolute gates for which the owner has budgets."""
     same_pair: bool = False
@@ -141,6 +144,10 @@ def attempt(
                 on_step=healthy.ensure if healthy is not None else (lambda *_range: None),
             )
             drawn = time.perf_counter()
+            if inputs.quantizers is not None:
+                asked = inputs.quantizers.of(pair)
+                cell = msgspec.structs.replace(subject.cell, quantizers=asked)
+                subject = subject._replace(cell=cell)
             with part("decisions"):
                 subject = _with_quality(subject, evidence, judge.prefill(evidence, healthy))
             if subject.cell.gates and not _hopeless(subject.cell.gates, inputs):

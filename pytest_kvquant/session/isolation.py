@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from pytest_kvquant.checks.excluded import reviewed
 from pytest_kvquant.config.budgets import Budgets
 from pytest_kvquant.engine.parent.timesheet import by_part, since
 from pytest_kvquant.matrix import Pair
@@ -53,7 +54,7 @@ def measure(
         if cell.verdict in ("fail", "non-finite"):
             with workers.timesheet.scope("explanation"):
                 explained = diagnosing.explain(inputs.prober, pair, cell.diagnosis)
-            cell = msgspec.structs.replace(cell, diagnosis=explained)
+            cell = msgspec.structs.replace(cell, diagnosis=reviewed(explained, cell))
     spent = since(before, workers.timesheet.seconds())
     timing = msgspec.structs.replace(
         cell.timing or Timing(), wall=sum(spent.values()), parts=by_part(spent, "cells")

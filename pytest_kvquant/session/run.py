@@ -70,6 +70,7 @@ from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.quality import evidence_file, paths
 from pytest_kvquant.quality.control import Control
 from pytest_kvquant.quality.healthy import EMULATION, WORDS, HealthyGround
+from pytest_kvquant.quality.quantizers import Quantizers
 from pytest_kvquant.quality.references import References
 from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
@@ -720,6 +721,12 @@ class Session:
             **({"setup": self._setup} if self._setup else {}),
         }
 
+    @functools.cached_property
+    def _quantizers(self) -> Quantizers:
+        """How the types of the measured build round; each is asked once."""
+        types = self.library.types
+        return Quantizers(self.task, {name: (t.block, t.bytes) for name, t in types.items()})
+
     @property
     def _emulation(self) -> HealthyGround | None:
         """What healthy cells are emulated with; a cell beside itself needs none."""
@@ -812,6 +819,7 @@ class Session:
             self._workloads,
             off_device=self._off_device,
             emulation=self._emulation,
+            quantizers=self._quantizers,
             owned=self.owned(pair),
             same_pair=self.settings.compare_cells,
             examiner=self._examiner,

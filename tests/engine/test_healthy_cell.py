@@ -13,7 +13,9 @@ from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
 from pytest_kvquant.engine.parent.worker import BatchShape, Engine, StoredSide, Worker
 from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.numerics import quantizer, quantizer_inputs, quantizer_rules
 from pytest_kvquant.numerics.kernels import compare_rows
+from pytest_kvquant.numerics.known_quantizers import known
 
 CHUNKS, SHAPE = 4, BatchShape(ctx=256, scored=128, sequences=2, batch=512, ubatch=512, threads=2)
 
@@ -120,3 +122,17 @@ def test_quantizer_comes_back_as_ggml_has_it(worker: Worker) -> None:
 
     assert (made.block, made.bytes, made.equal) == (32, 34, 1.0)
     assert np.abs(made.back - rows).max() < np.abs(rows).max() / 127
+
+
+@pytest.mark.parametrize("name", ["q8_0", "q5_1", "q4_0", "iq4_nl", "q4_K"])
+def test_types_of_this_build_are_as_accepted(worker: Worker, name: str) -> None:
+    """The shipped figures are those of the library's own reference quantizers."""
+    block = worker.quantizer(name, np.zeros((1, 256), np.float32)).block
+    sent = quantizer_inputs.make(block)
+    made = {key: worker.quantizer(name, rows) for key, rows in sent.items()}
+    back = {key: one.back for key, one in made.items()}
+    figures = quantizer.measure(name, block, made["zero"].bytes, sent, back)
+    accepted = known(figures)
+
+    assert accepted is not None
+    assert quantizer_rules.judge(figures, accepted) == ()

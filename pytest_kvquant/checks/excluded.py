@@ -1,0 +1,77 @@
+"""When "no kernel is suspected" may be said: only with every other explanation excluded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from pytest_kvquant.checks.kernel_names import TITLES
+from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.results.diagnosis import Diagnosis
+from pytest_kvquant.results.gate import Gate
+
+KERNELS = (
+    "types", "placement", "quantizer", "attention", "cache_writes", "graph_inputs", "fused",
+    "ladder", "operations", "shapes", "restore",
+)  # fmt: skip
+"""Checks of which each could explain a cell that fails."""
+
+NEEDED = ("kl_ratio", "decode_kl_ratio")
+"""Ratios that must be decided: their interval is the figure that excludes a kernel."""
+
+
+def reviewed(diagnosis: Diagnosis | None, cell: Cell) -> Diagnosis | None:
+    """A diagnosis in the light of all that was measured of its cell.
+
+    "No kernel is suspected" stays only where the ratios to the healthy cell are decided and right,
+    the quantizers are within their rules, and no check of a kernel fails. Otherwise it reads
+    "unexplained", with what was excluded: no name is better than a wrong one.
+    """
+    if diagnosis is None or diagnosis.verdict not in ("rounding", "not localized"):
+        return diagnosis
+    excluded, left = list(_excluded(cell)), list(_open(cell))
+    if diagnosis.verdict == "rounding" and excluded and not left:
+        text = (
+            "No kernel is suspected: the cell costs what its types' rounding costs here "
+            f"({'; '.join(excluded)}). Whether that is good enough on this model is the budget's "
+            "question."
+        )
+        return replace(diagnosis, sentence=text)
+    said = "; ".join(left) or "the rows of the probe give no hint"
+    text = f"Unexplained: {said}. Excluded: {'; '.join(excluded) or 'nothing yet'}."
+    against = tuple(dict.fromkeys((*left, *diagnosis.against)))
+    return replace(diagnosis, verdict="not localized", sentence=text, against=against)
+
+
+def _excluded(cell: Cell) -> Iterator[str]:
+    """What is known to be right, with its figures."""
+    for gate in cell.gates:
+        if gate.question == "kernel" and gate.verdict == "pass" and gate.name in TITLES:
+            yield f"{TITLES[gate.name]} {_figures(gate)}"
+    names = [one.name for one in cell.checks if one.name in KERNELS and one.verdict == "pass"]
+    if names:
+        yield f"right: {', '.join(names)}"
+
+
+def _open(cell: Cell) -> Iterator[str]:
+    """What is wrong or undecided, and could be the kernel's doing."""
+    gates = {gate.name: gate for gate in cell.gates}
+    for name in NEEDED:
+        if name not in gates:
+            yield f"{TITLES[name]} was not measured"
+    for gate in cell.gates:
+        if gate.question == "kernel" and gate.verdict != "pass":
+            word = "is wrong" if gate.verdict == "fail" else "is not decided"
+            yield f"{TITLES.get(gate.name, gate.name)} {word}: {_figures(gate)}"
+    for one in cell.checks:
+        if one.name in KERNELS and one.verdict == "fail":
+            yield f"{one.name}: {one.text}"
+    if not any(one.name == "quantizer" and one.verdict == "pass" for one in cell.checks):
+        yield "the quantizers were not held against arithmetic"
+
+
+def _figures(gate: Gate) -> str:
+    low = "−∞" if gate.low is None else f"{gate.low:.3g}"
+    high = "∞" if gate.high is None else f"{gate.high:.3g}"
+    return f"{gate.figure:.3g} ({low} to {high})"

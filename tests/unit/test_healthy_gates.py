@@ -1,0 +1,119 @@
+"""The kernel's gates: a cell beside its emulated healthy cell."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pytest_kvquant.checks.answers import answers
+from pytest_kvquant.checks.healthy import judge_decode, judge_kernel, without_emulation
+from pytest_kvquant.checks.judging import owned_gates
+from pytest_kvquant.numerics.evidence import Evidence
+from pytest_kvquant.numerics.kernels import TokenFigures
+from pytest_kvquant.numerics.rules import Rules
+from pytest_kvquant.quality.healthy import packed, unpacked
+from pytest_kvquant.results.cell import Check
+
+RULES = Rules()
+
+
+def tokens(kl: np.ndarray, seed: int = 0) -> TokenFigures:
+    random = np.random.default_rng(seed)
+    n = len(kl)
+    nll = random.normal(3, 1, n)
+    same = random.random(n) > 0.05
+    return TokenFigures(
+        nll_reference=nll,
+        nll_cell=nll + random.normal(0, np.sqrt(2 * kl)),
+        kl=kl,
+        delta_p=np.zeros(n),
+        margin=np.ones(n),
+        top_reference=np.zeros(n, np.int32),
+        top_cell=(~same).astype(np.int32),
+        digest=np.arange(n, dtype=np.uint64) << np.uint64(40),
+    )
+
+
+def evidence(times: float, chunks: int = 32, scored: int = 256, shift: float = 0) -> Evidence:
+    """Tokens whose KL is log-normal; the same tokens whatever they are multiplied by."""
+    found = Evidence(chunks, scored, tail_over=0.1, tie_band=0.1)
+    for chunk in range(chunks):
+        random = np.random.default_rng(chunk)
+        kl = times * np.exp(random.normal(-6, 1, scored))
+        made = tokens(kl, chunk)
+        found.put(chunk, 0, made._replace(nll_cell=made.nll_cell + shift))
+    return found
+
+
+def verdicts(times: float, shift: float = 0) -> dict[str, str]:
+    gates = judge_kernel(evidence(times, shift=shift), evidence(1), RULES, 1e-7)
+    return {gate.name: gate.verdict for gate in gates}
+
+
+def test_a_healthy_cell_passes_every_gate() -> None:
+    assert set(verdicts(1.02).values()) == {"pass"}
+
+
+def test_twice_the_cost_fails() -> None:
+    found = verdicts(2.0)
+
+    assert found["kl_ratio"] == found["kl_tail_ratio"] == "fail"
+    assert found["top1_flips_ratio"] == "pass"
+
+
+def test_too_small_a_cost_fails_too() -> None:
+    assert verdicts(0.5)["kl_ratio"] == "fail"
+
+
+def test_a_shifted_likelihood_fails_alone() -> None:
+    found = verdicts(1.0, shift=0.05)
+
+    assert found["ln_ppl_shift"] == "fail"
+    assert found["kl_ratio"] == "pass"
+
+
+def test_noise_of_the_machine_is_no_fault() -> None:
+    measured, healthy = evidence(1.3), evidence(1)
+    quiet = judge_kernel(measured, healthy, RULES, 0.0)[0]
+    noisy = judge_kernel(measured, healthy, RULES, 0.01)[0]
+
+    assert (quiet.verdict, noisy.verdict) == ("fail", "pass")
+
+
+def test_only_chunks_that_both_have_are_judged() -> None:
+    gate = judge_kernel(evidence(1, 32), evidence(1, 8), RULES, 0)[0]
+
+    assert gate.chunks == 8
+    assert gate.measured == gate.healthy
+
+
+def test_the_decode_path_is_one_look() -> None:
+    assert judge_decode(evidence(1, 8, 16), evidence(1, 8, 16), 0).verdict == "pass"
+    assert judge_decode(evidence(4, 8, 16), evidence(1, 8, 16), 0).verdict == "fail"
+
+
+def test_without_an_emulation_a_gate_is_open_and_says_why() -> None:
+    gate = without_emulation("kl_ratio", np.ones(4), RULES, "V is transposed")
+
+    assert gate.verdict == "inconclusive"
+    assert "V is transposed" in gate.rule
+
+
+def test_fitness_without_budgets_is_not_judged() -> None:
+    kernel = judge_kernel(evidence(1), evidence(1), RULES, 0)
+    told = answers(kernel, [Check(name="types", verdict="pass", text="")])
+
+    assert told == ("pass", "not judged")
+    assert answers(kernel, [Check(name="shapes", verdict="fail", text="")]).kernel == "fail"
+    assert answers((), []).kernel == "not judged"
+
+
+def test_owned_gates() -> None:
+    assert owned_gates([]) == frozenset()
+    assert owned_gates(["kl_mean"]) == {"kl_mean", "decode_kl_mean"}
+    assert owned_gates(["kl_tail_over"]) == {"kl_tail"}
+
+
+def test_figures_are_kept_to_the_last_bit() -> None:
+    made = tokens(np.exp(np.random.default_rng(3).normal(-6, 2, 100)))
+    for ours, theirs in zip(unpacked(packed(made)), made, strict=True):
+        assert np.array_equal(ours, theirs)
