@@ -29,7 +29,7 @@ from pytest_kvquant.engine.child.library import LoadedLibrary, loaded_files
 
 job = json.loads(sys.argv[2])
 library = LoadedLibrary(None)
-model = context.Model(library, job["model"], gpu_layers=0)
+model = context.LoadedModel(library, job["model"], gpu_layers=0)
 window = library.llama.llama_model_n_swa(model.pointer) > 0
 context.FLASH_ATTENTION_ENABLED = job["flash"]
 tokens, sequences = job["tokens"], job["sequences"]

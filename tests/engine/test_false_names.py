@@ -22,8 +22,8 @@ def test_a_clean_cell_passes_everything(tmp_path: Path) -> None:
     assert failed(cells[CLEAN]) == set()
     assert failed(cells["f16/f16"]) == set()
     assert {check.name for check in cells[CLEAN].checks} == {
-        "types", "placement", "footprint", "measurable", "active", "distinct", "shapes", "restore",
-        "trajectory",
+        "types", "placement", "off_device", "footprint", "measurable", "active", "distinct",
+        "shapes", "restore", "trajectory", "quantizer",
     }  # fmt: skip
     assert cells[CLEAN].quality is not None
     assert cells[CLEAN].quality.decode is not None
