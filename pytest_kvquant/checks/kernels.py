@@ -16,6 +16,10 @@ ATTENTION = frozenset({"attention", "softmax", "product"})
 WRITES = frozenset({"write"})
 PLACEMENT = frozenset({"placement"})
 
+RUNG_FACTOR = 5.0
+"""A batch size may differ by so many times what f16 shows in it: its own kernels of few and of many
+tokens sum in f16 and in f32, those of quantized types in f32 alone."""
+
 LADDER_SHARE = 0.1
 """Two batch sizes of one cell may differ by this share of its KL budget: a rounding that falls the
 other way moves a quantized value by a whole step, which f16 does not know."""
@@ -132,7 +136,7 @@ def ladder(subject: Subject) -> Check | None:
         if subject.pair == REFERENCE:  # it cannot be held against itself
             allowed = F16_APART
         else:
-            noise = FLOOR_FACTOR * _same_rung(subject.reference_kernels, one)
+            noise = RUNG_FACTOR * _same_rung(subject.reference_kernels, one)
             allowed = max(noise, LADDER_SHARE * subject.budgets.kl_mean)
         ratio = one.own / allowed if allowed else float(one.own > 0)
         if math.isnan(ratio):  # a disagreement
