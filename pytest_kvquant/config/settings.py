@@ -215,7 +215,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         if self.reference_logits is not None:
             for name in ("reference_lib", "corpus", "scored"):
                 _require(
-                    getattr(self, name) is None,
+                    not getattr(self, name),
                     "reference_logits",
                     f"brings its own tokens and reference: leave --kv-{name.replace('_', '-')} out",
                 )

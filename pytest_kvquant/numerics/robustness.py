@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 F64 = npt.NDArray[np.float64]
 
@@ -35,6 +34,8 @@ def judge_ratio(clean: F64, disturbed: F64, *, most: float, alpha: float) -> Rat
     if middle <= 0 or len(clean) < 2:
         nothing = bool((disturbed <= 0).all())
         return RatioJudged("pass" if nothing else "inconclusive", None, None, None)
+    from scipy import stats
+
     quantile = float(stats.t.ppf(1 - alpha, len(clean) - 1))
 
     def reach(values: F64) -> float:

@@ -98,6 +98,7 @@ class SettingsRecord(msgspec.Struct, frozen=True, kw_only=True):
     early: bool
     """Whether a cell may be decided before the cap."""
     strict: bool
+    """Whether what is undecided fails."""
     setup: dict[str, str] = {}
     """Further options of llama.cpp by its own names; what is not there had its default."""
     """Whether what is undecided fails."""

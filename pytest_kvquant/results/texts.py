@@ -21,6 +21,7 @@ class TextFigures(msgspec.Struct, frozen=True, kw_only=True):
     verdict: TextVerdict
     """``fail``: a gate fails that stands among all figures of the run (Bonferroni)."""
     gates: tuple[Gate, ...] = ()
+    """Gated figures on this text."""
     quality: Quality | None = None
     """``None`` where logits were no numbers."""
     kl: tuple[float, ...] = ()
@@ -42,7 +43,9 @@ class Robustness(msgspec.Struct, frozen=True, kw_only=True):
     """Mean KL on disturbed text over that on the same chunks as they are."""
 
     disturbance: str
+    """What was done to the text."""
     chunks: int
+    """Chunks compared."""
     clean: float
     """Mean KL of these chunks, nats."""
     disturbed: float
@@ -50,9 +53,11 @@ class Robustness(msgspec.Struct, frozen=True, kw_only=True):
     ratio: float | None
     """``None`` where the clean KL is zero."""
     low: float | None
+    """Lower end of the interval of the ratio, over chunks."""
     high: float | None
     """Ends of the interval of the ratio, over chunks."""
     verdict: Literal["pass", "fail", "inconclusive"]
+    """Of the ratio against its limit."""
 
     @property
     def text(self) -> str:

@@ -149,7 +149,7 @@ def attempt(
                 cell = msgspec.structs.replace(subject.cell, quantizers=asked)
                 subject = subject._replace(cell=cell)
             with part("decisions"):
-                subject = _with_quality(subject, evidence, judge.prefill(evidence, healthy))
+                subject = _with_quality(subject, evidence, judge, healthy)
             if subject.cell.gates and not _hopeless(subject.cell.gates, inputs):
                 subject = subject._replace(kl_scale=judge.typical_kl(healthy))
                 with part("paths"):
@@ -271,10 +271,13 @@ def _with_contents(subject: Subject, worker: Worker, prober: diagnosing.Prober) 
     return checked(subject._replace(cell=cell), "contents")
 
 
-def _with_quality(subject: Subject, evidence: Evidence, judged: JudgedGates) -> Subject:
+def _with_quality(
+    subject: Subject, evidence: Evidence, judge: Judge, healthy: HealthyCell | None
+) -> Subject:
     if (found := evidence.first_non_finite()) is not None:
         chunk, row = found
         return _non_finite(subject, f"Logits of chunk {chunk}, scored token {row}, hold")
+    judged = judge.prefill(evidence, healthy)  # a NaN cannot be judged: only from here on
     cell = msgspec.structs.replace(
         subject.cell,
         gates=judged.counted,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from support.run import Quiet
 
 from faults import weights
 from faults.catalogue import Fault
@@ -29,14 +30,6 @@ from pytest_kvquant.session import cell
 from pytest_kvquant.session.run import Session
 
 HERE = Path(__file__).parent
-
-
-class Quiet:
-    """Nobody is told."""
-
-    def note(self, line: str) -> None: ...
-    def reference(self, chunks: int) -> None: ...
-    def cell(self, pair: Pair, number: int, cells: int, chunks: int, cap: int) -> None: ...
 
 
 class Laboratory:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.run import Quiet
 
 from faults import catalogue
 from faults.catalogue import Fault
-from faults.record import Laboratory, Quiet
+from faults.record import Laboratory
 from faults.replays import Cell, caught_at, draw, replay_fault, replay_matrix
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.matrix import Pair

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import pytest
 
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.child import backends
-from pytest_kvquant.engine.child.cache_types import TypeTraits, read_types
 from pytest_kvquant.engine.shaders import RESOURCES, resources, shader_files
 from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.session.builds import measured_engine, reference_engine
@@ -75,23 +75,30 @@ def test_a_build_with_its_backends_inside_is_left_alone(tmp_path: Path) -> None:
     assert not ggml.asked
 
 
+DEBUG_BUILD = """
+import ctypes
+from pytest_kvquant.engine.child.library import LoadedLibrary
+from pytest_kvquant.engine.child.cache_types import TypeTraits, read_types
+
+library = LoadedLibrary(None)
+asked = []
+
+def function(name, result, *arguments):
+    found = library.function(name, result, *arguments)
+    if name != "ggml_get_type_traits":
+        return found
+    return lambda number: asked.append(number) or found(number)
+
+assert read_types(function) == library.types
+assert max(asked) <= 1
+assert library.types["q8_0"]["bytes"] == 34
+assert ctypes.sizeof(TypeTraits) == 56
+"""
+
+
 def test_types_of_a_debug_build_are_read_without_asking_beyond_the_first() -> None:
     """A debug build asserts that an id is below the number of types."""
-    from pytest_kvquant.engine.child.library import LoadedLibrary
-
-    library = LoadedLibrary(None)
-    asked: list[int] = []
-
-    def function(name: str, result: Any, *arguments: Any) -> Any:
-        found = library.function(name, result, *arguments)
-        if name != "ggml_get_type_traits":
-            return found
-        return lambda number: asked.append(number) or found(number)
-
-    assert read_types(function) == library.types
-    assert max(asked) <= 1
-    assert library.types["q8_0"]["bytes"] == 34
-    assert ctypes.sizeof(TypeTraits) == 56
+    subprocess.run([sys.executable, "-c", DEBUG_BUILD], check=True, timeout=60)
 
 
 def kernels(folder: Path, *files: str) -> Path:
