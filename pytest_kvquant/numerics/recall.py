@@ -18,7 +18,7 @@ from pytest_kvquant.numerics.stats import stdtrit
 
 F64 = npt.NDArray[np.float64]
 
-LEAST_GAIN = 0.25
+LEAST_GAIN = 0.5
 """Nats a token: a reference that gains less does not recall, whatever its error."""
 
 NO_GAIN = 0.05

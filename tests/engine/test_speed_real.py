@@ -90,7 +90,7 @@ def test_the_table_shows_both_speeds_of_the_same_rounds(tmp_path: Path, small: P
     cell = session(tmp_path, small, speeds, depths=(0, 512)).speed.measure(PAIR)
     assert [round(test.reference_ts) for test in cell.tests] == [500] * 4
     printed = io.StringIO()
-    Console(file=printed, width=80).print(speed_table([cell], "f16/f16"))
+    Console(file=printed, width=80).print(speed_table([cell]))
     rows = [line.split("│")[1:-1] for line in printed.getvalue().splitlines() if "│" in line]
     assert [[entry.strip() for entry in row] for row in rows] == [
         ["q8_0/q8_0", "0.80 (400/500)", "1.00 (500/500)"],

@@ -144,4 +144,4 @@ class Laboratory:
         store = ReferenceStore(self.folder / "faulty", 1 << 34)
         shape = task.shape
         reference = store.open({"fault": "one"}, rows=shape.scored, vocabulary=task.vocabulary)
-        return ReferenceSource(task, reference, lambda _: None)
+        return ReferenceSource(task, reference, lambda *_: None)

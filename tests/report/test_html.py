@@ -12,6 +12,7 @@ from html import unescape
 from pathlib import Path
 
 import msgspec
+from support.matrix import TYPES
 
 from pytest_kvquant.report.html import ECHARTS, render, unpacked
 from pytest_kvquant.results.file import decode
@@ -57,7 +58,11 @@ def test_names_stay_text(result: Result) -> None:
 
 
 def test_a_large_matrix_stays_small(matrix: Callable[..., Result]) -> None:
-    assert len(render(matrix(depths=5)).encode()) < 1_500_000
+    """Each pair brings its figures, its raw record and its place in the map, and no more."""
+    few, many = (matrix(types=TYPES[:count], depths=5) for count in (4, 7))
+    sizes = [len(render(one).encode()) for one in (few, many)]
+    assert sizes[0] < 1_000_000
+    assert sizes[1] - sizes[0] < 33 * 45_000
 
 
 def test_what_was_not_measured_is_said(result: Result) -> None:
