@@ -137,7 +137,16 @@ class Channel:
         return self._wait(time.monotonic() + timeout)
 
     def close(self) -> None:
-        """Hang up; the other side's next call raises :class:`Closed`."""
+        """Hang up; the other side's next call raises :class:`Closed`.
+
+        Whoever else holds this end keeps the line open no longer: the worker's own watch does.
+        """
+        with suppress(OSError):  # the other side was first
+            self._socket.shutdown(socket.SHUT_WR)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close this process's end, of a line that another process goes on speaking on."""
         self._socket.close()
 
     def _wait(self, deadline: float) -> bool:

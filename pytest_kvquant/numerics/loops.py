@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import config, njit, types
 from numba.extending import intrinsic
 
 from pytest_kvquant.numerics.compiled import cached
@@ -129,9 +131,30 @@ def _index(row: Any, value: Any) -> int:
     return 0
 
 
+_WORTH_A_THREAD = 1 << 17
+"""Logits for which a thread is started: a few times what starting it takes."""
+
+
+def visit(reference: F32, cell: F32, *others: Any) -> None:
+    """:func:`_visit`, rows shared out among threads; each row comes out as it does alone."""
+    rows = cell.shape[0]
+    threads = max(1, min(config.NUMBA_NUM_THREADS, rows, cell.size // _WORTH_A_THREAD))
+    if threads == 1:
+        _visit(reference, cell, *others)
+        return
+    ends = [rows * number // threads for number in range(threads + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        shares = [
+            pool.submit(_visit, *(each[start:stop] for each in (reference, cell, *others)))
+            for start, stop in itertools.pairwise(ends)
+        ]
+    for share in shares:
+        share.result()
+
+
 @cached
-@njit(parallel=True, fastmath=_FAST, nogil=True)
-def visit(
+@njit(fastmath=_FAST, nogil=True)
+def _visit(
     reference: F32,
     cell: F32,
     cell_bits: Any,
@@ -140,9 +163,13 @@ def visit(
     q_top: I32,
     digest: U64,
 ) -> None:
-    """Sums per row; what is made of them stays outside, where arithmetic is not reordered."""
+    """Sums per row; what is made of them stays outside, where arithmetic is not reordered.
+
+    Not ``parallel=True``: what such a function gives in the process that compiles it differs in the
+    last bits from what its kept form gives in all later ones (seen with numba 0.68.1).
+    """
     rows, vocabulary = cell.shape
-    for i in prange(rows):
+    for i in range(rows):
         p_row, q_row, bits = reference[i], cell[i], cell_bits[i]
         p_best, q_best = _maximum(p_row, 0, vocabulary), _maximum(q_row, 0, vocabulary)
         p_top[i], q_top[i] = _index(p_row, p_best), _index(q_row, q_best)

@@ -21,8 +21,12 @@ def closing_line(
     """
     rows = view.rows(result)
     if not rows:
-        what = f"{_tests(failed)} failed, see above" if failed else "no test asked for figures"
-        return f"{'FAIL · ' if failed else ''}no pair was measured · {what}"
+        word, what = "", "no test asked for figures"
+        if failed:
+            word, what = "FAIL · ", f"{_tests(failed)} failed, see above"
+        elif not result.complete:
+            word, what = "INCOMPLETE · ", result.incomplete_text
+        return f"{word}no pair was measured · {what}"
     missing = max(planned - len(rows), 0)
     passed = sum(row.verdict == "pass" for row in rows)
     word, what = _verdict_and_what_to_do(result, objections, missing, failed)
@@ -32,13 +36,17 @@ def closing_line(
 def _verdict_and_what_to_do(
     result: Result, objections: Sequence[str], missing: int, failed: int
 ) -> tuple[str, str]:
-    tone = view.run_tone(result)
-    if tone == "bad" or objections:
+    bad = any(row.tone == "bad" for row in view.rows(result))
+    if bad or objections:
         return "FAIL", _what_to_do(result, objections)
     if failed:
         return "FAIL", f"{_tests(failed)} failed, see above"
-    if missing:
-        return "INCOMPLETE", f"{missing} not measured: run it again to its end"
+    if missing or not result.complete:
+        left = f"{missing} not measured" if missing else result.incomplete_text
+        return "INCOMPLETE", f"{left}: the same command goes on from there"
+    tone = view.run_tone(result)
+    if tone == "bad":
+        return "FAIL", f"--kv-strict: {_undecided(result)}"
     if tone == "open":
         return "PASS, undecided", _undecided(result)
     return "PASS", "nothing to do"
@@ -51,9 +59,7 @@ def _tests(number: int) -> str:
 def _what_to_do(result: Result, objections: Sequence[str]) -> str:
     failed = [row.pair for row in view.rows(result) if row.tone == "bad"]
     if not failed:
-        if objections:
-            return " ".join(objections)
-        return f"--kv-strict: {_undecided(result)}"
+        return " ".join(objections)
     pair = failed[0]
     cells = {cell.pair: cell for cell in result.cells}
     speeds = {cell.pair: cell for cell in result.speed}

@@ -7,6 +7,7 @@ logits, memory that is not given back.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pytest_kvquant.engine.parent import workers as hiring
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.result import Result
+from pytest_kvquant.session.run import Session
 
 WIDE = {"kl_mean": 1.0, "kl_tail": 0.9, "ln_ppl": 1.0, "top1_flips": 0.9, "decode_kl_mean": 1.0,
         "trajectory": 0.0}  # fmt: skip
@@ -101,6 +103,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("isolation")
 
 
+EMULATED = Session._emulation
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_open() -> Iterator[None]:
+    """No healthy cells are emulated: four chunks leave the ratios to them open, and whatever is
+    open is measured again, fresh."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Session, "_emulation", None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def fresh(folder: Path) -> dict[str, Cell]:
     return cells(folder, "fresh")
@@ -160,7 +174,24 @@ def test_a_verdict_other_than_pass_is_of_a_fresh_process(folder: Path) -> None:
     found = cells(folder, "warm", budgets=budgets)
     assert found["q4_0/q4_0"].verdict == "fail"
     assert found["q4_0/q4_0"].process == "fresh"
+    assert found["q4_0/q4_0"].again == "its verdict was 'fail'"
     assert {found[pair].process for pair in PAIRS.split() if pair != "q4_0/q4_0"} == {"warm"}
+
+
+def test_a_verdict_that_is_open_is_of_a_fresh_process(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With emulated healthy cells: whatever of them is measured in the kept process is the same."""
+    monkeypatch.setattr(Session, "_emulation", EMULATED)
+    apart, found = cells(folder, "fresh"), cells(folder, "warm")
+    assert found["f16/f16"].process == "warm"
+    assert found["f16/f16"].again == ""
+    for pair in PAIRS.split():
+        assert figures(found[pair]) == figures(apart[pair])
+        if pair != "f16/f16":
+            assert found[pair].verdict == "inconclusive"
+            assert found[pair].process == "fresh"
+            assert found[pair].again == "its verdict was 'inconclusive'"
 
 
 def test_a_run_starts_one_process_and_loads_one_set_of_weights(folder: Path) -> None:

@@ -58,7 +58,7 @@ def test_as_configured(kv_quality):
     outcome = pytest_in(folder, "--kv-matrix", "test_tight.py", *BRIEF)
     assert outcome.code == 1, outcome.text
     assert "1 failed" in outcome.text
-    assert "against a budget of 0.000001" in outcome.text or "1e-06" in outcome.text
+    assert "against a budget of 1.0e-06 nats" in outcome.text
     assert "FAILED test_tight.py::test_tight[q4_0/q4_0]" in outcome.text
 
 

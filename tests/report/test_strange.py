@@ -79,6 +79,11 @@ def test_the_words_of_the_last_line(matrix: Callable[..., Result]) -> None:
     assert "f16/f16: crashed" in crashed
     nothing = SHAPES["nothing"](whole)
     assert closing_line(nothing) == "no pair was measured · no test asked for figures"
+    stopped = replace(whole, complete=False, interruption="stopped by SIGTERM")
+    assert closing_line(stopped).startswith("INCOMPLETE · 4 of 4 pairs pass · incomplete: ")
+    assert "stopped by SIGTERM" in closing_line(
+        replace(nothing, complete=False, interruption="stopped by SIGTERM")
+    )
     assert closing_line(nothing, failed=2).startswith("FAIL · no pair was measured · 2 tests")
 
 

@@ -55,7 +55,7 @@ class ForkMessages:
         os.close(log)
         end_with(line)  # no thread of the one that was copied is here
         told, before = Channel(socket.socket(fileno=line)), self.channel
-        before.close()
+        before.let_go()
         told.spans = before.spans  # the model writes what it does into this list
         told.spans.clear()
         self.channel = told

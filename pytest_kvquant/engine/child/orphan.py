@@ -14,6 +14,9 @@ import threading
 ORPHANED = 113
 """Exit code of a worker that noticed."""
 
+_watched: list[int] = []
+"""The descriptor that this process, or the one that it is a copy of, waits on."""
+
 
 def end_with(line: int) -> None:
     """See to it that this process ends when the other end of a line is hung up.
@@ -21,7 +24,10 @@ def end_with(line: int) -> None:
     Args:
         line: file descriptor of this end of a socket pair; it stays what it is.
     """
+    while _watched:  # in a copy: what it was copied from watches that, and is seen to end
+        os.close(_watched.pop())
     own = os.dup(line)  # whoever closes the line itself must not make another file of the number
+    _watched.append(own)
     threading.Thread(target=_wait, args=(own,), name="parent", daemon=True).start()
 
 
