@@ -10,6 +10,7 @@ from pytest_kvquant.matrix import Pair
 from pytest_kvquant.quality.effective_types import Explanation
 from pytest_kvquant.results.cell import Cell, NoiseFloor
 from pytest_kvquant.results.kernels import Examination
+from pytest_kvquant.results.memory import SteadyMemory
 
 
 class Subject(NamedTuple):
@@ -39,6 +40,8 @@ class Subject(NamedTuple):
     """Whether ``[expect]`` says that its attention runs on the CPU."""
     shapes: Mapping[str, float] = {}
     """Mean KL between batch shapes of the cell, by shape."""
+    reference_memory: SteadyMemory | None = None
+    """What decodes and contexts of f16 leave behind; ``None``: not known."""
     reference_kernels: Examination | None = None
     """What was found about the kernels of f16."""
     declared: frozenset[str] = frozenset()

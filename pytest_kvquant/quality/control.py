@@ -17,11 +17,12 @@ from pytest_kvquant.engine.census import Census
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.kernels import F64, TokenFigures, compare_rows
-from pytest_kvquant.quality import paths
+from pytest_kvquant.quality import paths, steady
 from pytest_kvquant.quality.prefill import require_numbers
 from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
 from pytest_kvquant.results.cell import NoiseFloor, TwoPaths
+from pytest_kvquant.results.memory import SteadyMemory
 from pytest_kvquant.results.nonfinite import worst
 
 F32 = npt.NDArray[np.float32]
@@ -41,6 +42,7 @@ class Control(NamedTuple):
     chosen: list[list[int]]
     floor: NoiseFloor
     decode_seconds: float
+    memory: SteadyMemory | None = None
 
 
 def measure_control(
@@ -60,11 +62,12 @@ def measure_control(
         for _ in worker.run_script(paths.trajectory_steps(plan), task.vocabulary, rows=1):
             pass
         chosen = worker.chosen
+        memory = steady.measure(worker, pair, task.shape, worker.log_text())
         both = _two_paths(worker, plan, kept.rows, task.vocabulary) if plan.decoded.size else None
         shapes = all_shapes(worker, task, plan)
         floor = _noise_floor(worker, task, source, shapes)
         floor = msgspec.structs.replace(floor, paths=both)
-        return Control(plan, census, kept.rows, chosen, floor, worker.decode_seconds)
+        return Control(plan, census, kept.rows, chosen, floor, worker.decode_seconds, memory)
 
 
 def _two_paths(worker: Worker, plan: paths.PathsPlan, decode: F32, vocabulary: int) -> TwoPaths:

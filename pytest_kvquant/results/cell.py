@@ -12,6 +12,7 @@ from pytest_kvquant.results.baseline import BaselineRecord
 from pytest_kvquant.results.diagnosis import Diagnosis
 from pytest_kvquant.results.gate import Gate
 from pytest_kvquant.results.kernels import Examination
+from pytest_kvquant.results.memory import SteadyMemory
 from pytest_kvquant.results.operations import OperationRecord, on_cpu
 from pytest_kvquant.results.quantizer import QuantizerRecord
 from pytest_kvquant.results.recall import RecallPoint
@@ -243,6 +244,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """Greedy text against that of f16."""
     shapes: dict[str, float] = {}
     """Mean KL between batch shapes of this cell, by shape."""
+    memory: SteadyMemory | None = None
+    """What its decodes and contexts leave behind; none where it was not looked at."""
     message: str | None = None
     """What happened, where the cell could not be measured."""
     log: str | None = None

@@ -29,7 +29,7 @@ from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.metrics import kl_profile
 from pytest_kvquant.numerics.metrics import quality as quality_figures
-from pytest_kvquant.quality import paths, prefill
+from pytest_kvquant.quality import paths, prefill, steady
 from pytest_kvquant.quality.control import Control, all_shapes
 from pytest_kvquant.quality.examiner import Examiner
 from pytest_kvquant.quality.healthy import HealthyCell, HealthyGround
@@ -193,6 +193,7 @@ def _subject(pair: Pair, budgets: Budgets, expected: str | None, inputs: CellInp
         gpus=tuple(device.name for device in inputs.library.gpus),
         gpu_layers=inputs.task.gpu_layers,
         off_device=pair in inputs.off_device,
+        reference_memory=None if pair == REFERENCE else inputs.control.memory,
         declared=declared_failures(pair, inputs.library.device, inputs.expect),
         kl_owned="kl_mean" in inputs.owned,
     )
@@ -310,8 +311,9 @@ def _with_paths(
         text = paths.trajectory(worker.chosen, control.chosen, plan.continued)
         cell = msgspec.structs.replace(subject.cell, trajectory=text)
         subject = checked(subject._replace(cell=cell), "trajectory")
+    memory = steady.measure(worker, subject.pair, inputs.task.shape, subject.log)
     shapes = all_shapes(worker, inputs.task, plan)
-    cell = msgspec.structs.replace(subject.cell, shapes=shapes)
+    cell = msgspec.structs.replace(subject.cell, shapes=shapes, memory=memory)
     return checked(subject._replace(cell=cell, shapes=shapes), "shapes")
 
 

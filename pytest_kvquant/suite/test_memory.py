@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pytest_kvquant.outcomes.declared import declared_tests
 from pytest_kvquant.outcomes.memory import CellMemory
+
+globals().update(declared_tests("memory"))
 
 
 def test_kv_footprint(kv_memory: CellMemory) -> None:

@@ -28,6 +28,7 @@ from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
 from pytest_kvquant.engine.child.orphan import end_with
 from pytest_kvquant.engine.child.probing import ProbeMessages
 from pytest_kvquant.engine.child.script import ScriptRunner
+from pytest_kvquant.engine.child.steady import SteadyMessages
 from pytest_kvquant.engine.child.timing import TimingMessages
 from pytest_kvquant.engine.child.vocabulary import Refused
 from pytest_kvquant.engine.protocol import Channel, Closed, Message, Ring
@@ -50,6 +51,7 @@ class Child(
     ForkMessages,
     KeepMessages,
     EmulationMessages,
+    SteadyMessages,
 ):
     """Answers one message after another; each ``on_<name>`` method is one message's meaning."""
 

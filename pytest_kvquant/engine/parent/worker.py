@@ -257,6 +257,10 @@ class Worker:
         fields = answer.fields
         return QuantizedRows(back, fields["block"], fields["bytes"], fields["equal"])
 
+    def steady(self, pair: Pair, shape: BatchShape) -> dict[str, Any]:
+        """Bytes left by device after ``decode`` blocks of ``tokens`` tokens and ``contexts``."""
+        return self._ask("steady", **_context_fields(pair, shape)).fields
+
     def reopen(self, shape: BatchShape) -> None:
         """Make the context of the same cell again, in another shape."""
         self.open(self._pair, shape)

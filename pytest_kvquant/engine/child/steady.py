@@ -1,0 +1,67 @@
+"""Child side: what stays in memory when tokens are decoded and contexts are made and freed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from pytest_kvquant.engine.child.context import Context, LoadedModel
+from pytest_kvquant.engine.child.keep import memory_left
+from pytest_kvquant.engine.child.library import LoadedLibrary
+from pytest_kvquant.engine.protocol import Channel, Message
+from pytest_kvquant.engine.sequences import from_start
+
+BLOCKS = 5
+"""Blocks of single tokens; memory is read after each."""
+
+BLOCK = 8
+"""Tokens of a block."""
+
+CONTEXTS = 5
+"""Contexts made and freed; memory is read after each."""
+
+
+class SteadyMessages:
+    """The part of the worker that answers ``steady``."""
+
+    channel: Channel
+    library: LoadedLibrary
+    model: LoadedModel
+
+    def on_steady(self, message: Message) -> None:
+        """Decode one token at a time, then make and free contexts; say the memory in between.
+
+        Fields: those of :class:`Context`. The open context stays as it is. Says ``decode`` and
+        ``contexts``: bytes left by device (``host``: the negative of what the process has), one
+        entry per reading; empty where the system does not tell.
+        """
+        decode = []
+        with self._decoded(message.fields) as context:
+            for block in range(BLOCKS):
+                self._singles(context, 1 + block * BLOCK)
+                decode.append(memory_left(self.library))
+        contexts = []
+        for _ in range(CONTEXTS):
+            with self._decoded(message.fields):
+                pass
+            contexts.append(memory_left(self.library))
+        self.channel.send("steady", decode=decode, contexts=contexts, tokens=BLOCK)
+
+    @contextmanager
+    def _decoded(self, fields: dict[str, Any]) -> Iterator[Context]:
+        """A context of its own that has decoded one token."""
+        context = Context(self.model, **fields)
+        try:
+            none = np.zeros(1, np.int32)
+            context.decode(from_start(none, self.model.bos), none, none, none + 1)
+            yield context
+        finally:
+            context.close()
+
+    def _singles(self, context: Context, start: int) -> None:
+        none = np.zeros(1, np.int32)
+        for position in range(start, start + BLOCK):
+            context.decode(none, none + position, none, none + 1)
