@@ -40,10 +40,12 @@ def owned_gates(budgets: Collection[str]) -> frozenset[str]:
     """The absolute gates that count, by the budgets that the owner set.
 
     The tail's bound is half of its budget, and the decode path's budget follows from mean KL's.
+    A gate of an installed package brings the budget that its author stands for.
     """
     given = {"kl_tail" if name == "kl_tail_over" else name for name in budgets}
     if "kl_mean" in given:
         given.add("decode_kl_mean")
+    given |= registry.default_budgets().keys()
     return frozenset(one.name for one in registry.gates() if one.budget and one.budget.key in given)
 
 

@@ -123,6 +123,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Where the seconds went."""
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no test asked for a figure: there is nothing to tell."""
+        return not (self.cells or self.speed or self.ceilings or self.zoo or self.unmeasured)
+
+    @property
     def incomplete_text(self) -> str:
         """That a run is not complete, in one line."""
         pairs = self.selection.pairs if self.selection else tuple(cell.pair for cell in self.cells)

@@ -190,7 +190,7 @@ def finish(ended: pytest.Session, run: Session | Distribution, stopped: int | No
 def _write(run: Session | Distribution, progress: Progress) -> list[str]:
     """Write what was asked for; one sentence for each file that could not be written."""
     result = run.result()
-    if not (result.cells or result.speed or result.ceilings):
+    if result.is_empty:
         if output.wanted(run.settings, os.environ):
             progress.note("nothing was measured: no file is written")
         return [*run.complaints]

@@ -43,4 +43,4 @@ def test_merged_shards_are_the_whole(tmp_path: Path) -> None:
             cell.not_significant,
         )
         assert (again.digests, again.quality) == (cell.digests, cell.quality)
-        assert len(cell.gates) in (figures_per_cell(), figures_per_cell() - 1)
+        assert 0 < len(cell.gates) <= figures_per_cell()  # chance is corrected for no fewer
