@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-# A shell that starts a job in the background has it ignore Ctrl-C, and so would the runs that are
-# interrupted here.
+# What a shell starts in the background ignores Ctrl-C, with nohup a hangup too, and so would the
+# runs that are interrupted here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
