@@ -124,44 +124,6 @@ def _accumulated(weights: F64, v: F64) -> tuple[F64, F64]:
     return total, most
 
 
-def rounded_to_eights(values: F64, *, scale_in_half: bool) -> F64:
-    """Blocks of 32 rounded to 8 bits, as q8_0 and q8_1 activations are.
-
-    Args:
-        values: shape ``(rows, elements)``; rows that are no multiple of 32 come back as they are.
-        scale_in_half: whether the block's scale is kept in f16 (CPU) or f32.
-    """
-    if values.shape[1] % 32:
-        return values
-    blocks = values.reshape(len(values), -1, 32).astype(np.float32)
-    step = np.abs(blocks).max(axis=2, keepdims=True) / np.float32(127)
-    inverse = np.divide(1, step, out=np.zeros_like(step), where=step > 0)
-    levels = np.rint(blocks * inverse)
-    kept = step.astype(np.float16).astype(np.float32) if scale_in_half else step
-    return np.asarray((levels * kept).reshape(values.shape), np.float64)
-
-
-def with_offsets(q: F64, k: F64) -> tuple[F64, F64]:
-    """Queries rounded as q8_1 is, and keys, so that their products are those of types that store
-    the smallest value of a block beside its scale (q4_1, q5_1).
-
-    q8_1 keeps the sum of each block in f16, which meets the block's smallest value: one more
-    element per block on either side brings that sum's rounding.
-    """
-    if q.shape[1] % 32:
-        return q, k
-    blocks = q.reshape(len(q), -1, 32).astype(np.float32)
-    step = np.abs(blocks).max(axis=2) / np.float32(127)
-    inverse = np.divide(1, step, out=np.zeros_like(step), where=step > 0)
-    levels = np.rint(blocks * inverse[..., None])
-    kept = step.astype(np.float16).astype(np.float32)
-    total = levels.sum(axis=2)
-    missing = (total * step).astype(np.float16).astype(np.float64) - kept * total
-    rounded = np.asarray((levels * kept[..., None]).reshape(q.shape), np.float64)
-    smallest = k.reshape(len(k), -1, 32).min(axis=2)
-    return np.hstack((rounded, missing)), np.hstack((k, smallest))
-
-
 class Misfit(NamedTuple):
     """How an output differs from what it should be, for one head.
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from pytest_kvquant.numerics.buffers import of_processor
+
 ATTENTION, WRITE = "FLASH_ATTN_EXT", "SET_ROWS"
 
 
@@ -36,9 +38,7 @@ def from_paths(paths: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[Operat
 
 def on_cpu(operations: Iterable[OperationRecord]) -> list[OperationRecord]:
     """Operations on the cache whose results lie in the CPU's memory."""
-    return [
-        one for one in operations if one.op in (ATTENTION, WRITE) and one.device.startswith("CPU")
-    ]
+    return [one for one in operations if one.op in (ATTENTION, WRITE) and of_processor(one.device)]
 
 
 def off_device_text(operations: Sequence[OperationRecord], device: str) -> str:

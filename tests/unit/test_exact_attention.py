@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_kvquant.numerics import attention
+from pytest_kvquant.numerics import attention, query_rounding
 from pytest_kvquant.numerics.attention import Scores
 from pytest_kvquant.numerics.half_sums import attend_in_halves
 
@@ -93,8 +93,8 @@ def test_alibi_slopes_of_a_head_count_that_is_no_power_of_two() -> None:
 def test_offsets_bring_the_rounding_of_the_sums() -> None:
     rng = np.random.default_rng(0)
     q, k = rng.normal(size=(4, 64)), rng.normal(size=(9, 64))
-    more_q, more_k = attention.with_offsets(q, k)
-    plain = attention.rounded_to_eights(q, scale_in_half=True)
+    more_q, more_k = query_rounding.with_offsets(q, k)
+    plain = query_rounding.rounded_to_eights(q, scale_in_half=True)
     np.testing.assert_allclose(more_q[:, :64], plain)
     assert more_k.shape == (9, 66)
     assert 0 < np.abs(more_q @ more_k.T - plain @ k.T).max() < 0.05

@@ -169,3 +169,50 @@ def test_declarations_are_of_pairs_and_devices() -> None:
     assert declared_failures(PAIR, "CPU", expect) == {"operations.shift_head"}
     assert declared_failures(PAIR, "MTL0", expect) == {"operations.shift_head", "attention"}
     assert not declared_failures(Pair("f16", "f16"), "CPU", expect)
+
+
+def rungs(own: float, reference: float | None = None) -> tuple[RungRecord, ...]:
+    return tuple(
+        RungRecord(depth=250, tokens=tokens, own=own, reference=reference)
+        for tokens in (1, 2, 16, 33)
+    )
+
+
+def test_a_ladder_on_a_gpu_is_held_against_what_f16_shows_there() -> None:
+    """Measured on an H200: f16 0.0015 between batch sizes, turbo4 V 0.013."""
+    turbo4 = Pair("f16", "turbo4")
+    on_gpu = Examination(level="standard", rungs=rungs(1.5e-3))
+    found = Examination(level="standard", rungs=rungs(0.013, reference=0.012))
+    said = kernels.ladder(subject(found, turbo4, on_gpu))
+    assert said is not None
+    assert said.verdict == "pass"
+    on_cpu = Examination(level="standard", rungs=rungs(1e-7))
+    said = kernels.ladder(subject(found, turbo4, on_cpu))
+    assert said is not None
+    assert said.verdict == "fail"
+    wrong = Examination(level="standard", rungs=rungs(0.1, reference=0.012))
+    said = kernels.ladder(subject(wrong, turbo4, on_gpu))
+    assert said is not None
+    assert said.verdict == "fail"
+
+
+def test_attention_that_left_the_device_of_its_cache_fails_unless_it_is_declared() -> None:
+    found = Examination(
+        level="standard", corners=(corner(backend="CUDA_Host"),), failures=(failure("placement"),)
+    )
+    said = kernels.attention_placement(subject(found))
+    assert said is not None
+    assert said.verdict == "fail"
+    said = kernels.attention_placement(subject(found, off_device=True))
+    assert said is not None
+    assert said.verdict == "pass"
+
+
+def test_what_the_processor_computes_in_pinned_memory_must_not_change_either() -> None:
+    found = Examination(
+        level="standard", corners=(corner(backend="CUDA_Host"),),
+        rungs=(RungRecord(depth=0, tokens=1, fused=1e-12),),
+    )  # fmt: skip
+    said = kernels.fused(subject(found))
+    assert said is not None
+    assert said.verdict == "fail"

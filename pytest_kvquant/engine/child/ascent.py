@@ -1,7 +1,8 @@
 """Child side: one ascent through a context, with a ladder of batch shapes at each depth.
 
 At a depth the same next tokens are decoded in batches of every size, and taken back again
-(``llama_memory_seq_rm`` of the tail), so that all see the very same cache. The oracle watches; the
+(``llama_memory_seq_rm`` of the tail; a memory that cannot is filled anew where that is shallow), so
+that all see the very same cache. The oracle watches; the
 logits of each size are compared with those of the largest, and with those of f16 in that size.
 """
 
@@ -21,6 +22,10 @@ I32 = npt.NDArray[np.int32]
 
 FUSED = (1, 8, 64)
 """Batch sizes that are decoded once more without the oracle."""
+
+
+REFILLED = 256
+"""Tokens up to which a memory that gives up no tail (a recurrent state) is filled anew instead."""
 
 
 class Rung(NamedTuple):
@@ -86,12 +91,12 @@ class Ascent:
             self._context.watch(True)
             rows = self._decode(self.reached, size)
             start = self.reached
-            self._take_back(start, size)
-            fused = self._fused(start, size, rows) if size in FUSED and self.takes_back else None
+            back = self._take_back(start, size)
+            fused = self._fused(start, size, rows) if size in FUSED and back else None
             own = None
             if largest is None:
                 largest = rows
-            elif self.takes_back:
+            elif back:
                 own = kl(largest[:size], rows)
             yield Rung(depth, size, own, self._against_reference(depth, size, rows), fused)
             self._alive()
@@ -118,14 +123,21 @@ class Ascent:
         tokens = self._tokens[start : start + count]
         return self._context.decode(tokens, span, np.zeros_like(span), flags).copy()
 
-    def _take_back(self, start: int, count: int) -> None:
+    def _take_back(self, start: int, count: int) -> bool:
+        """Whether the context is again as it was before its last tokens."""
         context = self._context
         if self.takes_back and context.llama.llama_memory_seq_rm(context.memory, 0, start, -1):
             context.mirrors.tell("remove", 0, start, -1)
             self.reached = start
-        else:
-            self.takes_back = False
+            return True
+        self.takes_back = False
+        if start > REFILLED:
             self.reached = start + count
+            return False
+        context.clear()
+        self.reached = 0
+        self._fill(start)
+        return True
 
 
 def kl(reference: F32, rows: F32) -> float:

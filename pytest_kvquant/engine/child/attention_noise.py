@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.engine.child.attention_inputs import Head
-from pytest_kvquant.numerics import attention
+from pytest_kvquant.numerics import attention, query_rounding
 
 F64 = npt.NDArray[np.float64]
 
@@ -22,6 +22,11 @@ HALF_UNIT = 2.0**-12
 """The same of f16: on GPUs products of queries and keys are made in f16 or kept in it."""
 
 
+TIE = 2e-4
+"""Of a step: nearer to the middle than this, arithmetic in f32 decides (127 steps, two roundings
+and an approximate division: 127 · 2⁻²¹ is 6e-5)."""
+
+
 class Taken(NamedTuple):
     """Queries and keys as a kernel takes them."""
 
@@ -31,48 +36,56 @@ class Taken(NamedTuple):
     """Whether queries are rounded to 8 bits."""
 
 
-def roundings(q: F64, k: F64, k_type: str, *, on_cpu: bool) -> list[Taken]:
+def roundings(head: Head, k_type: str, *, on_cpu: bool) -> list[Taken]:
     """What kernels may make of the queries before they meet the keys, the likeliest first.
 
     On a CPU f16 keys meet f16 queries, q-types 8-bit ones; on GPUs f16 or f32 as the kernel's
     family has it, and blocks of 8 bits (q8_1) for q-types and few queries.
     """
+    q, k = head.q, head.k
     exact, halves = Taken(q, k), Taken(q.astype(np.float16).astype(np.float64), k)
     if k_type in ("f32", "f16"):
         return [exact, halves] if k_type == "f32" or not on_cpu else [halves, exact]
     if k_type == "bf16":
         return [Taken(_brain(q), k), exact, halves]
     eights = [
-        Taken(attention.rounded_to_eights(q, scale_in_half=half), k, in_eights=True)
+        Taken(query_rounding.rounded_to_eights(q, scale_in_half=half), k, in_eights=True)
         for half in (True, False)
     ]
     if not on_cpu:
-        return [halves, *reversed(eights), exact]
+        vector = []
+        if k_type in query_rounding.ON_CUDA:
+            rounded = query_rounding.as_vector_kernels(q, k, k_type, head.how.scale)
+            vector.append(Taken(*rounded, in_eights=True))
+        return [halves, *vector, *reversed(eights), exact]
     if k_type.endswith("_1"):
-        eights.insert(0, Taken(*attention.with_offsets(q, k), in_eights=True))
+        eights.insert(0, Taken(*query_rounding.with_offsets(q, k), in_eights=True))
     known = k_type.startswith(("q", "iq", "mxfp", "nvfp", "tq"))
     return [*eights, exact, halves] if known else [exact, *eights, halves]
 
 
-def one_step(taken: Taken, head: Head) -> F64:
-    """What it costs at most if one element of a query is rounded one step otherwise.
+def ties(taken: Taken, head: Head) -> F64:
+    """What it costs if elements of a query in the middle between two steps are rounded otherwise.
 
-    That happens where it lies in the middle between two steps, and another order of the same
-    arithmetic decides.
+    There another order of the same arithmetic decides; all other elements can only be rounded one
+    way.
     """
-    blocks = np.abs(head.q).reshape(len(head.q), -1, 32 if head.q.shape[1] % 32 == 0 else 1)
-    steps = np.repeat(blocks.max(axis=2) / 127, blocks.shape[2], axis=1)
-    worst = np.zeros(len(head.q))
-    for row, step in enumerate(steps):
+    rows, block = len(head.q), 32 if head.q.shape[1] % 32 == 0 else 1
+    blocks = np.abs(head.q).reshape(rows, -1, block)
+    steps = np.repeat(blocks.max(axis=2) / 127, block, axis=1)
+    levels = np.divide(np.abs(head.q), steps, out=np.zeros_like(head.q), where=steps > 0)
+    tied = np.abs(levels - np.floor(levels) - 0.5) < TIE
+    moved = np.zeros(rows)
+    for row in np.flatnonzero(tied.any(axis=1)):
         seen = np.flatnonzero(head.mask[row] > -np.inf)
-        keys = head.k[seen]
+        at = np.flatnonzero(tied[row])
         query, mask = taken.q[row : row + 1], head.mask[row : row + 1, seen]
         one = attention.attend(query, taken.k[seen], np.eye(len(seen)), mask, head.how)
         weights = one.out[0]
-        moved = head.how.scale * step[:, None] * keys.T
-        moved = weights * (moved - (moved @ weights)[:, None])
-        worst[row] = np.square(moved @ head.v[seen]).sum(axis=1).max(initial=0)
-    return worst * (2 / FACTOR)
+        shifts = head.how.scale * steps[row, at, None] * head.k[seen][:, at].T
+        shifts = weights * (shifts - (shifts @ weights)[:, None])
+        moved[row] = np.square(shifts @ head.v[seen]).sum()
+    return moved * (2 / FACTOR)
 
 
 def _brain(q: F64) -> F64:

@@ -17,8 +17,8 @@ from pytest_kvquant.engine.child.attention_noise import (
     FACTOR,
     Taken,
     noise_of,
-    one_step,
     roundings,
+    ties,
 )
 from pytest_kvquant.engine.child.finding import Corner, NodeFinding, length_class
 from pytest_kvquant.engine.child.nodes import Node
@@ -51,7 +51,7 @@ def judge(
     """The worst sampled head of a FLASH_ATTN_EXT node."""
     inputs, how = Inputs.of(node), parameters(node)
     sample = choose(rng, inputs.q.ne[2], inputs.q.ne[1], inputs.q.ne[3], most)
-    on_cpu = node.backend.startswith("CPU")
+    on_cpu = node.on_cpu
     worst: NodeFinding | None = None
     for head in heads_of(node, values, sample):
         found = _judge_head(head, node, inputs, how, layer, on_cpu=on_cpu)
@@ -76,12 +76,26 @@ def corner_of(node: Node, inputs: Inputs, how: Parameters, seen: int) -> Corner:
 def _judge_head(
     head: Head, node: Node, inputs: Inputs, how: Parameters, layer: int, *, on_cpu: bool
 ) -> NodeFinding:
+    ratio, found = against_arithmetic(head, inputs.k.type, inputs.v.type, on_cpu=on_cpu)
+    seen = int((head.mask > -np.inf).sum(axis=1).max(initial=0))
+    corner = corner_of(node, inputs, how, seen)
+    text = _words(corner, head, found, seen) if not ratio <= 1 else ""
+    return NodeFinding(corner, node.name, layer, ratio, 1.0, found.error, text)
+
+
+def against_arithmetic(
+    head: Head, k_type: str, v_type: str, *, on_cpu: bool
+) -> tuple[float, attention.Misfit]:
+    """The largest figure of a head over its limit, and how its output differs.
+
+    Of all ways in which kernels round, the one counts that is nearest to the output.
+    """
     ratio, found = np.inf, None
     nearest: list[tuple[Taken, attention.Attended, attention.Misfit]] = []
-    for taken in roundings(head.q, head.k, inputs.k.type, on_cpu=on_cpu):
+    for taken in roundings(head, k_type, on_cpu=on_cpu):
         meant = attention.attend(taken.q, taken.k, head.v, head.mask, head.how)
         nearest.append((taken, meant, attention.misfit(head.out, meant)))
-        one = _ratio(nearest[-1][2], head, meant, noise_of(meant, head, inputs.v.type, on_cpu))
+        one = _ratio(nearest[-1][2], head, meant, noise_of(meant, head, v_type, on_cpu))
         if found is None or one < ratio:
             ratio, found = one, nearest[-1][2]
         if ratio <= 1:
@@ -89,16 +103,13 @@ def _judge_head(
     if ratio > 1:  # perhaps a tie was rounded otherwise
         for taken, meant, misfit in nearest:
             if taken.in_eights:
-                noise = noise_of(meant, head, inputs.v.type, on_cpu) + one_step(taken, head)
+                noise = noise_of(meant, head, v_type, on_cpu) + ties(taken, head)
                 if (one := _ratio(misfit, head, meant, noise)) < ratio:
                     ratio, found = one, misfit
-    if ratio > 1 and on_cpu and inputs.v.type == "f16":
+    if ratio > 1 and on_cpu and v_type == "f16":
         ratio, found = min((ratio, found), *_in_halves(head, nearest), key=lambda one: one[0])
     assert found is not None
-    seen = int((head.mask > -np.inf).sum(axis=1).max(initial=0))
-    corner = corner_of(node, inputs, how, seen)
-    text = _words(corner, head, found, seen) if not ratio <= 1 else ""
-    return NodeFinding(corner, node.name, layer, ratio, 1.0, found.error, text)
+    return ratio, found
 
 
 def _in_halves(

@@ -82,7 +82,7 @@ def _judged(found: Write, node: Node, values: Values, layer: int) -> list[NodeFi
             codec.block,
         )
     compared = writes.compare(found.stored, meant, held, wanted, block=block, rounding=rounding)
-    on_cpu = node.backend.startswith("CPU")
+    on_cpu = node.on_cpu
     right = writes.is_right(compared, elsewhere=not on_cpu)
     limit = max(
         writes.TIES if on_cpu else writes.TIES_ELSEWHERE, writes.FEW / max(compared.bytes, 1)

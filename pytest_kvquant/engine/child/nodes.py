@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
+from pytest_kvquant.numerics.buffers import of_processor
 
 U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
@@ -206,6 +207,11 @@ class Node:
         """Name of the buffer that it lies in: ``CPU``, ``CUDA0``, …"""
         root = self.root.raw.contents
         return self.ggml.buffer(root.buffer)[0]
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the processor computed it: its result lies in the CPU's memory."""
+        return of_processor(self.backend)
 
     @property
     def integers(self) -> npt.NDArray[np.int32]:

@@ -70,6 +70,8 @@ class Oracle:
         self._placed: dict[int, Placed] = {}
         self._turned: dict[int, list[tuple[str, I64]]] = {}
         self._cells: dict[int, I64] = {}
+        self._homes: dict[int, tuple[str, bool]] = {}
+        """Buffer of each layer's cache, and whether it is the processor's."""
 
     def begins(self) -> None:
         """A graph begins."""
@@ -119,6 +121,15 @@ class Oracle:
         if wrong:
             corner = found[0].corner._replace(operation="parameters")
             text = f"attention of layer {layer}: {wrong}"
+            found.append(NodeFinding(corner, node.name, layer, 2, 1, 0, text))
+        home, of_processor = self._homes.get(layer, (node.backend, node.on_cpu))
+        if node.on_cpu and not of_processor:
+            corner = found[0].corner._replace(operation="placement")
+            text = (
+                f"attention {corner.k_type}/{corner.v_type} of layer {layer}, head size "
+                f"{corner.head_k}, {corner.tokens} query tokens, runs on {node.backend}, and the "
+                f"cache lies in {home}: that device has no kernel for it"
+            )
             found.append(NodeFinding(corner, node.name, layer, 2, 1, 0, text))
         return found
 
@@ -196,6 +207,7 @@ class Oracle:
 
     def _follow(self, node: Node, layer: int) -> None:
         places, root = node.source(1), node.root
+        self._homes[layer] = root.backend, root.on_cpu
         mirror = self.mirrors.by_layer.get(layer)
         if places is None or mirror is None:
             return

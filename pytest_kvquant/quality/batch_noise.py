@@ -1,0 +1,61 @@
+"""How far two batch sizes of a healthy pair are apart, from what f16 shows on the same backend.
+
+f16 in batches of another size gives other logits: sums in another order, and on GPUs other kernels,
+for attention and for every projection. That is measured, on f16's own ladder, for the model and the
+backend at hand. A quantized pair has that noise too, and more: a value whose rounding falls the
+other way moves by a whole step s. Noise of standard deviation σ turns E|δ|/s = √(2/π)·σ/s of the
+values, and each costs s²; a squared error of √(2/π)·σ·s, where f16 has σ² and quantization itself
+s²/12. Divergence being in proportion to squared error, the pair's share of it is at most
+√(2/π)·√12 times the geometric mean of f16's noise and the pair's own KL.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from statistics import median
+
+from pytest_kvquant.results.kernels import Examination
+
+FACTOR = 5.0
+"""A batch size may differ by so many times what f16 shows in it: a mean over a few tokens."""
+
+TURNED = 3.0 * math.sqrt(2 / math.pi) * math.sqrt(12.0)
+"""Three times what roundings that fall the other way bring, of the geometric mean."""
+
+
+def allowed(noise: float, usual: float) -> float:
+    """Nats between two batch sizes of a pair.
+
+    Args:
+        noise: of f16 between the same two, nats.
+        usual: the pair's own mean KL against f16, nats.
+    """
+    return FACTOR * noise + TURNED * math.sqrt(max(noise, 0.0) * max(usual, 0.0))
+
+
+def of_rung(found: Examination | None, depth: int, tokens: int) -> float:
+    """What f16 shows in this batch size, or usually: one size of few tokens is a single draw."""
+    rungs = found.rungs if found is not None else ()
+    own = {(one.depth, one.tokens): one.own for one in rungs if one.own is not None}
+    return max(own.get((depth, tokens), 0.0), median(own.values()) if own else 0.0)
+
+
+def of_sizes(found: Examination | None, sizes: Collection[int]) -> float:
+    """The most that f16 shows in the rungs that are nearest to these batch sizes."""
+    rungs = [one for one in (found.rungs if found is not None else ()) if one.own is not None]
+    if not rungs or not sizes:
+        return 0.0
+
+    def apart(tokens: int, size: int) -> float:
+        return abs(math.log(tokens / size))
+
+    nearest = {min((one.tokens for one in rungs), key=lambda n: apart(n, size)) for size in sizes}
+    return max(one.own or 0.0 for one in rungs if one.tokens in nearest)
+
+
+def usual(found: Examination) -> float:
+    """The pair's KL against f16 by plain decoding: the largest of a rung of 16 tokens or more."""
+    figures = [one.reference for one in found.rungs if one.reference is not None]
+    large = [one.reference for one in found.rungs if one.reference is not None and one.tokens >= 16]
+    return max(large or figures, default=0.0)
