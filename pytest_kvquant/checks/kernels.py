@@ -9,8 +9,8 @@ from pytest_kvquant.checks.declaration import check
 from pytest_kvquant.checks.facts import FLOOR_FACTOR, fact
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.matrix import REFERENCE
-from pytest_kvquant.numerics.buffers import of_processor
 from pytest_kvquant.quality import batch_noise
+from pytest_kvquant.quality.scenario_limits import F16_APART
 from pytest_kvquant.results.cell import Check
 from pytest_kvquant.results.kernels import Examination
 
@@ -21,11 +21,6 @@ PLACEMENT = frozenset({"placement"})
 LADDER_SHARE = 0.1
 """Two batch sizes of one cell may differ by this share of its KL budget: a rounding that falls the
 other way moves a quantized value by a whole step, which f16 does not know."""
-
-
-F16_APART = 5e-3
-"""Nats between two ways of computing f16: kernels that sum in f16 and in f32 differ by less than
-1e-3 on the models tried."""
 
 
 @check("attention", title="attention", test="test_attention", group="kernels",
@@ -104,8 +99,7 @@ def fused(subject: Subject) -> Check | None:
         return None
     worst = max(figures, key=lambda one: one.fused or 0.0)
     floor = max((one.fused or 0.0 for one in control.rungs), default=0.0) if control else 0.0
-    on_cpu = all(of_processor(one.backend) for one in found.corners)
-    least = 0.0 if on_cpu else LADDER_SHARE * subject.budgets.kl_mean
+    least = 0.0 if batch_noise.on_cpu(found) else LADDER_SHARE * subject.budgets.kl_mean
     limit = max(least, FLOOR_FACTOR * floor if found is not control else 0.0)
     same = (worst.fused or 0.0) <= limit
     text = (
@@ -138,8 +132,9 @@ def ladder(subject: Subject) -> Check | None:
         else:
             noise = batch_noise.of_rung(subject.reference_kernels, one.depth, one.tokens)
             own = min(batch_noise.usual(found), subject.budgets.kl_mean)
+            turned = 0.0 if batch_noise.on_cpu(found) else own
             least = LADDER_SHARE * subject.budgets.kl_mean
-            allowed = max(least, batch_noise.allowed(noise, own))
+            allowed = max(least, batch_noise.allowed(noise, turned))
         ratio = one.own / allowed if allowed else float(one.own > 0)
         if math.isnan(ratio):  # a disagreement
             ratio = math.inf

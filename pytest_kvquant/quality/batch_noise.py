@@ -1,12 +1,13 @@
 """How far two batch sizes of a healthy pair are apart, from what f16 shows on the same backend.
 
-f16 in batches of another size gives other logits: sums in another order, and on GPUs other kernels,
-for attention and for every projection. That is measured, on f16's own ladder, for the model and the
-backend at hand. A quantized pair has that noise too, and more: a value whose rounding falls the
-other way moves by a whole step s. Noise of standard deviation σ turns E|δ|/s = √(2/π)·σ/s of the
-values, and each costs s²; a squared error of √(2/π)·σ·s, where f16 has σ² and quantization itself
-s²/12. Divergence being in proportion to squared error, the pair's share of it is at most
-√(2/π)·√12 times the geometric mean of f16's noise and the pair's own KL.
+f16 in batches of another size gives other logits. On a CPU only attention does, whose kernels of
+few and of many tokens sum values of f16 differently. On GPUs every projection does, too. That is
+measured, on f16's own ladder, for the model and the device at hand. A quantized pair has the noise
+of projections, and more: a value whose rounding falls the other way moves by a whole step s. Noise
+of standard deviation σ turns E|δ|/s = √(2/π)·σ/s of the values, and each costs s²: a squared error
+of √(2/π)·σ·s, where f16 has σ² and quantization itself s²/12. Divergence being in proportion to
+squared error, the pair's share of it is at most √(2/π)·√12 times the geometric mean of f16's noise
+and the pair's own KL.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import math
 from collections.abc import Collection
 from statistics import median
 
+from pytest_kvquant.numerics.buffers import of_processor
 from pytest_kvquant.results.kernels import Examination
 
 FACTOR = 5.0
@@ -24,8 +26,13 @@ TURNED = 3.0 * math.sqrt(2 / math.pi) * math.sqrt(12.0)
 """Three times what roundings that fall the other way bring, of the geometric mean."""
 
 
+def on_cpu(found: Examination) -> bool:
+    """Whether the processor computed all that was judged."""
+    return all(of_processor(one.backend) for one in found.corners)
+
+
 def allowed(noise: float, usual: float) -> float:
-    """Nats between two batch sizes of a pair.
+    """Nats between two batch sizes of a pair on a GPU.
 
     Args:
         noise: of f16 between the same two, nats.

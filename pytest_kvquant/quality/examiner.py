@@ -24,9 +24,9 @@ from pytest_kvquant.errors import CellError
 from pytest_kvquant.inputs.attention import attention_facts
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair
-from pytest_kvquant.quality.batch_noise import allowed, of_sizes, usual
 from pytest_kvquant.quality.coverage_plan import Level, sampled
 from pytest_kvquant.quality.findings import with_seen
+from pytest_kvquant.quality.scenario_limits import own_limit, reference_limit
 from pytest_kvquant.quality.scenarios.registry import Scenario, all_scenarios
 from pytest_kvquant.quality.scenarios.tape import Tape, in_words
 from pytest_kvquant.quality.workplace import Workplace
@@ -37,17 +37,6 @@ from pytest_kvquant.results.kernels import (
 )
 
 I32 = npt.NDArray[np.int32]
-
-NOISE = 10.0
-"""A figure within this many times what f16 shows between the same two is noise."""
-
-LADDER_FACTOR = 8.0
-"""A scenario's KL against f16 may be so many times that of plain decoding of the same pair: a few
-rows of a heavy-tailed figure, and keys that are rounded again when they are shifted."""
-
-LEAST = 2e-4
-"""Nats: what a rounding that falls the other way moves in a handful of logits. GPUs show more, by
-the batch size and its kernels; that is taken from f16's own ladder."""
 
 WITHOUT_FLASH = (1, 4, 33)
 """Batch sizes in which f16 is computed without flash attention, too."""
@@ -198,14 +187,13 @@ class Examiner:
             record = _dead(scenario, error, tape.steps, last[0])
         else:
             sizes = {_tokens_of(step) for step in tape.steps if step[0] == "decode" and step[2]}
-            record = self._judged(pair, scenario, seen, found, sizes)
+            record = self._judged(scenario, seen, found, sizes)
             found = with_seen(found, seen)
         record = msgspec.structs.replace(record, seconds=time.perf_counter() - begun)
         return msgspec.structs.replace(found, scenarios=(*found.scenarios, record))
 
     def _judged(
         self,
-        pair: Pair,
         scenario: Scenario,
         seen: dict[str, Any],
         found: Examination,
@@ -218,17 +206,9 @@ class Examiner:
             )
         own = max(seen["own"], default=None)
         reference = max(seen["reference"].values(), default=None)
-        control = self._control(pair, scenario.name)
-        # f16 in the same scenario says it best; f16 itself is held against its own batch sizes
-        noise = (control.own or 0.0) if control else of_sizes(found, sizes)
         limits = (
-            max(
-                LEAST,
-                NOISE * noise if control else 0.0,
-                usual(found) / 10,
-                allowed(noise, usual(found)),
-            ),
-            max(10 * LEAST, LADDER_FACTOR * usual(found)),
+            own_limit(found, self._done.get(REFERENCE), scenario.name, sizes),
+            reference_limit(found),
         )
         wrong = sum(one["failed"] for one in seen["corners"])
         complaints = []
@@ -252,12 +232,6 @@ class Examiner:
             limit=limits[0] if own is not None else limits[1],
             wrong_nodes=wrong,
         )
-
-    def _control(self, pair: Pair, name: str) -> ScenarioRecord | None:
-        if pair == REFERENCE or REFERENCE not in self._done:
-            return None
-        played = self._done[REFERENCE].scenarios
-        return next((one for one in played if one.name == name), None)
 
 
 def _tokens_of(step: Sequence[Any]) -> int:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pytest_kvquant.quality import batch_noise
-from pytest_kvquant.results.kernels import Examination, RungRecord
+from pytest_kvquant.quality.scenario_limits import LEAST, own_limit
+from pytest_kvquant.results.kernels import CornerRecord, Examination, RungRecord, ScenarioRecord
 
 
 @pytest.mark.parametrize("noise", [0.003, 0.01, 0.05])
@@ -38,3 +39,33 @@ def test_a_batch_size_of_few_tokens_is_not_the_only_witness() -> None:
     assert batch_noise.of_sizes(found, {12}) == 1e-4
     assert batch_noise.of_sizes(found, {1, 2}) == 3e-4
     assert batch_noise.of_sizes(found, set()) == 0.0
+
+
+def examined(backend: str, *, own: float, noise: float) -> Examination:
+    """f16, as it was examined on a device; ``own``: between labels of a scenario."""
+    return Examination(
+        level="standard",
+        corners=(
+            CornerRecord(
+                operation="attention", backend=backend, nodes=1, failed=0, ratio=0, error=0, worst=0
+            ),
+        ),
+        rungs=tuple(RungRecord(depth=250, tokens=n, own=noise) for n in (1, 4, 16)),
+        scenarios=(ScenarioRecord(name="slots", title="", verdict="pass", text="", own=own),),
+    )
+
+
+def test_f16_in_a_scenario_is_held_against_its_own_ladder_on_a_gpu() -> None:
+    """Measured on an H200: 0.00027 and 0.00089 between batches, where a CPU shows nothing."""
+    on_gpu = examined("CUDA0", own=8.9e-4, noise=5e-4)
+    assert 8.9e-4 < own_limit(on_gpu, None, "slots", {1, 2}) < 5e-3
+    on_cpu = examined("CPU", own=8.9e-4, noise=5e-4)
+    assert own_limit(on_cpu, None, "slots", {1, 2}) == LEAST
+    broken = examined("CUDA0", own=0.1, noise=0.1)
+    assert own_limit(broken, None, "slots", {1, 2}) < 0.01
+
+
+def test_a_pair_in_a_scenario_is_held_against_f16_in_the_same() -> None:
+    pair = examined("CUDA0", own=2e-3, noise=0.0)
+    assert own_limit(pair, examined("CUDA0", own=8.9e-4, noise=0), "slots", {1}) > 2e-3
+    assert own_limit(pair, examined("CUDA0", own=0.0, noise=0), "slots", {1}) == LEAST

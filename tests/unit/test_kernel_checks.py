@@ -181,19 +181,20 @@ def rungs(own: float, reference: float | None = None) -> tuple[RungRecord, ...]:
 def test_a_ladder_on_a_gpu_is_held_against_what_f16_shows_there() -> None:
     """Measured on an H200: f16 0.0015 between batch sizes, turbo4 V 0.013."""
     turbo4 = Pair("f16", "turbo4")
-    on_gpu = Examination(level="standard", rungs=rungs(1.5e-3))
-    found = Examination(level="standard", rungs=rungs(0.013, reference=0.012))
-    said = kernels.ladder(subject(found, turbo4, on_gpu))
-    assert said is not None
-    assert said.verdict == "pass"
-    on_cpu = Examination(level="standard", rungs=rungs(1e-7))
-    said = kernels.ladder(subject(found, turbo4, on_cpu))
-    assert said is not None
-    assert said.verdict == "fail"
-    wrong = Examination(level="standard", rungs=rungs(0.1, reference=0.012))
-    said = kernels.ladder(subject(wrong, turbo4, on_gpu))
-    assert said is not None
-    assert said.verdict == "fail"
+    noisy = Examination(level="standard", rungs=rungs(1.5e-3))
+    quiet = Examination(level="standard", rungs=rungs(1e-7))
+    on_gpu, on_cpu = (corner(backend="CUDA0"),), (corner(),)
+
+    def verdict(own: float, where: tuple[CornerRecord, ...], reference: Examination) -> str:
+        found = Examination(level="standard", corners=where, rungs=rungs(own, reference=0.012))
+        said = kernels.ladder(subject(found, turbo4, reference))
+        assert said is not None
+        return said.verdict
+
+    assert verdict(0.013, on_gpu, noisy) == "pass"
+    assert verdict(0.1, on_gpu, noisy) == "fail"
+    assert verdict(0.013, on_gpu, quiet) == "fail"
+    assert verdict(0.013, on_cpu, noisy) == "fail"
 
 
 def test_attention_that_left_the_device_of_its_cache_fails_unless_it_is_declared() -> None:
