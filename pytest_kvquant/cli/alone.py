@@ -6,13 +6,12 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-from filelock import BaseFileLock
+from contextlib import ExitStack
 
 from pytest_kvquant.errors import SettingsError
-from pytest_kvquant.machine.alone import cool_down, hold, lock_file
+from pytest_kvquant.machine.alone import cool_down, lock_file
 from pytest_kvquant.machine.apple.power import awake
+from pytest_kvquant.machine.locks import held
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,24 +55,21 @@ def run(command: Sequence[str], *, cool: float, wait: float) -> int:
     if not words:
         raise SettingsError("there is no command; write it behind --.")
     path = lock_file()
-    lock = hold(path, 0) or _waited(path, wait)
-    try:
-        with awake():
-            level = cool_down(60 * cool) if cool > 0 else None
-            if level not in (None, "nominal"):
-                print(f"the thermal pressure is still {level}: speeds are those of a hot machine",
-                      file=sys.stderr)  # fmt: skip
-            try:
-                return subprocess.run(words, check=False).returncode
-            except OSError as error:
-                raise SettingsError(f"{words[0]} cannot be started: {error.strerror}.") from None
-    finally:
-        lock.release()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(path, _tell, patience=0, most=60 * wait))
+        except TimeoutError:
+            raise SettingsError(f"another run still holds {path} after {wait:g} minutes.") from None
+        stack.enter_context(awake())
+        level = cool_down(60 * cool) if cool > 0 else None
+        if level not in (None, "nominal"):
+            _tell(f"the thermal pressure is still {level}: speeds are those of a hot machine")
+        try:
+            return subprocess.run(words, check=False).returncode
+        except OSError as error:
+            raise SettingsError(f"{words[0]} cannot be started: {error.strerror}.") from None
 
 
-def _waited(path: Path, minutes: float) -> BaseFileLock:
-    print(f"another run holds {path}: waiting at most {minutes:g} minutes", file=sys.stderr)
-    lock = hold(path, 60 * minutes)
-    if lock is None:
-        raise SettingsError(f"another run still holds {path} after {minutes:g} minutes.")
-    return lock
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -20,8 +20,8 @@ import struct
 import tempfile
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -30,6 +30,7 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from pytest_kvquant.errors import RunRefused
+from pytest_kvquant.machine.locks import BESIDE, held
 
 I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
@@ -42,6 +43,7 @@ _ASIDE = ".writing-"
 _USE = "use-"
 """Files that are locked while a run uses the folder they lie in."""
 _IDENTITY, _LOCK, _TOKENS = "identity.json", "lock", "tokens.i32"
+_LOCKS = (_LOCK, f"{_LOCK}{BESIDE}")
 
 MARK = "pytest-kvquant-store"
 """The file that says whose folder a store is, and in which format."""
@@ -52,7 +54,8 @@ _TAG = """Signature: 8a477f597d28d172789f06886806bc55
 # References of pytest-kvquant, computed again when missing; see https://bford.info/cachedir/
 """
 _OF_A_REFERENCE = re.compile(
-    rf"[0-9a-f]{{24}}\.f32|{re.escape(_TOKENS)}|{re.escape(_ASIDE)}\w+|{_USE}[0-9a-f]{{32}}|{_LOCK}",
+    rf"[0-9a-f]{{24}}\.f32|{re.escape(_TOKENS)}|{re.escape(_ASIDE)}\w+|{_USE}[0-9a-f]{{32}}|"
+    rf"{'|'.join(map(re.escape, _LOCKS))}",
     re.ASCII,
 )
 """Names of the files in a reference's folder, its identity aside."""
@@ -77,13 +80,16 @@ class ReferenceStore:
         root: the folder; made if need be. The store is in it where it is empty or a store already,
             and in a sub-folder (:data:`SUBFOLDER`) where it holds other things.
         limit: most bytes it may hold.
+        tell: told which process is waited for, where that takes more than a moment.
 
     Raises:
         StoreError: the folder cannot be made or written.
     """
 
-    def __init__(self, root: Path, limit: int) -> None:
-        self.limit = limit
+    def __init__(
+        self, root: Path, limit: int, *, tell: Callable[[str], None] = lambda _line: None
+    ) -> None:
+        self.limit, self.tell = limit, tell
         try:
             root.mkdir(parents=True, exist_ok=True)
             self.root = _claim(root)
@@ -150,9 +156,9 @@ class ReferenceStore:
     def _sizes(self) -> dict[Path, int]:
         return {folder: _size(folder) for folder in self.root.iterdir() if _is_reference(folder)}
 
-    def _exclusively(self) -> FileLock:
+    def _exclusively(self) -> AbstractContextManager[None]:
         """The lock under which references are taken into use and deleted."""
-        return _lock(self.root / _LOCK)
+        return _lock(self.root, self.tell)
 
 
 class Reference:
@@ -169,16 +175,13 @@ class Reference:
     @contextmanager
     def exclusively(self) -> Iterator[None]:
         """Hold the lock of this reference: another run waits, then finds what this one stored."""
-        lock = _lock(self._folder / _LOCK)
-        with _said(self._folder):
-            lock.acquire()
-        try:
+        with ExitStack() as stack:
+            with _said(self._folder):
+                stack.enter_context(_lock(self._folder, self._store.tell))
             for left_over in _files(self._folder):
                 if left_over.name.startswith(_ASIDE):
                     left_over.unlink(missing_ok=True)
             yield
-        finally:
-            lock.release()
 
     def missing(self, groups: Iterable[I32]) -> list[int]:
         """Numbers of the groups that are not stored or are damaged; counts what is there."""
@@ -335,7 +338,7 @@ def _mark(folder: Path) -> None:
 
 def _is_of_older_store(path: Path) -> bool:
     """Whether an entry is one of a store's, marked or not, or just being marked."""
-    return path.name == MARK or (path.name == _LOCK and _is_file(path)) or _is_reference(path)
+    return path.name == MARK or (path.name in _LOCKS and _is_file(path)) or _is_reference(path)
 
 
 def _is_reference(folder: Path) -> bool:
@@ -360,10 +363,10 @@ def _refuse_link(path: Path) -> None:
         )
 
 
-def _lock(path: Path) -> FileLock:
-    """A lock file; older releases of filelock would empty the file that a link points to."""
-    _refuse_link(path)
-    return FileLock(path)
+def _lock(folder: Path, tell: Callable[[str], None]) -> AbstractContextManager[None]:
+    """A folder's lock; older releases of filelock would empty the file that a link points to."""
+    _refuse_link(folder / _LOCK)
+    return held(folder / _LOCK, tell)
 
 
 def _write_aside(path: Path, text: str | bytes) -> None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import filelock
 import platformdirs
 
 from pytest_kvquant.machine.apple.thermal import thermal_pressure
@@ -25,21 +24,6 @@ CALM = 6
 def lock_file() -> Path:
     """The lock of this user's runs on this machine."""
     return Path(platformdirs.user_cache_dir("pytest-kvquant")) / "alone.lock"
-
-
-def hold(path: Path, patience: float) -> filelock.BaseFileLock | None:
-    """The lock, held until it is released or this process ends; ``None``: not in time.
-
-    Args:
-        patience: seconds to wait for it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path, timeout=patience)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        return None
-    return lock
 
 
 def cool_down(

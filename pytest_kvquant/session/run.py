@@ -11,7 +11,7 @@ import math
 import platform
 import time
 import traceback
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,7 @@ class Session:
         self.workers.check = SteadinessCheck(self.task.chunks[0], self.task.shape)
         self.reference_library = self._meet_reference(self.task.vocabulary)
         reference_task = self._reference_task()
-        self._store = _open_store(settings)
+        self._store = _open_store(settings, observer.note)
         self.references = self._make_references(reference_task, self._store)
         self._workloads = Workloads(
             reference_task,
@@ -1056,9 +1056,9 @@ def _noise(floor: NoiseFloor) -> float:
     return math.inf if math.isnan(floor.kl) else floor.kl
 
 
-def _open_store(settings: Settings) -> ReferenceStore:
+def _open_store(settings: Settings, tell: Callable[[str], None]) -> ReferenceStore:
     folder = settings.store or cache_folder() / "references"
-    return ReferenceStore(folder, int(settings.store_limit * 1e9))
+    return ReferenceStore(folder, int(settings.store_limit * 1e9), tell=tell)
 
 
 def _identify(worker: Worker, engine: Engine) -> Library:

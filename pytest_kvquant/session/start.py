@@ -138,7 +138,8 @@ def begin(run: Session, config: pytest.Config, items: Sequence[pytest.Item]) -> 
 def suite_tests(run: Session) -> list[str]:
     """Names of the packaged tests that a run of everything would run."""
     off = [*([] if run.speed.on else ["test_speed.py"]),
-           *([] if run.speed.ceiling_on else ["test_ceiling.py"])]  # fmt: skip
+           *([] if run.speed.ceiling_on else ["test_ceiling.py"]),
+           *([] if run.zoo.plan else ["test_zoo.py"])]  # fmt: skip
     written = [
         found.group(1)
         for path in sorted(SUITE.glob("test_*.py"))

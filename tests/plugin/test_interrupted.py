@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.interrupted import Run, gone, read, running, timeless
+from support.interrupted import Run, as_under_nohup, gone, read, running, timeless
 from support.outer import SMALL, pytest_in
 
 from pytest_kvquant.cli.main import main
@@ -109,6 +109,19 @@ def test_a_signal_writes_what_is_there_and_never_looks_green(
     assert "Incomplete: 3 of 4 pairs measured" in (tmp_path / "kv.md").read_text()
     assert main(["merge", str(tmp_path / "kv.json")]) == 2
     assert "kv.json is incomplete" in capsys.readouterr().err
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing(tmp_path: Path) -> None:
+    """Signals that were ignored when the run began stay so; SIGTERM still ends it."""
+    with running(
+        tmp_path, FOUR, "--kv-json=kv.json", hooked(tmp_path), before=as_under_nohup
+    ) as run:
+        run.wait_for("3/4 ")
+        run.process.send_signal(signal.SIGHUP)
+        time.sleep(1)
+        assert run.process.poll() is None, run.text
+        ended = run.stop(signal.SIGTERM)
+    assert ended.code == 128 + 15, ended.text
 
 
 def test_a_hung_worker_does_not_outlive_a_killed_run(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.interrupted import as_from_a_terminal
 from support.outer import SMALL, Outcome, figures, pytest_in
 
 from pytest_kvquant.engine.child.main import HOOK
@@ -243,7 +244,7 @@ def test_an_interrupted_run_keeps_what_it_has(folder: Path, result: dict[str, An
                "--kv-json=interrupted.json", f"--kv-pairs={PAIR}"]  # fmt: skip
     with subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, HOOK: str(folder / "slow.py")},
+        env={**os.environ, HOOK: str(folder / "slow.py")}, preexec_fn=as_from_a_terminal,  # noqa: PLW1509
     ) as live:  # fmt: skip
         while not (folder / "reached").exists() and live.poll() is None:
             time.sleep(0.05)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,31 @@ TIMES = {"seconds", "decode_seconds", "timing", "started", "sittings", "wall", "
 """Keys of a result that differ between two runs of the same thing; ``reused`` with the store."""
 
 
+def as_from_a_terminal() -> None:
+    """In the child before it begins: signals as a shell gives them to what it runs in front.
+
+    ``nohup``, and ``&`` in a script, leave some of them ignored, and whoever is started inherits
+    that: the tests would wait for the end of a run that was told to hear no signal.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def as_under_nohup() -> None:
+    """In the child before it begins: a terminal that is closed is none of its business."""
+    as_from_a_terminal()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 class Run:
     """A run under way."""
 
     def __init__(
-        self, folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        before: Callable[[], None] = as_from_a_terminal,
     ) -> None:
         self.folder, self.store = folder, folder / "store"
         shell = {name: value for name, value in os.environ.items() if name not in CI_VARIABLES}
@@ -43,6 +63,7 @@ class Run:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=before,  # noqa: PLW1509 (one thread)
             )  # fmt: skip
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from pytest_kvquant.cli import alone as command
 from pytest_kvquant.cli.main import main
 from pytest_kvquant.machine import alone
+from pytest_kvquant.machine.locks import held
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +26,15 @@ def test_the_exit_code_is_that_of_the_command(code: int) -> None:
     assert main(["alone", "--", sys.executable, "-c", f"raise SystemExit({code})"]) == code
 
 
-def test_a_second_run_waits_and_says_so(own_lock: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    held = alone.hold(own_lock, 0)
-    assert held is not None
-    assert main(["alone", "--wait", "0.001", "--", "true"]) == 2
-    assert "another run still holds" in capfd.readouterr().err
-    held.release()
+def test_a_second_run_waits_and_says_for_whom(
+    own_lock: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    own_lock.parent.mkdir()
+    with held(own_lock, lambda _line: None):
+        assert main(["alone", "--wait", "0.001", "--", "true"]) == 2
+    said = capfd.readouterr().err
+    assert f"waiting for process {os.getpid()}, which holds {own_lock}" in said
+    assert "another run still holds" in said
     assert main(["alone", "--", "true"]) == 0
 
 

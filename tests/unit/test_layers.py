@@ -129,7 +129,7 @@ ALLOWED = {
     "engine.child": "engine numerics",
     "results": "errors format inputs machine numerics",
     "config": "data errors matrix",
-    "inputs": "errors escape matrix",
+    "inputs": "errors escape machine matrix",
     "machine": "errors format",
     "matrix": "errors",
 }  # fmt: skip
