@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
+
+from pytest_kvquant.errors import SettingsError
 
 TOGGLES = ("LLAMA_", "GGML_", "TURBO_", "MTL_", "METAL_", "AGX_")
 """Prefixes of variables that llama.cpp builds and Apple's Metal read: debug layers, shader
@@ -25,6 +29,10 @@ BRIEF = {"GGML_NO_BACKTRACE": "1"}
 """An assertion ends with its own words. ggml would call a debugger, whose pages bury them."""
 
 
+WORKER_HOOK = "KVQUANT_WORKER_HOOK"
+"""Names a Python file that workers run before anything else. It can change every figure: it counts
+where the configuration sets it, and never from the shell."""
+
 PLACES = ("GGML_METAL_PATH_RESOURCES",)
 """Not toggles but places: a build whose Metal kernels are not built in cannot start without. What
 lies there is part of the build's hash."""
@@ -39,13 +47,38 @@ class Environment(NamedTuple):
     added: dict[str, str]
     """What the configuration set, and the plugin for its own needs."""
 
+    @property
+    def hook(self) -> str:
+        """SHA-256 of the file that workers run first, 16 hex digits; empty where there is none.
+
+        Raises:
+            SettingsError: it cannot be read.
+        """
+        if not (path := self.added.get(WORKER_HOOK)):
+            return ""
+        try:
+            return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+        except OSError as error:
+            raise SettingsError(
+                f"[environment] {WORKER_HOOK} = {path} cannot be read ({error.strerror}): it names "
+                "a Python file that every worker runs first. Mend the path, or leave it out."
+            ) from None
+
+
+def hook_in_words(environment: Environment, digest: str) -> str:
+    """What a run says of the file that its workers run first."""
+    return (
+        f"every worker runs {environment.added[WORKER_HOOK]} first ({WORKER_HOOK}, SHA-256 "
+        f"{digest}): figures are those of an engine that was changed on purpose"
+    )
+
 
 def scrub(shell: Mapping[str, str], configured: Mapping[str, str]) -> Environment:
     """The shell's variables without the toggles, with those that are set on purpose."""
     dropped = {
         name: value
         for name, value in sorted(shell.items())
-        if name.startswith(TOGGLES) and name not in PLACES
+        if name.startswith((*TOGGLES, WORKER_HOOK)) and name not in PLACES
     }
     kept = {name: value for name, value in shell.items() if name not in dropped}
     patience = {} if PATIENCE_OF_THE_USER & {*kept, *configured} else PATIENCE

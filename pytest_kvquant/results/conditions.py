@@ -30,6 +30,14 @@ class EnvironmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Variables that workers started with on purpose."""
     started: str
     """UTC, ISO 8601."""
+    os_version: str = ""
+    """Distribution and C library, or version and build of macOS; empty: an older record."""
+    driver: str = ""
+    """Driver of the GPU that computed, with its version; empty: the CPU alone, or an older
+    record."""
+    worker_hook: str = ""
+    """SHA-256 (16 hex digits) of the Python file that workers ran first, by KVQUANT_WORKER_HOOK:
+    figures are those of an engine that was changed on purpose. Empty: none."""
 
 
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):

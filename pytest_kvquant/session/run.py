@@ -62,7 +62,7 @@ from pytest_kvquant.inputs.corpus import Corpus
 from pytest_kvquant.inputs.corpus_names import SELF
 from pytest_kvquant.inputs.model import Model, read_model
 from pytest_kvquant.inputs.reference_store import Reference, ReferenceStore
-from pytest_kvquant.machine.environment import scrub
+from pytest_kvquant.machine.environment import hook_in_words, scrub
 from pytest_kvquant.machine.hardware import cpu_name, default_threads
 from pytest_kvquant.matrix import REFERENCE, Pair, plan_pairs, take_shard
 from pytest_kvquant.numerics.eta import Kind
@@ -561,6 +561,8 @@ class Session:
         Raises:
             RunRefused: one of them cannot be used.
         """
+        if hook := self.environment.hook:
+            self._observer.note(hook_in_words(self.environment, hook))
         worker = KeptWorker(self.engine, timesheet=self.timesheet)
         try:
             self.library = self._restricted(_identify(worker, self.engine))
@@ -1033,6 +1035,7 @@ class Session:
             plugin=__version__,
             variables_dropped=self.environment.dropped,
             variables_set=self.environment.added,
+            worker_hook=self.environment.hook,
             started=self._started,
         )
 

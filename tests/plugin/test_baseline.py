@@ -12,7 +12,7 @@ from support.outer import CI_VARIABLES, Outcome, pytest_in
 from support.run import PREAMBLE
 
 from pytest_kvquant.baselines import quality as baselines
-from pytest_kvquant.engine.child.main import HOOK
+from pytest_kvquant.machine.environment import WORKER_HOOK
 
 RUN = (
     "-p", "no:cacheprovider", "--kv-matrix", "-k", "test_baseline", "-rs",
@@ -56,6 +56,8 @@ class Project:
     def __init__(self, folder: Path, store: Path) -> None:
         self.folder, self._store = folder, store
         (folder / "pytest.ini").write_text("[pytest]\n")
+        self._hook = folder / "hook.py"
+        (folder / "kvquant.toml").write_text(f"[environment]\n{WORKER_HOOK} = '{self._hook}'\n")
 
     @property
     def place(self) -> Path:
@@ -66,10 +68,8 @@ class Project:
         self, *options: str, kl: float | None = None, apart: bool = False, **shell: str
     ) -> Outcome:
         """Run the baseline tests, in this process or ``apart``, with the KL times a factor."""
-        if kl is not None:
-            hook = self.folder / "hook.py"
-            hook.write_text(PREAMBLE + AMPLIFIED.replace("FACTOR", str(kl)))
-            shell[HOOK] = str(hook)
+        planted = "" if kl is None else PREAMBLE + AMPLIFIED.replace("FACTOR", str(kl))
+        self._hook.write_text(planted)
         words = [*RUN, f"--kv-store={self._store}", *options]
         if apart:
             return pytest_in(self.folder, *words, environment=shell)

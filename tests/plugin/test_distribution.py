@@ -12,7 +12,7 @@ import pytest
 from support.outer import SMALL, Outcome, figures, pytest_in
 from support.run import PREAMBLE
 
-from pytest_kvquant.engine.child.main import HOOK
+from pytest_kvquant.machine.environment import WORKER_HOOK
 
 TYPES = ("--kv-types=f16,q8_0,q4_0", "--kv-threads=1", "-p", "no:cacheprovider")
 
@@ -77,9 +77,10 @@ def test_what_only_the_whole_matrix_shows_fails_the_run(tmp_path: Path) -> None:
         "(len(x), 1)))\n",
         encoding="utf-8",
     )
+    (tmp_path / "kvquant.toml").write_text(f"[environment]\n{WORKER_HOOK} = '{hook}'\n")
     ran = spread(
         tmp_path, *SMALL, "--kv-pairs=q8_0/f16,q4_0/f16", "--kv-threads=1", "-k", "distinct",
-        "--kv-json=r.json", environment={HOOK: str(hook)},
+        "--kv-json=r.json",
     )  # fmt: skip
     assert ran.code == 1, ran.text
     verdicts = {cell["pair"]: cell["verdict"] for cell in result(tmp_path / "r.json")["cells"]}

@@ -17,7 +17,7 @@ import pytest
 from support.interrupted import as_from_a_terminal
 from support.outer import SMALL, Outcome, figures, pytest_in
 
-from pytest_kvquant.engine.child.main import HOOK
+from pytest_kvquant.machine.environment import WORKER_HOOK
 
 PAIR = "q4_0/q8_0"
 
@@ -173,6 +173,7 @@ def broken(folder: Path, first: Outcome) -> Outcome:
     """A budget that nothing keeps, and a cell whose worker dies."""
     (folder / "strict.toml").write_text(
         "skip = ['bf16/*']\ntypes = ['bf16', 'f16']\n[budgets.'q4_0/*']\nkl_mean = 1e-9\n"
+        f"[environment]\n{WORKER_HOOK} = 'hook.py'\n"
     )
     (folder / "hook.py").write_text(
         "import os\nfrom pytest_kvquant.engine.child.context import Context\n"
@@ -184,7 +185,7 @@ def broken(folder: Path, first: Outcome) -> Outcome:
     )
     return run(
         folder, "broken", "--kv-config=strict.toml", f"--kv-pairs={PAIR},q5_1/f16",
-        "--kv-chunks=4", "-rs", **{HOOK: str(folder / "hook.py")},
+        "--kv-chunks=4", "-rs",
     )  # fmt: skip
 
 
@@ -240,11 +241,13 @@ def test_an_interrupted_run_keeps_what_it_has(folder: Path, result: dict[str, An
         "    before(self, model, type_k=type_k, **shape)\n"
         "Context.__init__ = opened\n"
     )
+    (folder / "slow.toml").write_text(f"[environment]\n{WORKER_HOOK} = '{folder / 'slow.py'}'\n")
     command = [sys.executable, "-m", "pytest", "--kv-matrix", *SMALL, "--kv-store=store2",
-               "--kv-json=interrupted.json", f"--kv-pairs={PAIR}"]  # fmt: skip
+               "--kv-json=interrupted.json", f"--kv-pairs={PAIR}",
+               "--kv-config=slow.toml"]  # fmt: skip
     with subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, HOOK: str(folder / "slow.py")}, preexec_fn=as_from_a_terminal,  # noqa: PLW1509
+        preexec_fn=as_from_a_terminal,  # noqa: PLW1509
     ) as live:  # fmt: skip
         while not (folder / "reached").exists() and live.poll() is None:
             time.sleep(0.05)

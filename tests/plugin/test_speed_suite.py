@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.tinygguf import Tiny, write
 
-from pytest_kvquant.engine.child.main import HOOK
+from pytest_kvquant.machine.environment import WORKER_HOOK
 from pytest_kvquant.report import view
 from pytest_kvquant.results.file import read
 from pytest_kvquant.results.result import Unmeasured
@@ -36,9 +36,9 @@ class Suite:
         config: str = "",
         depths: str = "--kv-depths=0,64",
     ) -> pytest.RunResult:
-        self._monkeypatch.setenv(HOOK, str(SPEEDS))
         self._monkeypatch.setenv("KVQUANT_SPEEDS", json.dumps({"q8_0/q8_0": planted or {}}))
-        self.pytester.makefile(".toml", kvquant=config)
+        hooked = f"[environment]\n{WORKER_HOOK} = '{SPEEDS}'\n"
+        self.pytester.makefile(".toml", kvquant=f"{config}\n{hooked}")
         return self.pytester.runpytest_subprocess(
             "--kv-matrix", "--kv-model=small.gguf", "--kv-pairs=q8_0/q8_0", "--kv-ctx=64",
             "--kv-chunks=2", *depths.split(), "--kv-pp=16", "--kv-tg=4", "--kv-sample=0.01",

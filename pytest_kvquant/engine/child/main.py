@@ -36,7 +36,8 @@ from pytest_kvquant.engine.sequences import from_start
 
 HOOK = "KVQUANT_WORKER_HOOK"
 """A Python file that is run with the worker's modules before the first message: the tests plant
-their faults through it. The parent records it like every other variable that it sets."""
+their faults through it. The parent takes it from its configuration alone, records
+it and says so."""
 
 
 FLOW = ("free", "stop")
