@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test slow faults real metal-sim metal-headers zoo-survey lint docs bench clean
+.PHONY: demo test slow faults mutants real metal-sim metal-headers zoo-survey lint docs bench clean
 
 demo: $(READY)
 	$(BIN)/pytest --kv-matrix
@@ -18,6 +18,11 @@ slow: $(READY)
 
 faults: $(READY)
 	$(BIN)/pytest tests/faults -m faults
+
+# Real edits of llama.cpp's CPU kernels, in one build with a switch. Needs a C++ compiler and CMake; the
+# sources come with pip, or from KVQUANT_GGML_SOURCE. About 5 minutes to build, once, and as long to run.
+mutants: $(READY)
+	$(BIN)/pytest tests/mutants -m mutants
 
 # The simulated Mac: every failure that Metal knows, planted. Needs a C compiler; the headers of ggml
 # come from the source distribution of the installed llama-cpp-python, or from KVQUANT_GGML_SOURCE.

@@ -99,10 +99,15 @@ def build(folder: Path, shell: Mapping[str, str] = os.environ) -> Path:
     return made
 
 
-def fetch() -> Path:
-    """Download the source distribution of the installed release; keep the headers."""
+def fetch(*, whole: bool = False) -> Path:
+    """Download the source distribution of the installed release; keep the headers.
+
+    Args:
+        whole: keep the sources of ggml too.
+    """
     folder = downloaded()
-    if (folder / "ggml" / "src" / "ggml-backend-impl.h").is_file():
+    wanted = ("ggml/",) if whole else WANTED
+    if (folder / "ggml" / "src" / ("ggml.c" if whole else "ggml-backend-impl.h")).is_file():
         return folder
     release = importlib.metadata.version("llama-cpp-python")
     with tempfile.TemporaryDirectory() as scratch:
@@ -117,7 +122,7 @@ def fetch() -> Path:
         with tarfile.open(archive) as packed:
             for member in packed:
                 _, found, inner = member.name.partition("/vendor/llama.cpp/")
-                if found and member.isfile() and inner.startswith(WANTED):
+                if found and member.isfile() and inner.startswith(wanted):
                     member.name = inner
                     packed.extract(member, folder, filter="data")
     return folder

@@ -49,8 +49,10 @@ class Caught(NamedTuple):
 class Planting:
     """Clean examinations of f16, each made once; and faulty ones beside them."""
 
-    def __init__(self, folder: Path, seed: int = 0) -> None:
-        self.folder, self.seed = folder, seed
+    def __init__(
+        self, folder: Path, seed: int = 0, library: Path | None = None, threads: int = 1
+    ) -> None:
+        self.folder, self.seed, self.library, self.threads = folder, seed, library, threads
         self._clean: dict[str, Examiner] = {}
 
     def examiner(self, model: str, hook: dict[str, str], *, scenarios: bool) -> Examiner:
@@ -59,9 +61,14 @@ class Planting:
             path = store.file_of(by_name(model), self.folder)
         found = read_model(path)
         environment = scrub({**os.environ, "OPENBLAS_NUM_THREADS": "1"}, hook)
-        engine = Engine(python=sys.executable, environment=environment, timeout=120)
+        engine = Engine(
+            python=sys.executable,
+            directory=str(self.library) if self.library else None,
+            environment=environment,
+            timeout=120,
+        )
         tokens = np.random.default_rng(5).integers(5, 200, CELLS).astype(np.int32)
-        subject = Examined(engine, found, 0, tokens, threads=1, seed=self.seed)
+        subject = Examined(engine, found, 0, tokens, threads=self.threads, seed=self.seed)
         chosen = level("standard", cells=CELLS, ubatch=CELLS)
         return Examiner(subject, chosen._replace(scenarios=scenarios))
 
@@ -85,15 +92,15 @@ class Planting:
         clean = self.clean(fault.model)
         if pair != REFERENCE:
             faulty.take_reference(clean)
-        found = faulty.examine(pair)
-        reference = clean.examine(REFERENCE)
-        failing = {
-            check.name: check.text
-            for check in checks_of(pair, found, reference)
-            if check.verdict == "fail"
-        }
+        failing = self.failing(pair, faulty, clean.examine(REFERENCE))
         count = int(hits.read_text()) if hits.exists() else 0
-        return Caught(fault, count, tuple(failing), "; ".join(failing.values()), found.seconds)
+        seconds = faulty.examine(pair).seconds
+        return Caught(fault, count, tuple(failing), "; ".join(failing.values()), seconds)
+
+    def failing(self, pair: Pair, examiner: Examiner, reference: Examination) -> dict[str, str]:
+        """Checks that fail for a pair, and what they say."""
+        made = checks_of(pair, examiner.examine(pair), reference)
+        return {check.name: check.text for check in made if check.verdict == "fail"}
 
 
 def checks_of(pair: Pair, found: Examination, reference: Examination) -> list:

@@ -1,0 +1,1 @@
+"""Real edits of llama.cpp's CPU kernels, one build, switched at run time; ``make mutants``."""
