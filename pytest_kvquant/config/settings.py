@@ -104,7 +104,8 @@ class Expect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Whether its attention is known to run on the CPU though a GPU holds the cache: on any GPU, or
     on those whose name matches (``"MTL*"``). Its speed is then told, and not judged."""
     fails: tuple[str, ...] = ()
-    """Checks and operations that are known to fail: ``attention``, ``operations.shift_head``."""
+    """What is known to fail: a check (``attention``), a gate (``kl_mean``), an operation
+    (``operations.shift_head``), or the verdict of a cell that cannot be measured (``crashed``)."""
     device: str | None = None
     """Pattern of devices (``MTL*``) on which that is so; ``None``: on all."""
 

@@ -55,7 +55,7 @@ class CellMemory:
         __tracebackhide__ = True
         cell = self._session.measure(self._pair)
         if cell.excused:
-            pytest.skip(f"{self._pair}: unsupported. {cell.message}")
+            pytest.skip(f"{self._pair}: {cell.verdict}. {cell.message}")
         if self._pair in self._session.announced:
             pytest.skip(f"{self._pair} was not measured: {cell.verdict}")
         self._session.announced.add(self._pair)
@@ -72,7 +72,7 @@ class CellMemory:
         if found.verdict == "pass":
             return
         if (cell := self._session.measure(self._pair)).excused:
-            pytest.skip(f"{self._pair}: unsupported. {cell.message}")
+            pytest.skip(f"{self._pair}: {cell.verdict}. {cell.message}")
         if found.verdict == "inconclusive" and not self._session.settings.strict:
             pytest.skip(f"{self._pair}: {found.failure}")
         pytest.fail(f"{self._pair}: {found.failure}\n{self._again('ceiling')}", pytrace=False)

@@ -51,7 +51,7 @@ class CellQuality:
         if cell.gates:
             return
         if cell.excused:
-            pytest.skip(f"{self._pair}: unsupported. {cell.message}")
+            pytest.skip(f"{self._pair}: {cell.verdict}. {cell.message}")
         if self._pair in self._session.announced:
             pytest.skip(f"{self._pair} was not measured: {cell.verdict}")
         self._session.announced.add(self._pair)

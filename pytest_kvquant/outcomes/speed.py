@@ -102,8 +102,9 @@ class CellSpeed:
         run, cell = self._session.speed, self.cell
         if cell.message is None:
             return
-        if cell.verdict == "unsupported" and self._session.measure(self._pair).excused:
-            pytest.skip(f"{self._pair}: unsupported. {cell.message}")
+        quality = self._session.measure(self._pair)
+        if quality.excused and cell.verdict == quality.verdict:
+            pytest.skip(f"{self._pair}: {cell.verdict}. {cell.message}")
         if self._pair in run.announced or self._pair in self._session.announced:
             pytest.skip(f"{self._pair} was not timed: {cell.verdict}")
         run.announced.add(self._pair)

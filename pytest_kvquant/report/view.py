@@ -27,6 +27,8 @@ TONES: tuple[Tone, ...] = ("good", "open", "bad")
 """From the best to the worst."""
 
 LOST = (*DRIFTED, "damaged")
+DECLARED = "as declared"
+"""Of a pair that cannot be measured, as ``[expect]`` says."""
 EXCUSED = "not supported"
 """Of a pair that the library rules out and nobody named; ``unsupported`` is one that was."""
 """Verdicts beside a baseline that fail."""
@@ -154,7 +156,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 def tone(verdict: str) -> Tone:
     """How a verdict reads; whatever is neither a pass nor undecided is bad."""
-    if verdict == "pass":
+    if verdict in ("pass", DECLARED):
         return "good"
     return "open" if verdict in ("inconclusive", EXCUSED) else "bad"
 
@@ -177,7 +179,7 @@ def worst_verdict(cell: Cell | None, speed: SpeedCell | None, ceiling: Ceiling |
         :data:`pytest_kvquant.results.cell.Verdict`, ``cliff``, ``drifted`` or :data:`EXCUSED`.
     """
     if cell is not None and cell.excused:
-        return EXCUSED
+        return EXCUSED if cell.verdict == "unsupported" else DECLARED
     verdicts: list[str] = [part.verdict for part in (cell, speed, ceiling) if part is not None]
     if cell is not None and cell.baseline is not None and cell.baseline.verdict in LOST:
         verdicts.append("drifted")

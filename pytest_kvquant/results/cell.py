@@ -210,8 +210,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     """What the cell amounts to."""
     excused: bool = False
-    """Of an ``unsupported`` pair: the library gives its reason, and nobody named the pair, so that
-    its tests are skipped."""
+    """Its tests are skipped: of an ``unsupported`` pair the library gives its reason, and nobody
+    named the pair; or ``[expect]`` declares the verdict of a pair that cannot be measured."""
     gates: tuple[Gate, ...] = ()
     """Every gated figure."""
     kernel: Answer = "not judged"

@@ -12,7 +12,7 @@ import msgspec
 from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.answers import answers
 from pytest_kvquant.checks.declaration import Needs
-from pytest_kvquant.checks.declared import as_declared
+from pytest_kvquant.checks.declared import as_declared, gates_as_declared
 from pytest_kvquant.checks.family import settled
 from pytest_kvquant.checks.judging import figures_per_chunk
 from pytest_kvquant.checks.kernel_names import KERNEL_GATES
@@ -281,7 +281,7 @@ def _with_quality(
     judged = judge.prefill(evidence, healthy)  # a NaN cannot be judged: only from here on
     cell = msgspec.structs.replace(
         subject.cell,
-        gates=judged.counted,
+        gates=gates_as_declared(judged.counted, subject.declared),
         advised=judged.advised,
         quality=QualitySection(prefill=quality_figures(evidence.tokens())),
         per_chunk={
@@ -343,7 +343,7 @@ def _with_decode(
     figures = quality_figures(evidence.tokens())
     cell = msgspec.structs.replace(
         cell,
-        gates=(*cell.gates, *judged.counted),
+        gates=(*cell.gates, *gates_as_declared(judged.counted, subject.declared)),
         advised=(*cell.advised, *judged.advised),
         quality=msgspec.structs.replace(cell.quality, decode=figures),
     )

@@ -36,6 +36,7 @@ from pytest_kvquant.config.budgets import (
     unused_patterns,
 )
 from pytest_kvquant.config.expectations import (
+    declared_failures,
     off_device,
     substitute,
     substitutes,
@@ -300,6 +301,7 @@ class Session:
                 named=str(pair) in self.settings.pairs or pair == REFERENCE,
                 accepted=self._baselines is not None and self._baselines.path(str(pair)).exists(),
                 strict=self.settings.strict,
+                declared=declared_failures(pair, self.library.device, self.expect),
             )
             self._cells[pair] = msgspec.structs.replace(measured.cell, excused=excused)
             if measured.floor is not None:
@@ -602,7 +604,7 @@ class Session:
             plan_rules(settings).cap,
             settings,
             self.model.fingerprint,
-            lambda: _open_store(self.settings),
+            lambda: _open_store(self.settings, self._observer.note),
         )
 
     def _cut(self, text: TextOfRun, loaded: dict[str, Any]) -> TextTask:
@@ -976,6 +978,7 @@ class Session:
             budgets=IDENTICAL,
             compression_floor=self.speed.floors(pair, 0).compression,
             others=tuple(self._cells.values()),
+            declared=declared_failures(pair, self.library.device, self.expect),
         )
 
     def ceiling(self, pair: Pair) -> Ceiling:

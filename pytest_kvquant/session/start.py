@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.declared import require_known
 from pytest_kvquant.config.options import OPTIONS
 from pytest_kvquant.config.settings import Settings, find_root, resolve
 from pytest_kvquant.errors import ResultError, RunRefused
@@ -21,6 +22,7 @@ from pytest_kvquant.machine.apple.power import awake
 from pytest_kvquant.machine.devices import occupy
 from pytest_kvquant.machine.signals import deferred
 from pytest_kvquant.quality.evidence_file import require_ours
+from pytest_kvquant.quality.scenarios.registry import all_scenarios
 from pytest_kvquant.report import output
 from pytest_kvquant.report import terminal as terminal_view
 from pytest_kvquant.report.article import article
@@ -65,6 +67,7 @@ def prepare(config: pytest.Config) -> Session:
             root=root,
             more_budgets=registry.default_budgets(),
         )
+        require_known(settings.expect, lambda: _scenarios(settings))
         if settings.baselines is None:
             folder = root / "baselines"
             settings = msgspec.structs.replace(settings, baselines=folder)
@@ -86,6 +89,11 @@ def prepare(config: pytest.Config) -> Session:
             f"its rootdir; write {words}=PATH if your own ini file or conftest.py matters"
         )
     return session
+
+
+def _scenarios(settings: Settings) -> list[str]:
+    """Names of all scenarios, those of further files included."""
+    return [one.name for one in all_scenarios([Path(one) for one in settings.scenarios])]
 
 
 def _taken_for_a_path(config: pytest.Config) -> str:

@@ -71,7 +71,7 @@ def all_scenarios(files: Sequence[Path] = ()) -> list[Scenario]:
 
 
 def _run_file(path: Path, number: int) -> None:
-    before = set(_KNOWN)
+    before = dict(_KNOWN)
     spec = importlib.util.spec_from_file_location(f"kvquant_scenarios_{number}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise SettingsError(f"--kv-scenarios {path} is not a Python file.")
@@ -80,7 +80,7 @@ def _run_file(path: Path, number: int) -> None:
         spec.loader.exec_module(module)
     except Exception as error:
         raise SettingsError(f"--kv-scenarios {path} cannot be run: {error!r}.") from error
-    if set(_KNOWN) == before:
+    if all(before.get(name) is one for name, one in _KNOWN.items()):
         raise SettingsError(
             f"--kv-scenarios {path} has no scenario; decorate a function with "
             "pytest_kvquant.quality.scenarios.registry.scenario."
