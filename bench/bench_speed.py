@@ -33,7 +33,7 @@ from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.rounds import RoundRules
 from pytest_kvquant.results.library import Library
 from pytest_kvquant.results.speed import title
-from pytest_kvquant.session.speed import EMBEDDED, RULES
+from pytest_kvquant.session.speed_plan import EMBEDDED, RULES
 from pytest_kvquant.speed.depth_sweep import measure
 from pytest_kvquant.speed.plan import SpeedPlan
 from pytest_kvquant.speed.stored import StoredSpeed

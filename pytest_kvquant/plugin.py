@@ -192,7 +192,7 @@ def pytest_runtest_makereport(
         from pytest_kvquant.session.order import cell_of
 
         if (pair := cell_of(item)) is not None:
-            run.failed.add(pair)
+            run.account.failed.add(pair)
     return report
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import platformdirs
 
 from pytest_kvquant import __version__
 from pytest_kvquant.checks import registry
@@ -25,6 +24,7 @@ from pytest_kvquant.inputs.model import Model, read_model
 from pytest_kvquant.inputs.reference_store import ReferenceStore
 from pytest_kvquant.machine import memory
 from pytest_kvquant.machine.environment import TOGGLES, scrub
+from pytest_kvquant.machine.files import cache_folder
 from pytest_kvquant.matrix import Pair, plan_pairs
 from pytest_kvquant.results.library import Device, Library
 from pytest_kvquant.session.builds import measured_engine, reference_engine
@@ -171,7 +171,7 @@ def _examine_folders(seen: _Examination, settings: Settings) -> None:
     for word in settings.corpus or (str(EMBEDDED_CORPUS),):
         named = word in corpus_names.NAMES
         seen.tell("corpus", word, wrong=not named and not Path(word).is_file())
-    store = settings.store or Path(platformdirs.user_cache_dir("pytest-kvquant")) / "references"
+    store = settings.store or cache_folder() / "references"
     try:
         kept = ReferenceStore(store, int(settings.store_limit * 1e9))
         used = kept.used()

@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import platformdirs
-
 from pytest_kvquant.machine.apple.thermal import thermal_pressure
+from pytest_kvquant.machine.files import cache_folder
 
 POLL = 5.0
 """Seconds between two looks."""
@@ -23,7 +22,7 @@ CALM = 6
 
 def lock_file() -> Path:
     """The lock of this user's runs on this machine."""
-    return Path(platformdirs.user_cache_dir("pytest-kvquant")) / "alone.lock"
+    return cache_folder() / "alone.lock"
 
 
 def cool_down(

@@ -10,6 +10,8 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+import platformdirs
+
 ASIDE = ".writing-"
 """How names begin of files under way that a process left that was killed."""
 
@@ -54,3 +56,8 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def cache_folder() -> Path:
+    """Where this user's machine keeps what can be made again."""
+    return Path(platformdirs.user_cache_dir("pytest-kvquant"))

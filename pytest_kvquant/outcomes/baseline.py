@@ -103,8 +103,8 @@ class CellBaseline:
     def of(cls, session: Session, pair: Pair, request: pytest.FixtureRequest) -> CellBaseline:
         """That of a test, through syrupy where it is not switched off."""
         snapshot = None
-        if request.config.pluginmanager.hasplugin("syrupy") and session.has_baselines:
-            request.node.stash[PLACE] = session.baseline_path(pair)
+        if request.config.pluginmanager.hasplugin("syrupy") and session.baselines.on:
+            request.node.stash[PLACE] = session.baselines.path(pair)
             snapshot = request.getfixturevalue("snapshot").use_extension(BaselineExtension)
         return cls(session, pair, snapshot)
 
@@ -136,7 +136,9 @@ class CellBaseline:
                 f"  accept    {self._command()}",
                 pytrace=False,
             )
-        elif self._snapshot is not None and self._snapshot != session.as_baseline(self._pair):
+        elif self._snapshot is not None and self._snapshot != session.baselines.of(
+            session.measure(self._pair)
+        ):
             # The comparison is what syrupy counts; an assertion would be gone under python -O.
             pytest.fail(f"{self._pair}: {record.text} But {record.path} differs.", pytrace=False)
 
@@ -151,13 +153,13 @@ class CellBaseline:
     def _accept(self, session: Session) -> None:
         __tracebackhide__ = True
         assert self._snapshot is not None
-        if wrong := session.refusal(self._pair):
+        if wrong := session.verdicts.refusal(self._pair):
             pytest.fail(
                 f"{self._pair} is not accepted as a baseline: {wrong}. Budgets hold while "
                 "baselines are updated, too.",
                 pytrace=False,
             )
-        written = self._snapshot == session.as_baseline(self._pair)
+        written = self._snapshot == session.baselines.of(session.measure(self._pair))
         done = self._snapshot.executions[self._snapshot.num_executions - 1]
         if not written:
             reason = done.exception
@@ -167,7 +169,7 @@ class CellBaseline:
                 f"{said}.",
                 pytrace=False,
             )
-        session.accepted(self._pair)
+        session.baselines.accepted(self._pair)
 
     def _tell_missing(self, record: BaselineRecord) -> None:
         __tracebackhide__ = True
@@ -182,7 +184,7 @@ class CellBaseline:
         return f"  differs   {', '.join(record.differences)}\n" if record.differences else ""
 
     def _command(self) -> str:
-        return repeat_command(self._session.invocation, self._pair, "--snapshot-update")
+        return repeat_command(self._session.account.invocation, self._pair, "--snapshot-update")
 
 
 def in_ci(shell: Mapping[str, str]) -> bool:

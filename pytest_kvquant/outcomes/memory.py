@@ -56,9 +56,9 @@ class CellMemory:
         cell = self._session.measure(self._pair)
         if cell.excused:
             pytest.skip(f"{self._pair}: {cell.verdict}. {cell.message}")
-        if self._pair in self._session.announced:
+        if self._pair in self._session.account.announced:
             pytest.skip(f"{self._pair} was not measured: {cell.verdict}")
-        self._session.announced.add(self._pair)
+        self._session.account.announced.add(self._pair)
         pytest.fail(
             f"{self._pair}: {cell.verdict}. {cell.message}\n{self._again('footprint')}",
             pytrace=False,
@@ -78,4 +78,5 @@ class CellMemory:
         pytest.fail(f"{self._pair}: {found.failure}\n{self._again('ceiling')}", pytrace=False)
 
     def _again(self, test: str) -> str:
-        return f"  again     {repeat_command(self._session.invocation, self._pair, '-k', test)}"
+        typed = self._session.account.invocation
+        return f"  again     {repeat_command(typed, self._pair, '-k', test)}"

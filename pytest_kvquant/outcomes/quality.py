@@ -46,15 +46,15 @@ class CellQuality:
         """Fail where the cell could not be measured; later tests of the cell then skip."""
         __tracebackhide__ = True
         cell = self.cell
-        if self._session.broken:
-            pytest.exit(self._session.broken, returncode=pytest.ExitCode.TESTS_FAILED)
+        if self._session.account.broken:
+            pytest.exit(self._session.account.broken, returncode=pytest.ExitCode.TESTS_FAILED)
         if cell.gates:
             return
         if cell.excused:
             pytest.skip(f"{self._pair}: {cell.verdict}. {cell.message}")
-        if self._pair in self._session.announced:
+        if self._pair in self._session.account.announced:
             pytest.skip(f"{self._pair} was not measured: {cell.verdict}")
-        self._session.announced.add(self._pair)
+        self._session.account.announced.add(self._pair)
         log = f"\n\nThe end of the library's log:\n{cell.log}" if cell.log else ""
         log += f"\n\n{cell.traceback}" if cell.traceback else ""
         pytest.fail(
@@ -92,7 +92,7 @@ class CellQuality:
         text = f"{failure_text(gate, str(self._pair))}\n{suspect}{self._conditions(name)}"
         if gate.verdict == "inconclusive" and not self._session.settings.strict:
             pytest.skip(_first_line(gate, self._pair))
-        chance = gate.verdict == "fail" and not self._session.stands_now(self._pair, gate)
+        chance = gate.verdict == "fail" and not self._session.verdicts.stands_now(self._pair, gate)
         if chance and not self._session.settings.strict:
             pytest.skip(
                 f"{_first_line(gate, self._pair)}; alone this would fail, among all gates of "
@@ -109,7 +109,7 @@ class CellQuality:
         judged = judge_figures(
             seen,
             session.task.shape.scored,
-            own.over(session.budgets(self._pair).batched),
+            own.over(session.bounds.budgets(self._pair).batched),
             session.task.rules,
         )
         again = {gate.name: gate for gate in judged}
@@ -131,7 +131,7 @@ class CellQuality:
         if check is None:
             pytest.skip(self._missing(name))
         if name == "distinct" and check.verdict == "pass":
-            self._session.distinct_so_far(self._pair)
+            self._session.verdicts.distinct_so_far(self._pair)
         if check.verdict == "fail":
             suspect = self._suspect()
             text = f"{self._pair}: {check.text}\n{suspect}{self._conditions(name)}"
@@ -163,13 +163,14 @@ class CellQuality:
     def _conditions(self, about: str = "") -> str:
         session = self._session
         task = session.task
-        again = repeat_command(session.invocation, self._pair)
-        other = session.other_build
+        again = repeat_command(session.account.invocation, self._pair)
+        other = session.ready.other_build
         against = f"  against   {other.build}, {other.path}\n" if other else ""
         report = session.settings.report
         page = f"\n  page      {link(str(report), str(self._pair), about)}" if report else ""
+        corpus = session.ready.texts.corpus
         return (
-            f"  measured  {session.model.name} on {session.corpus.name}, {task.shape.ctx} tokens "
+            f"  measured  {session.model.name} on {corpus.name}, {task.shape.ctx} tokens "
             f"per chunk, {session.library.build}, {session.library.device}, "
             f"{task.shape.threads} threads\n"
             f"{against}"

@@ -91,7 +91,7 @@ class CellSpeed:
     def _nothing_measured(self, reason: str, *, is_open: bool) -> NoReturn:
         """Skip, and say so in the result; with ``--kv-strict`` an open verdict fails."""
         __tracebackhide__ = True
-        self._session.nothing_measured(reason, is_open=is_open)
+        self._session.account.nothing_measured(reason, is_open=is_open)
         text = f"nothing was measured: {reason}"
         if is_open and self._session.settings.strict:
             pytest.fail(f"{self._pair}: {text}", pytrace=False)
@@ -105,7 +105,7 @@ class CellSpeed:
         quality = self._session.measure(self._pair)
         if quality.excused and cell.verdict == quality.verdict:
             pytest.skip(f"{self._pair}: {cell.verdict}. {cell.message}")
-        if self._pair in run.announced or self._pair in self._session.announced:
+        if self._pair in run.announced or self._pair in self._session.account.announced:
             pytest.skip(f"{self._pair} was not timed: {cell.verdict}")
         run.announced.add(self._pair)
         log = f"\n\nThe end of the library's log:\n{cell.log}" if cell.log else ""
@@ -161,7 +161,7 @@ class CellSpeed:
         session = self._session
         report = session.settings.report
         page = f"\n  page      {link(str(report), str(self._pair), test)}" if report else ""
-        again = repeat_command(session.invocation, self._pair, "-k", "speed")
+        again = repeat_command(session.account.invocation, self._pair, "-k", "speed")
         return (
             f"  measured  {session.model.name}, {session.library.build}, "
             f"{session.speed.hardware.name}, {session.task.shape.threads} threads\n"

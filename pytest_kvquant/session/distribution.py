@@ -63,7 +63,7 @@ class Distribution:
 
     def end_run(self) -> None:
         """Let the journal go: of a run that is whole nothing has to be taken over."""
-        self._session.ledger = self.ledger
+        self._session.account.ledger = self.ledger
         self._session.end_run()
 
     def take_device(self) -> str:
@@ -112,7 +112,7 @@ class Distribution:
         ]
 
     def _merge(self, empty: Result) -> Result:
-        self._found += self._session.left_behind(self._heard)
+        self._found += self._session.kept.left_behind(self._heard)
         whole = {
             "complete": self.ledger.whole,
             "unfinished": tuple(self.ledger.unfinished),

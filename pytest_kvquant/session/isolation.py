@@ -12,7 +12,8 @@ from pytest_kvquant.engine.parent.timesheet import by_part, since
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.cell import Cell, Timing
 from pytest_kvquant.session import diagnosing
-from pytest_kvquant.session.cell import CellInputs, Measured, attempt
+from pytest_kvquant.session.cell import attempt
+from pytest_kvquant.session.cell_inputs import CellInputs, Measured
 
 
 def measure(

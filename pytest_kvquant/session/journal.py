@@ -26,23 +26,21 @@ from pytest_kvquant.errors import ResultError
 from pytest_kvquant.machine.files import ASIDE, write_durably
 from pytest_kvquant.results import file, nonfinite
 from pytest_kvquant.results.result import Result
+from pytest_kvquant.session.journal_identity import (
+    IDENTITY,
+    Dependencies,
+    changes,
+    read_identity,
+)
 from pytest_kvquant.session.part import FORMAT, JournalPart, age, counted, earliest, now, read_part
 
 T = TypeVar("T")
 
-IDENTITY = "identity.json"
 SUFFIX = ".part"
 RESULT_SUFFIX = ".result"
 
 OLDEST = datetime.timedelta(days=14)
 """A part that was measured before is measured again: machines change in more ways than are told."""
-
-
-class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
-    """What the parts of a folder depend on, by name."""
-
-    format: str = FORMAT
-    depends: dict[str, str] = {}
 
 
 class Journal:
@@ -196,7 +194,7 @@ class Journal:
             for left_over in self.folder.glob(pattern):
                 left_over.unlink(missing_ok=True)
         parts = [part for path in self.folder.glob(f"*{SUFFIX}") if (part := read_part(path))]
-        changed = _changes(_read_identity(self.folder), identity)
+        changed = changes(read_identity(self.folder), identity)
         if parts and (fresh or changed):
             why = "--kv-fresh" if fresh else f"{', '.join(changed)} changed since"
             self._tell(
@@ -236,21 +234,6 @@ def sweep(root: Path) -> None:
             newest = max(path.stat().st_mtime for path in paths)
             if now().timestamp() - newest > OLDEST.total_seconds() and not folder.is_symlink():
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _read_identity(folder: Path) -> Dependencies | None:
-    try:
-        return msgspec.json.decode((folder / IDENTITY).read_bytes(), type=Dependencies)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return None
-
-
-def _changes(before: Dependencies | None, now: Dependencies) -> list[str]:
-    """Names of what is not as it was; all of it where nobody knows."""
-    if before is None or before.format != FORMAT:
-        return ["what they depend on"]
-    names = dict.fromkeys([*now.depends, *before.depends])
-    return [name for name in names if before.depends.get(name) != now.depends.get(name)]
 
 
 def _key(key: Mapping[str, object]) -> str:

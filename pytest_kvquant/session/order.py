@@ -63,8 +63,8 @@ def tell_what_is_asked(items: Sequence[pytest.Item], run: Session) -> None:
             searched.add(pair)
         elif not MEASURING.isdisjoint(names):
             measured.add(pair)
-    run.selected = [pair for pair in run.pairs if pair in asked]
-    run.plan_work(len(measured), len(timed), len(searched))
+    run.account.selected = [pair for pair in run.pairs if pair in asked]
+    run.forecast.plan(run.account, measured=len(measured), timed=len(timed), searched=len(searched))
 
 
 def after(item: pytest.Item, following: pytest.Item | None, run: Session) -> None:
@@ -73,9 +73,11 @@ def after(item: pytest.Item, following: pytest.Item | None, run: Session) -> Non
     if pair is None or pair == cell_of(following):
         return
     run.finished(pair)
-    if not run.settings.fail_fast or pair not in run.failed:
+    account = run.account
+    if not run.settings.fail_fast or pair not in account.failed:
         return
-    left = [one for one in run.selected if one not in run.measured]
+    asked = account.selected
+    left = [one for one in asked if one not in account.measured]
     item.session.shouldfail = (
-        f"--kv-fail-fast: {pair} failed; {len(left)} of {len(run.selected)} pairs were not measured"
+        f"--kv-fail-fast: {pair} failed; {len(left)} of {len(asked)} pairs were not measured"
     )

@@ -6,13 +6,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import platformdirs
-
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.config.setup import FILES, Setup, as_words
 from pytest_kvquant.engine.scaled_file import with_scale
 from pytest_kvquant.errors import ModelError
 from pytest_kvquant.inputs.control_vector import write_array
+from pytest_kvquant.machine.files import cache_folder
 
 
 def for_workers(settings: Settings) -> Setup:
@@ -42,7 +41,7 @@ def in_words(settings: Settings) -> dict[str, str]:
 
 def _as_array(word: str) -> str:
     path, scale = with_scale(word)
-    folder = Path(platformdirs.user_cache_dir("pytest-kvquant")) / "control-vectors"
+    folder = cache_folder() / "control-vectors"
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / f"{_hash(Path(path))}.npy"
     if not out.exists():

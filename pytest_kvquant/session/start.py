@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -28,26 +27,12 @@ from pytest_kvquant.report import terminal as terminal_view
 from pytest_kvquant.report.article import article
 from pytest_kvquant.report.progress import Progress
 from pytest_kvquant.results.result import Result
+from pytest_kvquant.session.command_line import taken_for_a_path, typed_options
 from pytest_kvquant.session.distribution import Distribution, device_of, report_back
 from pytest_kvquant.session.run import Session
 
 SUITE = Path(__file__).parents[1] / "suite"
 """The packaged tests."""
-
-NOT_REPEATED = (
-    "pairs",
-    "types",
-    "skip",
-    "shard",
-    "json",
-    "report",
-    "summary",
-    "evidence",
-    "fresh",
-    "live",
-    "table",
-)
-"""Options that choose cells and outputs: the command that repeats one cell leaves them out."""
 
 
 def prepare(config: pytest.Config) -> Session:
@@ -79,11 +64,11 @@ def prepare(config: pytest.Config) -> Session:
         session = Session(settings, dict(os.environ), Progress(config), vocabulary_only=collecting)
     except RunRefused as error:
         raise pytest.UsageError(one_line(str(error))) from None
-    session.invocation = _typed_options(config, file)
+    session.account.invocation = typed_options(config, file)
     stack = ExitStack()
     stack.enter_context(awake())
     config.add_cleanup(stack.close)
-    if words := _taken_for_a_path(config):
+    if words := taken_for_a_path(config):
         Progress(config).note(
             f"pytest took the word after {words} for a path of tests and made {config.rootpath} "
             f"its rootdir; write {words}=PATH if your own ini file or conftest.py matters"
@@ -94,25 +79,6 @@ def prepare(config: pytest.Config) -> Session:
 def _scenarios(settings: Settings) -> list[str]:
     """Names of all scenarios, those of further files included."""
     return [one.name for one in all_scenarios([Path(one) for one in settings.scenarios])]
-
-
-def _taken_for_a_path(config: pytest.Config) -> str:
-    """The option whose value moved pytest's rootdir away from where it was started; or nothing.
-
-    pytest looks for its rootdir before it knows the options of plugins, and takes a word after one
-    that it does not know for a path to tests. The = leaves it no choice.
-    """
-    started, root = config.invocation_params.dir, config.rootpath
-    if root == started or root in started.parents:
-        return ""
-    words = [str(word) for word in config.invocation_params.args]
-    for option, value in itertools.pairwise(words):
-        path = Path(value)
-        if option.startswith("--kv-") and "=" not in option and path.exists():
-            whole = (started / path).resolve()
-            if root in (whole, *whole.parents):
-                return option
-    return ""
 
 
 def prepare_distribution(config: pytest.Config) -> Distribution:
@@ -136,9 +102,9 @@ def begin(run: Session, config: pytest.Config, items: Sequence[pytest.Item]) -> 
         pair = call.params.get("kv_cell") if call is not None else None
         run.ledger.plan(item.nodeid, str(pair) if pair is not None else "")
     asked = set(run.ledger.pairs)
-    run.selected = [pair for pair in run.pairs if str(pair) in asked]
+    run.account.selected = [pair for pair in run.pairs if str(pair) in asked]
     tests = run.ledger.tests()
-    run.left_out = tuple(name for name in suite_tests(run) if name not in tests)
+    run.account.left_out = tuple(name for name in suite_tests(run) if name not in tests)
     if not config.getoption("collectonly"):
         run.begin(process=str(getattr(config, "workerinput", {}).get("workerid", "")))
 
@@ -181,7 +147,7 @@ def finish(ended: pytest.Session, run: Session | Distribution, stopped: int | No
         if config.getoption("collectonly"):
             return None
         if isinstance(run, Session):
-            run.remember_pace()
+            run.forecast.remember()
         unwritten = _write(run, progress)
         objections = run.objections()
         run.end_run()
@@ -249,14 +215,3 @@ def _placed(settings: Settings, config: pytest.Config) -> Settings:
             "over all devices"
         )
     return settings
-
-
-def _typed_options(config: pytest.Config, file: str | None) -> list[str]:
-    """The options as typed, for the command that repeats one cell."""
-    words = ["--kv-config", file] if file else []
-    for option in OPTIONS:
-        value = config.getoption(option.dest)
-        if value is None or option.field in NOT_REPEATED:
-            continue
-        words += [option.flag] if option.kind == "flag" else [option.flag, value]
-    return words

@@ -90,7 +90,7 @@ def test_a_footprint_that_fails_is_in_the_result_and_its_views(tmp_path: Path) -
     assert view.run_tone(result) == "bad"
     assert "1 of 2 cells pass; 1 fail (q8_0/q8_0)" in view.headline(result)
     assert "1.882 times less than f16; the floor is 3.800 times" in summary(result)
-    assert "it fails footprint" in session.refusal(Pair("q8_0", "q8_0"))
+    assert "it fails footprint" in session.verdicts.refusal(Pair("q8_0", "q8_0"))
     assert view.run_tone(merge([("a", result)])) == "bad"
 
 

@@ -19,7 +19,7 @@ from pytest_kvquant.engine.parent import workers as hiring
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.result import Result
-from pytest_kvquant.session.run import Session
+from pytest_kvquant.session.compared import Compared
 
 WIDE = {"kl_mean": 1.0, "kl_tail": 0.9, "ln_ppl": 1.0, "top1_flips": 0.9, "decode_kl_mean": 1.0,
         "trajectory": 0.0}  # fmt: skip
@@ -103,7 +103,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("isolation")
 
 
-EMULATED = Session._emulation
+EMULATED = Compared.emulation
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,7 +111,7 @@ def _nothing_open() -> Iterator[None]:
     """No healthy cells are emulated: four chunks leave the ratios to them open, and whatever is
     open is measured again, fresh."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "_emulation", None)
+        patch.setattr(Compared, "emulation", None)
         yield
 
 
@@ -182,7 +182,7 @@ def test_a_verdict_that_is_open_is_of_a_fresh_process(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With emulated healthy cells: whatever of them is measured in the kept process is the same."""
-    monkeypatch.setattr(Session, "_emulation", EMULATED)
+    monkeypatch.setattr(Compared, "emulation", EMULATED)
     apart, found = cells(folder, "fresh"), cells(folder, "warm")
     assert found["f16/f16"].process == "warm"
     assert found["f16/f16"].again == ""
@@ -247,5 +247,5 @@ def test_usual_ways(folder: Path) -> None:
     usual = hiring.usual_isolation(session.library)
     alone = set(session.library.backends) == {"CPU"}
     assert usual == ("fork" if sys.platform == "linux" and alone else "warm")
-    assert session.workers.isolation == usual
+    assert session.ready.workers.isolation == usual
     session.close()

@@ -20,7 +20,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exact logits of f16/f16, rounded as llama-perplexity rounds them."""
     folder = tmp_path_factory.mktemp("logits")
     session = start(folder, pairs=("f16/f16",), **PLAIN)
-    source = session.source
+    source = session.compared.source
     source.ensure(0, 4)
     rows = np.stack([source.rows(chunk, 0, session.task.shape.scored) for chunk in range(4)])
     write(folder / "base.kld", session.task.chunks, rows)

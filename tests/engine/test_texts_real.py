@@ -38,7 +38,7 @@ def test_what_f16_wrote_is_kept_and_stays_the_same(tmp_path: Path) -> None:
     before = kept[0].stat().st_mtime_ns
     again = start(tmp_path, **options)
     assert kept[0].stat().st_mtime_ns == before
-    (one,), (two,) = first._further, again._further
+    (one,), (two,) = first.ready.texts.further, again._further
     assert one.record.tokens_hash == two.record.tokens_hash
     assert (one.task.chunks == two.task.chunks).all()
     rows = sorted(map(tuple, one.task.chunks.tolist()))
@@ -47,7 +47,7 @@ def test_what_f16_wrote_is_kept_and_stays_the_same(tmp_path: Path) -> None:
 
 def test_a_damaged_text_is_written_again(tmp_path: Path) -> None:
     options = {"pairs": ("q8_0/q8_0",), "corpus": ("prose", "self"), **FEW}
-    first = start(tmp_path, **options)._further[0].record.tokens_hash
+    first = start(tmp_path, **options).ready.texts.further[0].record.tokens_hash
     (kept,) = (tmp_path / "store").rglob("tokens.i32")
     kept.write_bytes(kept.read_bytes()[:-40] + bytes(40))
-    assert start(tmp_path, **options)._further[0].record.tokens_hash == first
+    assert start(tmp_path, **options).ready.texts.further[0].record.tokens_hash == first

@@ -26,7 +26,7 @@ from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.quality import prefill as quality
 from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
-from pytest_kvquant.session import cell
+from pytest_kvquant.session.account import figures_per_cell
 from pytest_kvquant.session.run import Session
 
 HERE = Path(__file__).parent
@@ -52,12 +52,12 @@ class Laboratory:
         )
         self.session = Session(settings, dict(os.environ), Quiet())
         self.cells = len(self.session.pairs)
-        self.figures_in_run = cell.figures_per_cell() * self.cells
-        self._tie_band = self.session.control().floor.tie_band
+        self.figures_in_run = figures_per_cell() * self.cells
+        self._tie_band = self.session.compared.control().floor.tie_band
 
     def budgets(self, pair: str) -> Budgets:
         """The packaged budgets of a cell."""
-        return self.session.budgets(Pair.parse(pair))
+        return self.session.bounds.budgets(Pair.parse(pair))
 
     def hook(self, fault: Fault, dose: float) -> dict[str, str]:
         """The variables that plant a fault in a worker."""
@@ -73,7 +73,10 @@ class Laboratory:
         task = self.session.task
         name = f"clean {pair}"
         return self._once(
-            name, len(task.chunks), pair, lambda: self._evidence(task, pair, self.session.source)
+            name,
+            len(task.chunks),
+            pair,
+            lambda: self._evidence(task, pair, self.session.compared.source),
         )
 
     def planted(self, fault: Fault, dose: float, chunks: int) -> Evidence:
@@ -84,14 +87,14 @@ class Laboratory:
 
     def _plant(self, fault: Fault, dose: float, chunks: int) -> Evidence:
         session, pair = self.session, Pair.parse(fault.pair)
-        session.source.ensure(0, len(session.task.chunks))
+        session.compared.source.ensure(0, len(session.task.chunks))
         task = session.task._replace(chunks=session.task.chunks[:chunks])
         if fault.seam == "weights":
             path = self.folder / f"{fault.name}-{dose:g}.gguf"
             weights.plant(Path(task.model), path, fault.name, dose)
-            return self._evidence(task._replace(model=str(path)), pair, session.source)
+            return self._evidence(task._replace(model=str(path)), pair, session.compared.source)
         hooked = task._replace(engine=self._hooked(fault, dose))
-        source = session.source
+        source = session.compared.source
         if pair == REFERENCE:  # here it is the reference that is wrong, and the cell is right
             source = self._own_reference(hooked)
             hooked = task
@@ -105,7 +108,7 @@ class Laboratory:
                 worker,
                 task._replace(rules=rules),
                 source,
-                self.session.budgets(pair),
+                self.session.bounds.budgets(pair),
                 tie_band=self._tie_band,
                 settled=lambda _: False,
                 on_chunk=lambda _: None,
@@ -126,7 +129,7 @@ class Laboratory:
         if not path.exists():
             np.savez(path, **measure().tokens()._asdict())
         columns = TokenFigures(**np.load(path))
-        tail_over = session.budgets(pair).kl_tail_over
+        tail_over = session.bounds.budgets(pair).kl_tail_over
         evidence = Evidence(
             chunks, session.task.shape.scored, tail_over=tail_over, tie_band=self._tie_band
         )
@@ -135,7 +138,7 @@ class Laboratory:
         return evidence
 
     def _hooked(self, fault: Fault, dose: float) -> Engine:
-        engine = self.session.engine
+        engine = self.session.ready.engine
         variables = engine.environment.variables | self.hook(fault, dose)
         environment = engine.environment._replace(variables=variables)
         return msgspec.structs.replace(engine, environment=environment)

@@ -8,7 +8,7 @@ from metal.conftest import Mac
 def test_f16_of_the_device_against_f16_of_the_cpu(mac: Mac) -> None:
     session = mac.session("f16/f16 q8_0/q8_0", reference_devices=("CPU",))
     assert session.library.device == "MTL0"
-    assert session.reference_library.device == "CPU"
+    assert session.ready.reference_library.device == "CPU"
     for pair in session.pairs:
         session.measure(pair)
     cells = {cell.pair: cell for cell in session.result().cells}

@@ -8,7 +8,7 @@ from typing import Any
 from support.run import start
 
 from pytest_kvquant.results.result import Result
-from pytest_kvquant.session.cell import figures_per_cell
+from pytest_kvquant.session.account import figures_per_cell
 from pytest_kvquant.session.merge import merge
 
 BRIEF: dict[str, Any] = {
@@ -23,7 +23,7 @@ BRIEF: dict[str, Any] = {
 
 def measure(folder: Path, **settings: Any) -> Result:
     session = start(folder, types=("f16", "q4_0"), speed="off", **BRIEF, **settings)
-    assert session.cells_in_run == 4
+    assert session.account.cells_in_run == 4
     for pair in session.pairs:
         session.measure(pair)
     return session.result()

@@ -71,7 +71,7 @@ def test_the_same_build_twice_shows_no_drift(tmp_path: Path, other_build: Path) 
         assert cell.quality.decode is not None
         assert cell.quality.decode.kl_mean == 0.0
         assert "active" not in {check.name for check in cell.checks}
-    drift = session.budgets(REFERENCE)
+    drift = session.bounds.budgets(REFERENCE)
     assert 0 < drift.kl_mean < 0.01
     assert "same files" in " ".join(session._observer.notes)
 
@@ -129,9 +129,9 @@ def test_drift_budgets_are_a_table_of_their_own(tmp_path: Path, other_build: Pat
         budgets={"*/*": BudgetOverride(kl_mean=0.3)},
         drift={"f16/*": BudgetOverride(kl_mean=0.02)},
     )
-    budgets = session.budgets(REFERENCE)
+    budgets = session.bounds.budgets(REFERENCE)
     assert (budgets.kl_mean, budgets.decode_kl_mean) == (0.02, 0.04)
-    assert session.budgets(session.pairs[1]).kl_mean == 0.3
+    assert session.bounds.budgets(session.pairs[1]).kl_mean == 0.3
 
 
 SPEEDS = Path(__file__).parents[1] / "support" / "speeds.py"

@@ -14,7 +14,7 @@ from pytest_kvquant.config.settings import FloorOverride, Settings
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.machine.hardware import Hardware
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.session.speed import make_plan
+from pytest_kvquant.session.speed_plan import make_plan
 from pytest_kvquant.speed.stored import StoredSpeed
 
 PAIR = Pair("q8_0", "turbo4")

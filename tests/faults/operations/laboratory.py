@@ -15,6 +15,7 @@ from faults.operations.catalogue import MINI, Planted
 from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import resolve_budgets
+from pytest_kvquant.data import EMBEDDED_MODEL
 from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.engine.parent.worker import Engine
 from pytest_kvquant.inputs.model import read_model
@@ -24,7 +25,6 @@ from pytest_kvquant.quality.coverage_plan import level
 from pytest_kvquant.quality.examiner import Examined, Examiner
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.kernels import Examination
-from pytest_kvquant.session.run import EMBEDDED_MODEL
 from pytest_kvquant.zoo import store
 from pytest_kvquant.zoo.members import by_name
 

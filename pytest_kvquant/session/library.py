@@ -1,0 +1,119 @@
+"""Meeting a library and its view of the model: what cannot be used is refused here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.engine.parent.devices import in_use
+from pytest_kvquant.engine.parent.worker import Engine, Worker
+from pytest_kvquant.errors import (
+    CellError,
+    CellUnsupported,
+    LibraryError,
+    ModelError,
+    SettingsError,
+)
+from pytest_kvquant.escape import throughout
+from pytest_kvquant.inputs.model import Model
+from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.results.library import Library
+
+
+def identify(worker: Worker, engine: Engine) -> Library:
+    """What a library is, and can do.
+
+    Raises:
+        LibraryError: it cannot be loaded.
+    """
+    try:
+        identity = worker.library(engine.directory, full=True)
+    except CellUnsupported as error:  # says everything itself
+        raise LibraryError(str(error)) from None
+    except CellError as error:
+        raise LibraryError(f"{error} It was started by {engine.python}.{error.last_line}") from None
+    return msgspec.convert(throughout(identity), Library)
+
+
+def load(worker: Worker, model: Model, gpu_layers: int, *, only: bool = False) -> dict[str, Any]:
+    """What the worker says of the model that it has loaded.
+
+    Args:
+        only: its vocabulary alone, without weights.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    try:
+        return worker.model(model.path, gpu_layers=gpu_layers, vocabulary_only=only)
+    except CellError as error:
+        raise ModelError(f"{error}{error.last_line}") from None
+
+
+def require_kernels(worker: Worker, library: Library) -> None:
+    """A GPU that computes no f16 has nothing that a cell could be compared with.
+
+    Raises:
+        LibraryError: it does not.
+    """
+    try:
+        worker.operations(REFERENCE, threads=1)
+    except CellError as error:
+        raise LibraryError(f"{library.device} decodes no {REFERENCE}. {error}") from None
+
+
+def require_types(pairs: Iterable[Pair], library: Library) -> None:
+    """See that a library has the cache types of all pairs.
+
+    Raises:
+        SettingsError: it lacks one.
+    """
+    possible = [name for name, kind in library.types.items() if kind.cache]
+    for name in dict.fromkeys(name for pair in pairs for name in pair):
+        if name in possible:
+            continue
+        reason = "cannot hold a KV cache" if name in library.types else "is not a type"
+        raise SettingsError(
+            f"The cache type '{name}' {reason} of this library ({library.build}). "
+            f"It has: {', '.join(possible)}."
+        )
+
+
+def meet_reference(
+    engine: Engine, settings: Settings, model: Model, pairs: Iterable[Pair]
+) -> tuple[Library, int]:
+    """The library that the reference comes from, and the size of the vocabulary that it reads.
+
+    Raises:
+        LibraryError: it cannot be loaded, or not the model.
+        SettingsError: it lacks a cache type.
+    """
+    with Worker(engine) as worker:
+        try:
+            words = settings.reference_devices or settings.devices
+            library = in_use(identify(worker, engine), words, settings.gpu_layers)
+            vocabulary = int(load(worker, model, settings.gpu_layers)["vocabulary"])
+        except (LibraryError, ModelError) as error:
+            flag = "lib" if settings.reference_lib is not None else "devices"
+            raise LibraryError(f"--kv-reference-{flag}: {error}") from None
+    require_types(pairs if settings.compare_cells else [REFERENCE], library)
+    return library, vocabulary
+
+
+def require_comparable(
+    reference: Library, its_vocabulary: int, measured: Library, vocabulary: int, model: str
+) -> None:
+    """See that the logits of two builds can be compared.
+
+    Raises:
+        LibraryError: they read the model in two ways.
+    """
+    if its_vocabulary != vocabulary:
+        raise LibraryError(
+            f"--kv-reference-lib {reference.path} reads {its_vocabulary} tokens from the "
+            f"vocabulary of {model}, {measured.path} reads {vocabulary}: their logits cannot "
+            "be compared."
+        )

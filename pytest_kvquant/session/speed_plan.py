@@ -1,0 +1,80 @@
+"""What a run times: what was asked for, else the defaults of the profile and the model."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.numerics.rounds import RoundRules
+from pytest_kvquant.speed.plan import SpeedPlan
+
+RULES = {
+    "quick": RoundRules(least=6, most=9, threshold=20),
+    "pr": RoundRules(least=6, most=24, threshold=20),
+    "nightly": RoundRules(least=9, most=24, threshold=100),
+}
+DEPTHS = {"quick": (0,), "pr": (0, 8192), "nightly": (0, 8192, 65536)}
+"""Depths to time a model at, as far as it was trained for them."""
+
+
+class _Usual(NamedTuple):
+    """What is timed where nothing was asked for."""
+
+    prompt: int
+    generate: int
+    seconds: float
+
+
+EMBEDDED = _Usual(prompt=32, generate=16, seconds=0.008)
+"""The embedded model is for a first look within a minute: brief samples, of an empty cache in any
+profile. On a CPU its attention is a small part of that, so that every pair keeps up with f16."""
+
+REAL = _Usual(prompt=512, generate=128, seconds=0.5)
+
+
+def left_out(settings: Settings, plan: SpeedPlan) -> str:
+    """Depths of the profile that the model is too short for, in words."""
+    if settings.depths is not None or settings.model is None or settings.speed == "off":
+        return ""
+    return ", ".join(f"{depth:,}" for depth in DEPTHS[settings.profile] if depth not in plan.depths)
+
+
+def make_plan(settings: Settings, context_trained: int) -> SpeedPlan:
+    """What a run times: what was asked for, else the defaults of the profile and the model.
+
+    Raises:
+        SettingsError: no test is left, or depths are not ascending.
+    """
+    embedded = settings.model is None
+    usual = EMBEDDED if embedded else REAL
+    prompt = settings.pp if settings.pp is not None else usual.prompt
+    generate = settings.tg if settings.tg is not None else usual.generate
+    if not prompt and not generate:
+        raise SettingsError("--kv-pp 0 and --kv-tg 0 leave no speed test; use --kv-speed off.")
+    depths = settings.depths
+    if depths is None:
+        depths = (0,) if embedded else DEPTHS[settings.profile]
+        room = context_trained - max(prompt, generate) if context_trained else max(depths)
+        depths = tuple(depth for depth in depths if depth <= room or depth == 0)
+    if list(depths) != sorted(set(depths)):
+        listed = ",".join(map(str, depths))
+        raise SettingsError(f"--kv-depths {listed} must ascend: a cache is only ever extended.")
+    rules = RULES[settings.profile]
+    if settings.rounds is not None:
+        if settings.rounds < rules.least:
+            raise SettingsError(
+                f"--kv-rounds {settings.rounds}: fewer than {rules.least} rounds cannot decide in "
+                f"the {settings.profile} profile."
+            )
+        rules = msgspec.structs.replace(rules, most=settings.rounds)
+    return SpeedPlan(
+        depths=depths,
+        prompt=prompt,
+        generate=generate,
+        seconds=settings.sample if settings.sample is not None else usual.seconds,
+        rules=rules,
+        confirm=settings.profile != "nightly",
+    )
