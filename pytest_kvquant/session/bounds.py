@@ -52,7 +52,7 @@ class Bounds:
     def declared(self, pair: Pair) -> frozenset[str]:
         """What ``[expect]`` says that fails of a cell, on the device of this run."""
         ready = self._ready
-        return frozenset(declared_failures(pair, ready.library.device, ready.expect))
+        return declared_failures(pair, ready.library.device, ready.expect)
 
 
 def of_no_use(settings: Settings, matrix: list[Pair]) -> list[str]:
