@@ -26,6 +26,10 @@ class Floors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Most that the ratio may fall from one depth to the next; more is a cliff."""
     stored: float
     """Share of the stored speed of the same hardware."""
+    cliff: float = 0.5
+    """A ratio under this in each of the first rounds is a cliff."""
+    kept: float = 0.75
+    """Share of the ratio that was stored on the same hardware."""
     compression: float | None = None
     """Bytes per token of f16/f16 over those of the pair; ``None``: what geometry says."""
     context: int | None = None
@@ -43,18 +47,20 @@ def resolve_floors(
     embedded: bool,
     overrides: Mapping[str, FloorOverride],
     same_pair: bool = False,
+    backend: str = "",
 ) -> Floors:
     """Floors of a pair at a depth; later patterns overlay earlier ones.
 
     Args:
         same_pair: over the speed of the same pair on another build.
+        backend: ggml's name of the device that computes, ``CPU``, ``CUDA0``, ``Metal``.
 
     Raises:
         SettingsError: a malformed pattern.
     """
     table = read_table(DEFAULTS)
     values: dict[str, float] = {}
-    sections = ["embedded" if embedded else "other"]
+    sections = ["embedded"] if embedded else ["other", *_class_of(backend)]
     if same_pair and not embedded:
         sections.append("drift")
     for section in sections:
@@ -66,3 +72,14 @@ def resolve_floors(
             given = msgspec.to_builtins(override)
             values |= {name: value for name, value in given.items() if value is not None}
     return msgspec.convert(values, Floors)
+
+
+def _class_of(backend: str) -> tuple[str, ...]:
+    """The section of the hardware's class; none of a device that nobody has measured.
+
+    >>> _class_of("CUDA1"), _class_of("MTL0"), _class_of("Vulkan0")
+    (('cuda',), ('metal',), ())
+    """
+    name = backend.rstrip("0123456789").lower()
+    found = {"cpu": "cpu", "cuda": "cuda", "metal": "metal", "mtl": "metal"}.get(name)
+    return (found,) if found else ()

@@ -111,9 +111,16 @@ OPTIONS: tuple[Option, ...] = (
     Option("recall", INT, "N", "tokens over which recall is measured (default: ctx; 0: not)"),
     Option("robustness", FLAG, "", "also measure on disturbed text (default: in nightly)"),
     Option("speed", TEXT, "ON", "time every pair against f16 (default: on)", choices=("on", "off")),
+    Option(
+        "disturbed",
+        TEXT,
+        "HOW",
+        "speeds while others use the device: repeat, then undecided (default), or ignore that",
+        choices=("ignore", "repeat"),
+    ),
     Option("depths", INTS, "N,…", "depths to time at (default: by profile; embedded model: 0)"),
     Option("pp", INT, "N", "tokens of the prefill test (default: 512; embedded model: 32)"),
-    Option("tg", INT, "N", "tokens of the decode test (default: 128; embedded model: 16)"),
+    Option("tg", INT, "N", "tokens of the decode test (default: 128; on a CPU 32; embedded: 16)"),
     Option("rounds", INT, "N", "most rounds of a speed test (default: 24; quick: 9)"),
     Option("sample", NUMBER, "SECONDS", "time of a speed sample (default: 0.5; embedded: 0.008)"),
     Option("speed-baseline", TEXT, "PATH", "result of an earlier run, for absolute speed floors"),
@@ -191,7 +198,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "trajectory", "recall", "robustness", "probe", "coverage", "scenarios",
     ),
     "speed and memory": (
-        "speed", "depths", "pp", "tg", "rounds", "sample", "speed-baseline", "ceiling",
+        "speed", "disturbed", "depths", "pp", "tg", "rounds", "sample", "speed-baseline", "ceiling",
         "ceiling-max", "ceiling-memory", "memory-limit",
     ),
     "what is kept and shown": (

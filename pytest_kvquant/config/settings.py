@@ -75,6 +75,10 @@ class FloorOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Most that the ratio may fall from one depth to the next, as a share of it."""
     stored: float | None = None
     """Least share of the stored speed of the same hardware."""
+    cliff: float | None = None
+    """A ratio under this in each of the first rounds is a cliff."""
+    kept: float | None = None
+    """Least share of the ratio that was stored on the same hardware."""
     compression: float | None = None
     """Least bytes per token of f16/f16 over those of the pair."""
     context: int | None = None
@@ -167,6 +171,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     probe: Literal["off", "fail", "always"] = "always"
     isolation: Literal["fork", "warm", "fresh"] | None = None
     speed: Literal["on", "off"] = "on"
+    disturbed: Literal["repeat", "ignore"] = "repeat"
+    """What becomes of speeds while other programs use the device: taken again, and undecided where
+    that stays so; or nothing."""
     depths: tuple[int, ...] | None = None
     pp: int | None = None
     tg: int | None = None

@@ -103,10 +103,10 @@ def decide(log_ratios: Sequence[float], floor: float, rules: RoundRules) -> Deci
     return Decision("inconclusive", float(evidence.below[-1]), float(evidence.above[-1]), count)
 
 
-def is_cliff(log_ratios: Sequence[float]) -> bool:
-    """Whether the first three rounds, all of them, ran at under half the speed of f16."""
+def is_cliff(log_ratios: Sequence[float], limit: float = CLIFF) -> bool:
+    """Whether the first three rounds, all of them, ran at under this share of f16's speed."""
     first = log_ratios[:CLIFF_ROUNDS]
-    return len(first) == CLIFF_ROUNDS and max(first) < math.log(CLIFF)
+    return len(first) == CLIFF_ROUNDS and max(first) < math.log(limit)
 
 
 def steadiness(reference_ns: Sequence[float]) -> Steadiness:

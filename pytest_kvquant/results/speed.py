@@ -96,6 +96,9 @@ class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):
     """Total drop of f16's speed over the series, as a share of it (Theil-Sen)."""
     iqr_over_median: float = 0.0
     """How unsteady f16 ran: loss of speed over the series, interquartile range over median."""
+    by_depth: tuple[tuple[float, ...], ...] = ()
+    """Depth, and nanoseconds of a token of the cell and of f16 there, on the way up; empty where
+    the by_depth was short, or could not be timed."""
     stored_ts: float | None = None
     """tok/s of this pair in the speed baseline of this hardware."""
 

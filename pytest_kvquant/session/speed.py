@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pytest_kvquant.baselines.speed import SpeedConditions, read_stored
 from pytest_kvquant.config import patterns as place
@@ -12,6 +12,7 @@ from pytest_kvquant.config.expectations import off_device, substitutes
 from pytest_kvquant.config.floors import Floors, resolve_floors
 from pytest_kvquant.config.patterns import DepthPattern
 from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.machine.company import Company
 from pytest_kvquant.machine.hardware import Hardware, cpu_name, describe
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.ceiling import Ceiling
@@ -51,11 +52,14 @@ class SpeedRun:
         self._threads, self._workers = ready.task.shape.threads, ready.workers
         self.on = settings.speed == "on"
         self.ceiling_on = settings.ceiling or settings.profile == "nightly"
-        self.plan = make_plan(settings, ready.model.context_trained)
-        if too_deep := left_out(settings, self.plan):
+        on_cpu = not self._library.gpus_in_use(settings.gpu_layers)
+        self.plan = make_plan(settings, self._model.context_trained, on_cpu=on_cpu)
+        if missing := left_out(settings, self.plan):
+            instead = f"{self.plan.depths[-1]:,}" if self.plan.depths[-1] else "no depth"
             note(
-                f"speed is not timed at depth {too_deep}: the model was trained for "
-                f"{ready.model.context_trained:,} tokens (--kv-depths times it all the same)"
+                f"speed is timed at {instead} instead of {missing}: the model was trained for "
+                f"{self._model.context_trained:,} tokens"
+                f"{', and this is a CPU' if on_cpu else ''} (--kv-depths says otherwise)"
             )
         self.announced: set[Pair] = set()
         """Pairs whose failure to be timed a test has reported already."""
@@ -136,6 +140,7 @@ class SpeedRun:
             embedded=self._settings.model is None,
             overrides=self._settings.floors,
             same_pair=self._settings.compare_cells,
+            backend=self._library.device,
         )
 
     def cliff_declared(self, pair: Pair, kind: str, depth: int) -> bool:
@@ -181,7 +186,18 @@ class SpeedRun:
             declared=self.cliff_declared,
             same_pair=settings.compare_cells,
             timesheet=self._workers.timesheet,
+            watch=self._watch,
         )
+
+    def _watch(self) -> Callable[[], str]:
+        """Begin to watch who else uses the device.
+
+        Not for the embedded model: its floors of half of f16's speed hold on a busy machine too.
+        """
+        if self._settings.model is None or self._settings.disturbed == "ignore":
+            return str
+        gpu = bool(self._library.gpus_in_use(self._settings.gpu_layers))
+        return Company(self._threads, gpu=gpu).told
 
     def _read_stored(self) -> StoredSpeed:
         settings, path = self._settings, self._settings.speed_baseline

@@ -17,7 +17,17 @@ RULES = {
     "nightly": RoundRules(least=9, most=24, threshold=100),
 }
 DEPTHS = {"quick": (0,), "pr": (0, 8192), "nightly": (0, 8192, 65536)}
-"""Depths to time a model at, as far as it was trained for them."""
+"""Depths to time a model at, as far as it was trained for them: else as deep as it was."""
+
+CPU_DEPTH = 4096
+"""Deepest in ``pr`` on a CPU, which takes minutes to fill twice as much: a kernel that is slower
+beyond 2,048 tokens shows."""
+
+CPU_TOKENS = 32
+"""Tokens of the decode test on a CPU, where some types decode two a second at depth."""
+
+STEP = 512
+"""The deepest depth of a model that was trained for less is a multiple of it."""
 
 
 class _Usual(NamedTuple):
@@ -42,8 +52,11 @@ def left_out(settings: Settings, plan: SpeedPlan) -> str:
     return ", ".join(f"{depth:,}" for depth in DEPTHS[settings.profile] if depth not in plan.depths)
 
 
-def make_plan(settings: Settings, context_trained: int) -> SpeedPlan:
+def make_plan(settings: Settings, context_trained: int, *, on_cpu: bool = False) -> SpeedPlan:
     """What a run times: what was asked for, else the defaults of the profile and the model.
+
+    Args:
+        on_cpu: whether no other device computes.
 
     Raises:
         SettingsError: no test is left, or depths are not ascending.
@@ -51,6 +64,8 @@ def make_plan(settings: Settings, context_trained: int) -> SpeedPlan:
     embedded = settings.model is None
     usual = EMBEDDED if embedded else REAL
     prompt = settings.pp if settings.pp is not None else usual.prompt
+    if on_cpu and not embedded:
+        usual = usual._replace(generate=CPU_TOKENS)
     generate = settings.tg if settings.tg is not None else usual.generate
     if not prompt and not generate:
         raise SettingsError("--kv-pp 0 and --kv-tg 0 leave no speed test; use --kv-speed off.")
@@ -58,7 +73,10 @@ def make_plan(settings: Settings, context_trained: int) -> SpeedPlan:
     if depths is None:
         depths = (0,) if embedded else DEPTHS[settings.profile]
         room = context_trained - max(prompt, generate) if context_trained else max(depths)
-        depths = tuple(depth for depth in depths if depth <= room or depth == 0)
+        if on_cpu and settings.profile == "pr":
+            room = min(room, CPU_DEPTH)
+        fitting = max(0, room // STEP * STEP)
+        depths = tuple(dict.fromkeys(min(depth, fitting) for depth in depths))
     if list(depths) != sorted(set(depths)):
         listed = ",".join(map(str, depths))
         raise SettingsError(f"--kv-depths {listed} must ascend: a cache is only ever extended.")

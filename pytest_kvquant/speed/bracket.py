@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pytest_kvquant import format
+from pytest_kvquant.config.floors import Floors
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics import rounds
 from pytest_kvquant.results.speed import title
@@ -40,6 +41,7 @@ def take_bracketed(
     """
     size = plan.rules.least
     own, reference = sides(pair, setup)
+    told = setup.watch()
     first = _sweep(reference, tests, plan, size, setup, account)
     cell = _sweep(own, tests, plan, 2 * size, setup, account, beside=first)
     visited: dict[int, list[str]] = {}
@@ -54,7 +56,8 @@ def take_bracketed(
         ]
         repeats = b.repeats, a1.repeats
         found.append(RoundSeries(kind, plan.count(kind), depth, taken, repeats, b.seconds))
-    return found
+    disturbed = told()
+    return [series._replace(disturbed=disturbed) for series in found]
 
 
 def judge_bracketed(
@@ -121,8 +124,13 @@ def _sweep(
                 wanted, ns = size, list[int]()
                 while len(ns) < wanted:
                     ns += worker.samples(kind, plan.count(kind), (0, 0))
-                    if known and len(ns) == 2 * rounds.CLIFF_ROUNDS and min(ns) > 2 * max(known):
+                    if known and _is_cliff(ns, known, setup.floors(side.pair, depth)):
                         wanted = len(ns)
                         ended |= ended_by(kind, side.pair, depth, plan, setup)
                 taken[kind, depth] = _Alone(ns, repeats, time.perf_counter() - begun)
     return taken
+
+
+def _is_cliff(ns: Sequence[int], known: Sequence[int], floors: Floors) -> bool:
+    """Whether the first samples, all of them, are slower than f16's slowest by that much."""
+    return len(ns) == 2 * rounds.CLIFF_ROUNDS and min(ns) * floors.cliff > max(known)

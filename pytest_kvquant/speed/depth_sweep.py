@@ -21,13 +21,17 @@ from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.speed import SpeedCell, SpeedTest, title
 from pytest_kvquant.speed.bracket import Tests, judge_bracketed, take_alone, take_bracketed
 from pytest_kvquant.speed.methods import METHODS, Method, Way, find_ways
-from pytest_kvquant.speed.plan import SpeedPlan
+from pytest_kvquant.speed.plan import SpeedPlan, listed
 from pytest_kvquant.speed.record import record
-from pytest_kvquant.speed.series import RoundSeries, SpeedFinding, ended_by, judge, take
+from pytest_kvquant.speed.series import (
+    RoundSeries,
+    SpeedFinding,
+    cool_down,
+    ended_by,
+    judge,
+    take,
+)
 from pytest_kvquant.speed.streams import Account, SpeedSetup, sides, streams
-
-COOL_DOWN = (0.5, 30.0)
-"""Seconds to wait before an unsteady series is repeated: as long as it took, within these."""
 
 Place = tuple[str, int]
 """Kind of test, depth."""
@@ -148,7 +152,7 @@ class _DepthSweep:
         """Why tests are missing, in sentences."""
         ended_all = self._ended == {*self._plan.kinds}
         for kind, depth in self._ended_at.items():
-            deeper = _list(one for one in self._plan.depths if one > depth)
+            deeper = listed(one for one in self._plan.depths if one > depth)
             last = depth == max(self._ended_at.values())
             if deeper and ended_all and last:
                 yield (f"a cliff at depth {depth:,} ended the sweep; not visited: {deeper}")
@@ -156,7 +160,7 @@ class _DepthSweep:
             if deeper:
                 yield (f"{kind} fell off a cliff at depth {depth:,} and was not timed at: {deeper}")
         if self._left:
-            yield f"not visited: {_list(self._left)}: {self._left_reason}"
+            yield f"not visited: {listed(self._left)}: {self._left_reason}"
 
     def _go(self, way: Way) -> None:
         """Time depths; where memory turns out smaller than expected, by what needs less."""
@@ -206,6 +210,9 @@ class _DepthSweep:
                 for kind in left[depth]:
                     account.activity = f"timing {title(kind, plan.count(kind), depth)}"
                     series = take(worker, kind, depth, self._before(kind, depth), pair, plan, setup)
+                    if series.disturbed:
+                        cool_down([series])
+                        series = take(worker, kind, depth, series.before, pair, plan, setup)
                     self._enter(series, judge(series, pair, plan, setup), "interleaved")
                 self._close(depth)
 
@@ -259,8 +266,7 @@ class _DepthSweep:
         """The same tests in one fresh process, and what they show there."""
         pair, plan, setup, account = self._pair, self._plan, self._setup, self.account
         if not all(series.steady for series in doubtful):
-            least, most = COOL_DOWN
-            time.sleep(min(most, max(least, sum(series.seconds for series in doubtful))))
+            cool_down(doubtful)
         context = plan.context(max(series.depth for series in doubtful))
         with streams(sides(pair, setup), context, setup, account) as worker:
             for series in doubtful:
@@ -292,7 +298,3 @@ def _confirmed(
     return finding._replace(
         verdict="inconclusive", text=f"{finding.text}; a fresh process did not find the same"
     ), False
-
-
-def _list(depths: Iterable[int]) -> str:
-    return ", ".join(f"{depth:,}" for depth in depths)

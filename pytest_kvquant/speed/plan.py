@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from pytest_kvquant.numerics.rounds import RoundRules
@@ -36,3 +38,8 @@ class SpeedPlan(msgspec.Struct, frozen=True, kw_only=True):
     def context(self, depth: int) -> int:
         """Tokens that a cache has to hold to be timed at ``depth``."""
         return depth + max(self.prompt, self.generate)
+
+
+def listed(depths: Iterable[int]) -> str:
+    """Depths in words."""
+    return ", ".join(f"{depth:,}" for depth in depths)

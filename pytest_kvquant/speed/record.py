@@ -77,6 +77,7 @@ def record(
         confirmed=confirmed,
         drop=steady.drop,
         iqr_over_median=steady.spread,
+        by_depth=series.by_depth,
         stored_ts=stored.cell if stored else None,
     )
 

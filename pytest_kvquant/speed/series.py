@@ -9,14 +9,19 @@ from typing import Literal, NamedTuple
 from pytest_kvquant import format
 from pytest_kvquant.config.floors import Floors
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.numerics import rounds
+from pytest_kvquant.numerics import kink, rounds
+from pytest_kvquant.numerics.kink import Kink
 from pytest_kvquant.numerics.rounds import RoundRules
 from pytest_kvquant.results.speed import SpeedVerdict, title
 from pytest_kvquant.speed.plan import SpeedPlan
+from pytest_kvquant.speed.stored import Stored
 from pytest_kvquant.speed.streams import SpeedSetup, Streams, sides
 
 ABBA = (1, 0, 0, 1)
 """Stream 0 is the cell, stream 1 is f16/f16."""
+
+COOL_DOWN = (0.5, 30.0)
+"""Seconds to wait before an unsteady series is repeated: as long as it took, within these."""
 
 Round = tuple[int, int, int, int]
 """Nanoseconds of A, B, B, A."""
@@ -25,7 +30,7 @@ Round = tuple[int, int, int, int]
 class SpeedFinding(NamedTuple):
     """One thing that a series shows, good or bad."""
 
-    rule: Literal["cliff", "slowdown", "ratio", "stored", "alone"]
+    rule: Literal["cliff", "kink", "slowdown", "ratio", "stored", "alone"]
     verdict: SpeedVerdict
     text: str
 
@@ -42,6 +47,10 @@ class RoundSeries(NamedTuple):
     """Wall time, the warm-up included."""
     before: float | None = None
     """The ratio at the depth before, if there was one."""
+    by_depth: tuple[tuple[float, ...], ...] = ()
+    """Depth, and nanoseconds of a token of the cell and of f16 there, on the way up."""
+    disturbed: str = ""
+    """Who else used the device meanwhile, in words; empty: nobody, as far as that is known."""
     alone_ns: tuple[int, ...] = ()
     """Samples of a cell that was timed without f16: then there are no rounds."""
 
@@ -90,26 +99,47 @@ def take(
     count, floors = plan.count(kind), setup.floors(pair, depth)
     of_cell, of_reference = worker.warm(kind, count, plan.seconds)
     taken: list[Round] = []
-    while not _enough(taken, before, floors, kind, plan.rules):
+    kept = _kept(setup.stored.find(pair, kind, count, depth), floors)
+    told = setup.watch()
+    while not _enough(taken, before, floors, kind, plan.rules, kept):
         a1, b1, b2, a2 = worker.samples(kind, count, ABBA)
         taken.append((a1, b1, b2, a2))
     seconds = time.perf_counter() - begun
-    return RoundSeries(kind, count, depth, taken, (of_cell, of_reference), seconds, before)
+    by_depth = tuple(tuple(point) for point in worker.profile.get(kind, ()))
+    repeats = of_cell, of_reference
+    return RoundSeries(kind, count, depth, taken, repeats, seconds, before, by_depth, told())
 
 
 def judge(series: RoundSeries, pair: Pair, plan: SpeedPlan, setup: SpeedSetup) -> SpeedFinding:
-    """The gravest thing that a series shows."""
+    """The gravest thing that a series shows; nothing where the device was disturbed."""
+    found = _shown(series, pair, plan, setup)
+    if not series.disturbed:
+        return found
+    text = f"{found.text}; {series.disturbed}, so that nothing is decided"
+    return found._replace(verdict="inconclusive", text=text)
+
+
+def _shown(series: RoundSeries, pair: Pair, plan: SpeedPlan, setup: SpeedSetup) -> SpeedFinding:
     floors = setup.floors(pair, series.depth)
     log_ratios = series.log_ratios
     against = sides(pair, setup)[1].name
     ratio = rounds.median_ratio(log_ratios)
     text = f"{series.name} runs at {format.factor(ratio)} of the speed of {against}"
-    if rounds.is_cliff(log_ratios):
+    if rounds.is_cliff(log_ratios, floors.cliff):
         count = rounds.CLIFF_ROUNDS
+        part = "half" if floors.cliff == rounds.CLIFF else f"{floors.cliff:g}"
         return SpeedFinding(
             "cliff",
             "cliff",
-            f"{text}, under half of it in {count} rounds of {count}: off the fast path",
+            f"{text}, under {part} of it in {count} rounds of {count}: off the fast path",
+        )
+    if (found := _kink(series)) is not None:
+        return SpeedFinding(
+            "kink",
+            "cliff",
+            f"{text}; from about depth {found.depth:,} on a token takes "
+            f"{format.factor(found.factor)} times what the depths before let expect, and that of "
+            f"{against} does not: another kernel works there",
         )
     if series.before is not None:
         limit = series.before * (1 - floors.slowdown)
@@ -120,6 +150,16 @@ def judge(series: RoundSeries, pair: Pair, plan: SpeedPlan, setup: SpeedSetup) -
                 f"{text}, after {format.factor(series.before)} at the depth before: a slowdown "
                 f"by more than {floors.slowdown:.0%}",
             )
+    stored = setup.stored.find(pair, series.kind, series.tokens, series.depth)
+    kept = _kept(stored, floors)
+    fell = kept is not None and rounds.decide(log_ratios, kept, plan.rules).verdict == "fail"
+    if stored is not None and fell:
+        return SpeedFinding(
+            "stored",
+            "fail",
+            f"{text}, under {floors.kept:g} of the {format.factor(stored.ratio)} stored for this "
+            "hardware",
+        )
     floor = floors.ratio(series.kind)
     decision = rounds.decide(log_ratios, floor, plan.rules)
     text += f" (floor {floor:g})"
@@ -130,6 +170,12 @@ def judge(series: RoundSeries, pair: Pair, plan: SpeedPlan, setup: SpeedSetup) -
         if absolute and (absolute.verdict == "fail" or decision.verdict == "pass"):
             return absolute
     return SpeedFinding("ratio", decision.verdict, text)
+
+
+def cool_down(disturbed: Sequence[RoundSeries]) -> None:
+    """Wait as long as these took, within :data:`COOL_DOWN`."""
+    least, most = COOL_DOWN
+    time.sleep(min(most, max(least, sum(series.seconds for series in disturbed))))
 
 
 def ended_by(kind: str, pair: Pair, depth: int, plan: SpeedPlan, setup: SpeedSetup) -> set[str]:
@@ -144,17 +190,35 @@ def ended_by(kind: str, pair: Pair, depth: int, plan: SpeedPlan, setup: SpeedSet
 
 
 def _enough(
-    taken: Sequence[Round], before: float | None, floors: Floors, kind: str, rules: RoundRules
+    taken: Sequence[Round],
+    before: float | None,
+    floors: Floors,
+    kind: str,
+    rules: RoundRules,
+    kept: float | None,
 ) -> bool:
     log_ratios = [rounds.log_ratio(*times) for times in taken]
-    if not taken or rounds.is_cliff(log_ratios) or len(taken) >= rules.most:
+    if not taken or rounds.is_cliff(log_ratios, floors.cliff) or len(taken) >= rules.most:
         return bool(taken)
-    limits = [floors.ratio(kind)]
+    limits = [floors.ratio(kind), *([kept] if kept is not None else [])]
     if before is not None:
         limits.append(before * (1 - floors.slowdown))
     return all(
         rounds.decide(log_ratios, limit, rules).verdict != "inconclusive" for limit in limits
     )
+
+
+def _kept(stored: Stored | None, floors: Floors) -> float | None:
+    """The least ratio that a stored one lets expect; ``None``: none is stored."""
+    return None if stored is None else floors.kept * stored.ratio
+
+
+def _kink(series: RoundSeries) -> Kink | None:
+    """Where the way up shows that another kernel begins."""
+    if not series.by_depth:
+        return None
+    depths, cell, reference = zip(*series.by_depth, strict=True)
+    return kink.find([int(depth) for depth in depths], cell, reference)
 
 
 def _absolute(

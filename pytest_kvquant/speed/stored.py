@@ -14,6 +14,11 @@ class Stored(NamedTuple):
     cell: float
     reference: float
 
+    @property
+    def ratio(self) -> float:
+        """Of the two."""
+        return self.cell / self.reference
+
 
 class StoredSpeed:
     """Finds stored speeds; empty where there is no baseline or it is of other hardware."""

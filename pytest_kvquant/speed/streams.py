@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from pytest_kvquant.config.expectations import held_as, substitute
 from pytest_kvquant.config.floors import Floors
 from pytest_kvquant.config.settings import MIXED
-from pytest_kvquant.engine.parent.timed import TimedWorker
+from pytest_kvquant.engine.parent.timed import Profile, TimedWorker
 from pytest_kvquant.engine.parent.timesheet import Timesheet
 from pytest_kvquant.engine.parent.worker import Engine
 from pytest_kvquant.errors import CellSubstituted
@@ -64,6 +64,8 @@ class SpeedSetup(NamedTuple):
     """Whether a cell is compared with the same pair of that build, not with f16/f16."""
     timesheet: Timesheet | None = None
     """Told where the time goes."""
+    watch: Callable[[], Callable[[], str]] = lambda: str
+    """Begins to watch who else uses the device; what it gives tells, in words, or nothing."""
 
 
 class Account:
@@ -84,6 +86,10 @@ class Account:
 class Streams(Protocol):
     """Contexts that sweep together, and samples of them; see :class:`TimedWorker`."""
 
+    @property
+    def profile(self) -> Profile:
+        """By kind: depth, and nanoseconds of a token of each, on the way up."""
+
     def extend_to(self, depth: int) -> list[int]:
         """Extend all to ``depth``; tokens prefilled so far, of each."""
 
@@ -99,6 +105,18 @@ class TakingTurns:
 
     def __init__(self, workers: Sequence[TimedWorker]) -> None:
         self._workers = workers
+
+    @property
+    def profile(self) -> Profile:
+        """Each went up by itself; depths and times side by side."""
+        own = [worker.profile for worker in self._workers]
+        return {
+            kind: [
+                (points[0][0], *(point[1] for point in points))
+                for points in zip(*(one[kind] for one in own), strict=False)
+            ]
+            for kind in own[0]
+        }
 
     def extend_to(self, depth: int) -> list[int]:
         """Extend all to ``depth``, one after another."""

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 from support import run
@@ -22,6 +23,8 @@ from pytest_kvquant.session.run import Session
 
 SPEEDS = Path(__file__).parents[1] / "support" / "speeds.py"
 PAIR = Pair("q8_0", "q8_0")
+GPU = FloorOverride(pp=0.6, tg=0.7, slowdown=0.2, cliff=0.5)
+"""Floors of a GPU: those of a CPU let healthy pairs lose most of their speed."""
 SMALL = Tiny(n_layer=1, n_embd=32, n_head=1, n_head_kv=1, head_dim=32, n_ff=32, n_vocab=300)
 
 
@@ -36,6 +39,7 @@ def session(tmp_path: Path, model: Path, speeds: dict[str, Any], **settings: Any
     environment = {HOOK: str(SPEEDS), "KVQUANT_SPEEDS": json.dumps(speeds)}
     defaults: dict[str, Any] = {
         "depths": (0, 512, 1024), "pp": 16, "tg": 4, "sample": 0.01, "threads": 1,
+        "floors": {"*/*": GPU},
     }  # fmt: skip
     always = {"model": model, "pairs": (str(PAIR),), "environment": environment}
     return run.start(tmp_path, **{**defaults, **always, **settings})
@@ -148,11 +152,54 @@ def test_decode_is_timed_on_where_the_cliff_of_prefill_is_declared(
 
 
 def test_a_fall_between_two_depths_is_a_cliff(tmp_path: Path, small: Path) -> None:
-    cell = timed(tmp_path, small, {"slows": 0.6}, floors={"*/*": FloorOverride(pp=0.1, tg=0.1)})
+    cell = timed(
+        tmp_path,
+        small,
+        {"slows": 0.6},
+        floors={"*/*": msgspec.structs.replace(GPU, pp=0.1, tg=0.1)},
+    )
     assert [test.verdict for test in cell.tests] == [*["pass"] * 2, *["cliff"] * 2, *["pass"] * 2]
     assert "0.77 of the speed of f16/f16, after 1.00 at the depth before" in cell.tests[2].text
     assert cell.tests[2].confirmed
     assert cell.stopped == "", "it is not off the fast path: deeper depths are worth their time"
+
+
+@pytest.mark.parametrize(("kind", "usual"), [("pp", 4.0), ("tg", 1.1)])
+def test_a_kernel_that_is_slower_beyond_a_depth_is_a_cliff(
+    tmp_path: Path, small: Path, kind: str, usual: float
+) -> None:
+    """Twice as slow beyond 2,048 tokens, whatever the pair's healthy speed is on this hardware."""
+    least = FloorOverride(pp=0.01, tg=0.01, slowdown=0.95, cliff=0.01)
+    planted = {"pp": usual, "tg": usual}
+    options: dict[str, Any] = {"depths": (0, 3584), "floors": {"*/*": least}}
+    assert timed(tmp_path, small, planted, **options).verdict == "pass"
+    slow = {**planted, "beyond": (2048, 2), "only": kind}
+    cell = timed(tmp_path, small, slow, **options)
+    count = {"pp": 16, "tg": 4}[kind]
+    found = {test.title: test for test in cell.tests}
+    assert {title for title, test in found.items() if test.verdict != "pass"} == {
+        f"{kind}{count} @ d3584"
+    }
+    deep = found[f"{kind}{count} @ d3584"]
+    assert (deep.verdict, deep.confirmed) == ("cliff", True)
+    assert "another kernel works there" in deep.text
+    assert "from about depth 2,048" in deep.text
+
+
+def test_what_is_timed_beside_other_programs_decides_nothing(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = ["other programs took 1.0 cores of the CPU meanwhile"] * 2
+    monkeypatch.setattr(
+        "pytest_kvquant.machine.company.Company.told", lambda _self: told.pop() if told else ""
+    )
+    monkeypatch.setattr("pytest_kvquant.speed.series.COOL_DOWN", (0, 0))
+    cell = timed(tmp_path, small, {"tg": 1.8}, depths=(0,), disturbed="repeat")
+    assert verdicts(cell) == {"pp16": "inconclusive", "tg4": "fail"}
+    assert "1.0 cores of the CPU meanwhile, so that nothing is decided" in cell.tests[0].text
+    told += ["someone is there"]
+    again = timed(tmp_path, small, {"tg": 1.1}, depths=(0,), disturbed="repeat")
+    assert again.verdict == "pass", "disturbed once, and quiet when it was taken again"
 
 
 BYTES = 128
@@ -270,6 +317,19 @@ def test_a_stored_speed_is_an_absolute_floor(tmp_path: Path, small: Path) -> Non
     assert cell.tests[1].confirmed
     assert cell.tests[1].stored_ts == pytest.approx(1000)
     assert "833.3 tok/s at best, under 0.9 of the 1000.0 tok/s stored" in cell.tests[1].text
+
+
+def test_a_ratio_that_was_stored_is_kept(tmp_path: Path, small: Path) -> None:
+    """Twice as slow, on hardware whose floors would let it pass, and while the machine is slow."""
+    path = stored(tmp_path, small)
+    least = FloorOverride(pp=0.01, tg=0.01, slowdown=0.95, cliff=0.01)
+    slow = session(
+        tmp_path, small, {"all": 1.5, str(PAIR): {"tg": 2}},
+        depths=(0,), speed_baseline=path, floors={"*/*": least},
+    )  # fmt: skip
+    cell = slow.speed.measure(PAIR)
+    assert verdicts(cell)["tg4"] == "fail"
+    assert "under 0.75 of the 1.00 stored for this hardware" in cell.tests[1].text
 
 
 def test_where_f16_is_slow_too_the_machine_is(tmp_path: Path, small: Path) -> None:

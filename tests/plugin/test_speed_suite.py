@@ -18,6 +18,10 @@ from pytest_kvquant.session.merge import merge
 SPEEDS = Path(__file__).parents[1] / "support" / "speeds.py"
 SMALL = Tiny(n_layer=1, n_embd=32, n_head=1, n_head_kv=1, head_dim=32, n_ff=32, n_vocab=300)
 TESTS = "prefill_speed or decode_speed"
+FLOORS = """
+[floors]
+"*/*" = { pp = 0.6, tg = 0.7, slowdown = 0.2, cliff = 0.5 }
+"""
 
 
 class Suite:
@@ -37,12 +41,13 @@ class Suite:
         depths: str = "--kv-depths=0,64",
     ) -> pytest.RunResult:
         self._monkeypatch.setenv("KVQUANT_SPEEDS", json.dumps({"q8_0/q8_0": planted or {}}))
+        own = "" if "[floors]" in config else FLOORS
         hooked = f"[environment]\n{WORKER_HOOK} = '{SPEEDS}'\n"
-        self.pytester.makefile(".toml", kvquant=f"{config}\n{hooked}")
+        self.pytester.makefile(".toml", kvquant=f"{config}\n{own}{hooked}")
         return self.pytester.runpytest_subprocess(
             "--kv-matrix", "--kv-model=small.gguf", "--kv-pairs=q8_0/q8_0", "--kv-ctx=64",
             "--kv-chunks=2", *depths.split(), "--kv-pp=16", "--kv-tg=4", "--kv-sample=0.01",
-            "--kv-threads=1", "-k", TESTS, "-rsxf", *words,
+            "--kv-threads=1", "--kv-disturbed=ignore", "-k", TESTS, "-rsxf", *words,
         )  # fmt: skip
 
 

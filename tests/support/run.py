@@ -15,7 +15,7 @@ from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.result import Result
 from pytest_kvquant.session.run import Session
 
-QUICK = {"ctx": 128, "chunks": 4, "probe": "off", "coverage": "off"}
+QUICK = {"ctx": 128, "chunks": 4, "probe": "off", "coverage": "off", "disturbed": "ignore"}
 """Enough to see a gross fault on the embedded model; the probe's own tests have it on."""
 
 

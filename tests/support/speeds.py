@@ -4,7 +4,8 @@
 that per 1,024 tokens of depth; ``once`` names a file, and only the process that makes it is slow;
 ``build`` is part of the path of the only library that is slow; ``stalls`` is how many of its first
 batches take a hundred times as long; at the depth ``dies_at`` its process ends; ``slow_at`` is
-depth → how many times slower it is there.
+depth → how many times slower it is there; ``beyond`` is a depth and how many times slower all
+deeper ones are, ``only`` the kind of test that ``beyond`` is of.
 f16 takes a millisecond a token, times ``all``; ``busy`` makes every second block of so many
 batches, whosever they are, ten times slower.
 """
@@ -56,6 +57,10 @@ def decode(self: Any, batch: Any) -> None:
     factor = planted.get("tg" if batch.n_tokens == 1 else "pp", 1)
     factor += planted.get("slows", 0) * self.depth / 1024
     factor *= planted.get("slow_at", {}).get(str(self.depth), 1)
+    beyond, times = planted.get("beyond", (1 << 30, 1))
+    kind = "tg" if batch.n_tokens == 1 else "pp"
+    if self.depth >= beyond and planted.get("only", kind) == kind:
+        factor *= times
     if planted.get("stalls", 0) > getattr(self, "batches", 0):
         factor *= 100
     self.batches = getattr(self, "batches", 0) + 1

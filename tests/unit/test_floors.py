@@ -35,6 +35,29 @@ def test_patterns_overlay_each_other_by_depth() -> None:
     assert (deep.ratio("pp"), deep.ratio("tg"), deep.compression) == (0.75, 0.8, 2.5)
 
 
+@pytest.mark.parametrize("backend", ["", "CPU", "CUDA0", "MTL0", "Metal", "Vulkan0"])
+def test_f16_is_held_to_itself_on_any_hardware(backend: str) -> None:
+    found = resolve_floors(Pair("f16", "f16"), 0, embedded=False, overrides={}, backend=backend)
+    assert (found.pp, found.tg) == (0.9, 0.9)
+
+
+def test_a_class_of_hardware_has_floors_of_its_own() -> None:
+    cpu, cuda = (
+        resolve_floors(PAIR, 0, embedded=False, overrides={}, backend=backend)
+        for backend in ("CPU", "CUDA0")
+    )
+    assert cpu.pp < cuda.pp
+    assert cpu.cliff < cuda.cliff
+    assert cpu.slowdown > cuda.slowdown
+    upstream = resolve_floors(
+        Pair("q8_0", "iq4_nl"), 0, embedded=False, overrides={}, backend="CPU"
+    )
+    assert cpu.tg < upstream.tg < cuda.tg
+    owned = {"*/*": FloorOverride(pp=0.8)}
+    own = resolve_floors(PAIR, 0, embedded=False, overrides=owned, backend="CPU")
+    assert (own.pp, own.cliff) == (0.8, cpu.cliff)
+
+
 @pytest.mark.parametrize("pattern", ["q8_0", "q8_0/turbo4 @ 8192", "q8_0/turbo4 @ deep", "@ d0"])
 def test_a_malformed_pattern_is_refused(pattern: str) -> None:
     with pytest.raises(SettingsError, match="K/V"):
@@ -52,9 +75,16 @@ def test_the_embedded_model_is_timed_briefly_and_real_ones_at_depth(tmp_path: Pa
     assert (embedded.depths, embedded.prompt, embedded.generate) == ((0,), 32, 16)
     real = Settings(model=tmp_path, profile="nightly")
     assert make_plan(real, 131_072).depths == (0, 8192, 65536)
-    assert make_plan(real, 65536).depths == (0, 8192)
+    assert make_plan(real, 65536).depths == (0, 8192, 65536 - 512)
+    assert make_plan(real, 4096).depths == (0, 3584)
+    assert make_plan(real, 256).depths == (0,)
     assert make_plan(real, 0).depths == (0, 8192, 65536)
     assert make_plan(msgspec.structs.replace(real, profile="quick"), 131_072).depths == (0,)
+    usual = msgspec.structs.replace(real, profile="pr")
+    assert make_plan(usual, 131_072).depths == (0, 8192)
+    on_cpu = make_plan(usual, 131_072, on_cpu=True)
+    assert (on_cpu.depths, on_cpu.generate) == ((0, 4096), 32)
+    assert make_plan(real, 131_072, on_cpu=True).depths == (0, 8192, 65536)
     plan = make_plan(real, 131_072)
     assert (plan.prompt, plan.generate, plan.seconds) == (512, 128, 0.5)
     assert plan.context(65536) == 65536 + 512

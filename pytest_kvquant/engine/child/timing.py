@@ -39,6 +39,15 @@ LONGEST = 4
 
 SEQUENCE = 0
 
+STEP = 512
+"""Tokens between two depths at which a sweep is timed on its way up."""
+
+FEWEST = 6
+"""Steps of a sweep from which on it is timed: fewer tell nothing."""
+
+SINGLES = 2
+"""Tokens of a look at decode on the way up."""
+
 
 class Stream:
     """One context, its depth, and the time of tests at that depth."""
@@ -225,6 +234,8 @@ class Bench:
     ) -> None:
         self._model = model
         self._repeats: dict[tuple[str, int], list[int]] = {}
+        self.profile: dict[str, list[tuple[float, ...]]] = {"pp": [], "tg": []}
+        """By kind: depth, and nanoseconds of a token of each stream there."""
         begun = time.perf_counter_ns()
         self.streams = [
             Stream(
@@ -258,10 +269,36 @@ class Bench:
         }
 
     def extend_to(self, depth: int) -> list[int]:
-        """Extend every cache to ``depth``; tokens prefilled so far, per stream."""
-        for stream in self.streams:
-            stream.extend_to(depth)
+        """Extend every cache to ``depth``; tokens prefilled so far, per stream.
+
+        A long way up goes in steps, all streams in turn, and each is timed: its prefill, and a few
+        single tokens at its end. A memory that has to be saved to be rolled back goes at once.
+        """
+        start = self.streams[0].depth
+        if any(stream.restores for stream in self.streams) or depth - start < FEWEST * STEP:
+            self._extend(depth, timed=False)
+        else:
+            self._singles()  # thrown away: it may load and compile
+            self.profile["tg"].append((start, *self._singles()))
+            for stop in (*range(start + STEP, depth, STEP), depth):
+                self._extend(stop, timed=True)
         return [stream.prefilled for stream in self.streams]
+
+    def _extend(self, stop: int, *, timed: bool) -> None:
+        start, spent = self.streams[0].depth, []
+        for stream in self.streams:
+            before = stream.library_ns
+            stream.extend_to(stop)
+            spent.append((stream.library_ns - before) / (stop - start or 1))
+        if timed and stop - start == STEP:
+            self.profile["pp"].append((start, *spent))
+            self.profile["tg"].append((stop, *self._singles()))
+
+    def _singles(self) -> list[float]:
+        """Nanoseconds of a single token of each stream: the faster of two looks, A B B A."""
+        own = range(len(self.streams))
+        looks = [(at, self.streams[at].once("tg", SINGLES)) for at in (*own, *reversed(own))]
+        return [min(ns for at, ns in looks if at == one) / SINGLES for one in own]
 
     def warm(self, kind: str, count: int, seconds: float) -> list[int]:
         """Warm every stream up; repetitions that make a sample, per stream.
@@ -316,7 +353,7 @@ class TimingMessages:
         """Extend the caches to ``depth``."""
         with self.channel.spent("decode"):
             prefilled = self.bench.extend_to(message.fields["depth"])
-        self.channel.send("time_extend", prefilled=prefilled)
+        self.channel.send("time_extend", prefilled=prefilled, profile=self.bench.profile)
 
     def on_time_warm(self, message: Message) -> None:
         """Warm up ``kind`` with ``count`` tokens; samples of ``seconds`` from now on."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.matrix import Pair
+
+Profile = Mapping[str, Sequence[Sequence[float]]]
 
 
 class TimedWorker(Worker):
@@ -17,6 +19,9 @@ class TimedWorker(Worker):
 
     library_ns = 0
     """Time inside library calls, as of the last samples."""
+
+    profile: Profile = {}  # noqa: RUF012  (replaced, never changed)
+    """By kind: depth, and nanoseconds of a token of each stream, as of the last way up."""
 
     def __enter__(self) -> TimedWorker:
         return self
@@ -36,7 +41,9 @@ class TimedWorker(Worker):
 
     def extend_to(self, depth: int) -> list[int]:
         """Extend every stream to ``depth``; tokens prefilled so far, per stream."""
-        prefilled: list[int] = self._ask("time_extend", depth=depth).fields["prefilled"]
+        fields = self._ask("time_extend", depth=depth).fields
+        self.profile = fields["profile"]
+        prefilled: list[int] = fields["prefilled"]
         return prefilled
 
     def warm(self, kind: str, count: int, seconds: float) -> list[int]:
