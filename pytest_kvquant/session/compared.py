@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 
-import msgspec
-
 from pytest_kvquant.inputs.reference_store import Reference
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.quality import paths
@@ -17,6 +15,7 @@ from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.results.completeness import ReferenceUse
 from pytest_kvquant.session.observer import Observer, phase
 from pytest_kvquant.session.prepared import Prepared
+from pytest_kvquant.session.reference_key import ReferenceConditions
 from pytest_kvquant.session.texts import TextTask
 from pytest_kvquant.session.workloads import Workloads, plan_recall
 
@@ -151,15 +150,14 @@ class Identities:
 
     def _identity(self, pair: Pair, fingerprint: str) -> dict[str, object]:
         ready = self._ready
-        settings, task, library = ready.settings, ready.task, ready.reference_library
-        return {
-            **({} if pair == REFERENCE else {"pair": str(pair)}),
-            "model": ready.model.fingerprint,
-            "corpus": [fingerprint, settings.order, settings.seed],
-            "gpu_layers": task.gpu_layers,
-            "shape": msgspec.to_builtins(task.shape),
-            "library": library.hash,
-            "device": library.chip,
-            "environment": ready.environment.added,
-            **({"setup": ready.setup} if ready.setup else {}),
-        }
+        conditions = ReferenceConditions.here(
+            model=ready.model.fingerprint,
+            order=ready.settings.order,
+            seed=ready.settings.seed,
+            gpu_layers=ready.task.gpu_layers,
+            shape=ready.task.shape,
+            library=ready.reference_library,
+            environment=ready.environment,
+            setup=ready.setup,
+        )
+        return conditions.key(pair, fingerprint)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -16,7 +15,9 @@ from pytest_kvquant import __version__
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.inputs.corpus import Corpus
 from pytest_kvquant.inputs.model import Model
+from pytest_kvquant.machine.environment import Environment
 from pytest_kvquant.machine.hardware import cpu_name
+from pytest_kvquant.machine.versions import driver_version, os_version
 from pytest_kvquant.results.library import Library
 
 OUTPUTS = (
@@ -38,9 +39,12 @@ def depends(
     tokens_hash: str,
     library: Library,
     reference: Library,
-    variables: Mapping[str, str],
+    environment: Environment,
+    *,
+    gpu_layers: int,
 ) -> dict[str, str]:
     """Names as a person reads them, values as they compare."""
+    gpu = bool(library.gpus_in_use(gpu_layers))
     return {
         "the model": model.fingerprint,
         "the corpus": f"{corpus.fingerprint} {tokens_hash}",
@@ -49,10 +53,12 @@ def depends(
         "the bindings": library.bindings,
         "the device": library.chip,
         "the machine": f"{cpu_name('?')} {platform.machine()} {psutil.virtual_memory().total}",
-        "the system": f"{platform.system()} {platform.release()}",
+        "the system": f"{platform.system()} {platform.release()} {os_version()}",
+        "the driver": driver_version(gpu=gpu),
         "Python": platform.python_version(),
         "pytest-kvquant": f"{__version__} {sources_hash()}",
-        "the variables": repr(sorted(variables.items())),
+        "the variables": repr(sorted(environment.added.items())),
+        "the workers' hook": environment.hook,
     }
 
 

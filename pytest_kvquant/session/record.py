@@ -13,6 +13,7 @@ import psutil
 from pytest_kvquant import __version__
 from pytest_kvquant.engine.parent.timesheet import Timesheet, summed
 from pytest_kvquant.machine.hardware import cpu_name
+from pytest_kvquant.machine.versions import driver_version, os_version
 from pytest_kvquant.report.advice import advise
 from pytest_kvquant.results.cell import NoiseFloor
 from pytest_kvquant.results.conditions import (
@@ -141,8 +142,9 @@ class Recorder:
         return measured + self._compared.decode_seconds
 
     def _environment(self) -> EnvironmentRecord:
+        library = self._ready.library
         return EnvironmentRecord(
-            library=self._ready.library,
+            library=library,
             machine=platform.machine(),
             system=f"{platform.system()} {platform.release()}",
             cpu=cpu_name(platform.processor()),
@@ -151,8 +153,10 @@ class Recorder:
             plugin=__version__,
             variables_dropped=self._ready.environment.dropped,
             variables_set=self._ready.environment.added,
-            worker_hook=self._ready.environment.hook,
             started=self._clock.started,
+            os_version=os_version(),
+            driver=driver_version(gpu=bool(library.gpus_in_use(self._ready.task.gpu_layers))),
+            worker_hook=self._ready.environment.hook,
         )
 
     def _settings(self) -> SettingsRecord:
