@@ -396,7 +396,7 @@ def _budget_tables(
     return found
 
 
-RENAMED = {("floors", "slowdown"): "slowdown"}
+RENAMED = {("floors", "fall"): "slowdown"}
 """Keys of tables that an earlier version read under another name."""
 
 

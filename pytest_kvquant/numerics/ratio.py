@@ -83,7 +83,7 @@ def judge(
     rule = _RatioRule(level, floor, limit, widest, two_sided)
     taken = [n for n in looks if LEAST <= n <= x.size]
     for n in taken:
-        verdict = _speaks(x[:n], y[:n], rule)
+        verdict = _speaks(x[:n], y[:n], rule, last=n == looks[-1])
         if verdict is not None:
             return _told(verdict, x, y, n, taken, rule)
     return _told("inconclusive", x, y, None, taken, rule)
@@ -123,7 +123,15 @@ class _RatioRule(NamedTuple):
     two_sided: bool
 
 
-def _speaks(x: FloatArray, y: FloatArray, rule: _RatioRule) -> Literal["pass", "fail"] | None:
+def _speaks(
+    x: FloatArray, y: FloatArray, rule: _RatioRule, *, last: bool
+) -> Literal["pass", "fail"] | None:
+    """What one look says; ``None``: nothing yet.
+
+    At the last one an interval that permits no limit may reach as far as the widest, if the ratio
+    itself is within the limit: there are no more chunks to wait for, and beyond the widest nothing
+    passes but by the level's chance.
+    """
     if not y.any():  # a type as fine as f16: there is nothing that its rounding costs
         if x.max() <= rule.floor:
             return "pass"
@@ -133,9 +141,15 @@ def _speaks(x: FloatArray, y: FloatArray, rule: _RatioRule) -> Literal["pass", "
     if over.low > rule.limit or (rule.two_sided and under.high < 1 / rule.limit):
         return "fail"
     most = allowed(over, rule.limit, rule.widest)
+    if last and _within(over.figure, rule.limit, rule) and _within(under.figure, rule.limit, rule):
+        most = rule.widest
     low_enough = over.high <= most
     high_enough = under.low >= 1 / most or not rule.two_sided
     return "pass" if low_enough and high_enough else None
+
+
+def _within(figure: float, limit: float, rule: _RatioRule) -> bool:
+    return figure <= limit and (figure >= 1 / limit or not rule.two_sided)
 
 
 def _told(

@@ -131,7 +131,9 @@ def test_patterns_that_name_no_cell_are_told(suite: Suite) -> None:
 
 def test_depths_that_the_model_is_too_short_for_are_told(suite: Suite) -> None:
     ran = suite.run("--kv-tg=0", depths="")
-    ran.stdout.fnmatch_lines(["*speed is not timed at depth 8,192: the model was trained for*"])
+    ran.stdout.fnmatch_lines(
+        ["*speed is timed at 3,584 instead of 8,192: the model was trained for*"]
+    )
 
 
 def test_what_was_found_before_a_death_still_counts(suite: Suite) -> None:

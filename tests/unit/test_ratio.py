@@ -47,6 +47,17 @@ def test_no_ratio_beyond_the_widest_limit_passes() -> None:
     assert sum(one.verdict == "pass" for one in told) <= 3
 
 
+def test_healthy_chunks_that_scatter_are_decided_at_the_last_look() -> None:
+    """Eight chunks of a decode path, 8 % over: nothing is left to wait for."""
+    measured, healthy = chunks(1.08, 0.12, 5, n=8)
+    told = ratio.judge(measured, healthy, looks=(8,), level=LEVEL, limit=1.15, widest=1.5)
+    early = ratio.judge(measured, healthy, looks=(8, 16), level=LEVEL, limit=1.15, widest=1.5)
+
+    assert (told.verdict, told.decided_at) == ("pass", 8)
+    assert told.high > ratio.allowed(stats.Interval(told.figure, told.low, told.high), 1.15, 1.5)
+    assert early.verdict == "inconclusive"
+
+
 def test_too_much_scatter_is_undecided_not_passed() -> None:
     assert judge(1.0, 0.9, 1).verdict == "inconclusive"
 

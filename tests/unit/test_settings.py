@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from pytest_kvquant.config.options import FLAG, INT, INTS, LIST, NUMBER, OPTIONS, PATHS, Option
-from pytest_kvquant.config.settings import TABLES, Settings, find_root, resolve
+from pytest_kvquant.config.settings import TABLES, FloorOverride, Settings, find_root, resolve
 from pytest_kvquant.errors import SettingsError
 
 WORDS = {
@@ -160,6 +160,17 @@ class TestRefusals:
         ) as caught:
             settled(folder)
         assert str(folder) in str(caught.value)
+
+    def test_a_key_of_an_earlier_version_is_told_its_name(self, folder: Path) -> None:
+        (folder / "kvquant.toml").write_text('[floors]\n"*/*" = { fall = 0.3 }\n')
+        with pytest.raises(SettingsError, match=r"'fall' .* is called 'slowdown' now"):
+            settled(folder)
+
+    def test_every_key_of_a_floor_is_taken(self, folder: Path) -> None:
+        for name in FloorOverride.__struct_fields__:
+            value = 100 if name == "context" else 0.3
+            (folder / "kvquant.toml").write_text(f'[floors]\n"*/*" = {{ {name} = {value} }}\n')
+            assert getattr(settled(folder).floors["*/*"], name) == value
 
     def test_an_unknown_key_of_a_budget_names_the_nearest(self, folder: Path) -> None:
         (folder / "kvquant.toml").write_text("[budgets.'q8_0/*']\nkl_maen = 0.1\n")
