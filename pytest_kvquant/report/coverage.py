@@ -1,7 +1,7 @@
-"""What the kernels were examined on: corners that ran, failed, are unsupported, or are missing.
+"""What the kernels were examined on, corner by corner; what is not listed was not covered.
 
-A corner is an operation under conditions: pair, head sizes, query tokens, cache length, mask,
-backend. What is not listed was not covered.
+A corner is an operation under conditions: pair, model, head sizes, query tokens, cache length,
+mask, backend; or a scenario of cache operations.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pytest_kvquant.results.kernels import CornerRecord
+from pytest_kvquant.report.coverage_map import coverage_map
+from pytest_kvquant.results.kernels import CornerRecord, Examination
 from pytest_kvquant.results.result import Result
 
 MANY = 64
@@ -17,34 +18,49 @@ MANY = 64
 
 
 class CoveredCorner(NamedTuple):
-    """A corner of attention, of one pair."""
+    """A corner of one pair."""
 
     pair: str
-    heads: str
-    tokens: str
-    length: str
-    mask: str
-    backend: str
+    model: str
+    """A member of the zoo; empty for the run's own model."""
+    operation: str
+    conditions: str
+    """In words; empty for scenarios."""
 
     def __str__(self) -> str:
-        return (
-            f"{self.pair}, heads {self.heads}, {self.tokens} query tokens, {self.length} cells, "
-            f"{self.mask}, {self.backend}"
+        on = f" on {self.model}" if self.model else ""
+        return f"{self.pair}{on}: {self.operation}" + (
+            f", {self.conditions}" if self.conditions else ""
         )
 
 
 def corners(result: Result) -> Iterator[tuple[CoveredCorner, bool]]:
-    """Corners of attention that ran, and whether all of their nodes are right."""
+    """Corners that ran, and whether all of their nodes are right."""
     for cell in result.cells:
-        for one in cell.kernels.corners if cell.kernels else ():
-            if one.operation == "attention":
-                yield _corner(cell.pair, one), not one.failed
+        yield from _examined(cell.pair, "", cell.kernels)
+    for member in result.zoo:
+        yield from _examined(member.pair, member.member, member.kernels)
 
 
-def _corner(pair: str, one: CornerRecord) -> CoveredCorner:
-    heads = f"{one.head_k}/{one.head_v}x{one.group}"
-    length = f"up to {one.length}"
-    return CoveredCorner(pair, heads, _tokens(one.tokens), length, one.mask, one.backend)
+def _examined(
+    pair: str, model: str, found: Examination | None
+) -> Iterator[tuple[CoveredCorner, bool]]:
+    if found is None:
+        return
+    for one in found.corners:
+        yield CoveredCorner(pair, model, one.operation, _conditions(one)), not one.failed
+    for played in found.scenarios:
+        if played.verdict != "unsupported":
+            name = f"operations.{played.name}"
+            yield CoveredCorner(pair, model, name, ""), played.verdict == "pass"
+
+
+def _conditions(one: CornerRecord) -> str:
+    parts = [f"types {one.k_type}/{one.v_type}"] if one.k_type or one.v_type else []
+    parts += [f"heads {one.head_k}/{one.head_v}x{one.group}"] if one.group else []
+    parts += [f"{_tokens(one.tokens)} query tokens"] if one.tokens else []
+    parts += [f"up to {one.length} cells"] if one.length else []
+    return ", ".join(filter(None, [*parts, one.mask, one.backend]))
 
 
 def _tokens(count: int) -> str:
@@ -66,28 +82,34 @@ def compare(before: Result, after: Result) -> tuple[str, int]:
 
 def in_lines(result: Result) -> list[str]:
     """Three lines for the terminal: nodes and corners, operations on caches, what is left out."""
-    examined = [cell.kernels for cell in result.cells if cell.kernels is not None]
-    if not examined:
+    found = [*(one.kernels for one in result.cells), *(one.kernels for one in result.zoo)]
+    examined = [one for one in found if one is not None]
+    drawn = coverage_map(result)
+    if not examined or drawn is None:
         return []
-    every = [one for found in examined for one in found.corners]
+    every = [corner for one in examined for corner in one.corners]
     nodes, wrong = sum(one.nodes for one in every), sum(one.failed for one in every)
-    sizes = {_tokens(one.tokens) for one in every if one.operation == "attention"}
-    lengths = {one.length for one in every if one.operation == "attention"}
-    heads = {f"{one.head_k}/{one.head_v}" for one in every if one.operation == "attention"}
+    attention = [one for one in every if one.operation == "attention"]
+    sizes = {_tokens(one.tokens) for one in attention}
+    lengths = {one.length for one in attention}
+    heads = {(one.head_k, one.head_v) for one in attention}
     deepest = f"up to {max(lengths):,} cells" if lengths else "no cells"
-    played = [one for found in examined for one in found.scenarios]
+    played = [scenario for one in examined for scenario in one.scenarios]
     failed = sorted({one.name for one in played if one.verdict not in ("pass", "unsupported")})
     cannot = sorted({one.name for one in played if one.verdict == "unsupported"})
-    left = dict.fromkeys(line for found in examined for line in found.left_out)
-    unknown = sorted({name for found in examined for name in found.unknown})
+    left = dict.fromkeys(line for one in examined for line in one.left_out)
+    unknown = sorted({name for one in examined for name in one.unknown})
     said = f"kernels ({examined[0].level}): {nodes:,} nodes against exact arithmetic, {wrong} wrong"
-    lines = [
-        f"{said}; {len(set(corners(result)))} corners of attention: {len(sizes)} batch sizes, "
-        f"{deepest}, heads {', '.join(sorted(heads))}",
-        f"cache operations: {len({one.name for one in played})} scenarios"
+    shown = ", ".join(f"{k}/{v}" for k, v in sorted(heads))
+    operations = f"cache operations: {len({one.name for one in played})} scenarios"
+    missing = [*left, *(f"the operation {name}" for name in unknown)]
+    return [
+        f"{said}; {len(attention)} corners of attention: {len(sizes)} batch sizes, {deepest}, "
+        f"heads {shown}",
+        operations
         + (f"; fail: {', '.join(failed)}" if failed else "")
         + (f"; unsupported: {', '.join(cannot)}" if cannot else ""),
+        f"not covered: {drawn.count('not covered')} of "
+        f"{len(drawn.columns) * len(drawn.lines)} corners of the map"
+        + (f"; {'; '.join(missing)}" if missing else ""),
     ]
-    missing = [*left, *(f"the operation {name}" for name in unknown)]
-    lines.append(f"not covered: {'; '.join(missing)}" if missing else "not covered: nothing known")
-    return lines

@@ -18,6 +18,7 @@ from pytest_kvquant.numerics.metrics import LOG10_KL_EDGES
 from pytest_kvquant.report import view
 from pytest_kvquant.report.advice import RULE as ADVICE_RULE
 from pytest_kvquant.report.baseline_notes import notes
+from pytest_kvquant.report.coverage_map import coverage_map
 from pytest_kvquant.report.howsure import how_sure
 from pytest_kvquant.report.links import anchor
 from pytest_kvquant.report.terminal import conditions_line
@@ -89,6 +90,7 @@ def render(result: Result, *, incomplete: str = "") -> str:
         facts=facts(result),
         subject=result.reference.subject,
         how_sure=[text.partition(". ") for text in how_sure(shape, gates)] if gates else [],
+        coverage=coverage_map(result),
         repeat=lambda pair: view.repeat(result, pair),
         measured={
             "memory": any(row.memory is not None and row.kl is not None for row in rows),

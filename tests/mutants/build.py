@@ -34,6 +34,11 @@ static int kvquant_mutant(void) {{
 }}
 """
 
+PROJECT = """cmake_minimum_required(VERSION 3.14)
+project(mutants C CXX)
+add_subdirectory(ggml)
+"""
+
 
 def usable() -> tuple[Edit, ...]:
     """The edits of kernels that this processor runs."""
@@ -101,8 +106,10 @@ def build(folder: Path, *, jobs: int = 2) -> Path:
     if shutil.which("cmake") is None:
         raise CannotBuild("there is no cmake")
     with tempfile.TemporaryDirectory() as scratch:
-        tree, made = Path(scratch) / "ggml", Path(scratch) / "build"
-        mutate(source(), tree)
+        tree, made = Path(scratch), Path(scratch) / "build"
+        mutate(source(), tree / "ggml")
+        # not on its own: a source distribution leaves out what only that needs
+        (tree / "CMakeLists.txt").write_text(PROJECT, encoding="utf-8")
         for command in (
             ("cmake", "-S", tree, "-B", made, "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON",
              "-DBUILD_SHARED_LIBS=ON", "-DGGML_LLAMAFILE=ON", "-DGGML_BUILD_TESTS=OFF",

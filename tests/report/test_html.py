@@ -71,6 +71,16 @@ def test_what_was_not_measured_is_said(result: Result) -> None:
     assert 'id="speeds"' not in page
 
 
+def test_the_map_of_corners_says_what_was_covered_and_what_was_not(result: Result) -> None:
+    page = render(result)
+    assert 'id="coverage"' in page
+    assert re.search(r'<td class="fine" title="q8_0/q4_0, query tokens, up to 4,096 cells', page)
+    assert 'title="q8_0/q4_0, head size, 64: not covered"' in page
+    blank = [msgspec.structs.replace(cell, kernels=None) for cell in result.cells]
+    bare = msgspec.structs.replace(result, cells=tuple(blank))
+    assert 'id="coverage"' not in render(bare)
+
+
 def test_speed_is_drawn_where_it_was_measured(matrix: Callable[..., Result]) -> None:
     page = render(matrix(types=("f16", "q8_0"), depths=2))
     assert 'id="speeds"' in page

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from pytest_kvquant.engine.child.watch import Watched
 
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 
 FUSED = (1, 8, 64)
@@ -142,8 +143,17 @@ class Ascent:
 
 def kl(reference: F32, rows: F32) -> float:
     """Mean KL(reference ‖ rows), nats; infinite where a row is not finite."""
-    p, q = (np.asarray(logits, np.float64) for logits in (reference, rows))
-    if not (np.isfinite(p).all() and np.isfinite(q).all()):
+    if not (np.isfinite(reference).all() and np.isfinite(rows).all()):
         return 1e30
-    p, q = (x - np.logaddexp.reduce(x, axis=1, keepdims=True) for x in (p, q))
-    return max(0.0, float((np.exp(p) * (p - q)).sum(1).mean()))
+    shifted, raised, total = _raised(reference)
+    other, _, its_total = _raised(rows)
+    apart = shifted - other  # in f32, both near 0; what is the same cancels
+    mean = np.einsum("rv,rv->r", raised, apart, dtype=np.float64) / total
+    return max(0.0, float((mean - np.log(total) + np.log(its_total)).mean()))
+
+
+def _raised(rows: F32) -> tuple[F32, F32, F64]:
+    """Logits below their largest, those raised, and the sums; in f32 but for the sums."""
+    shifted = rows - rows.max(axis=1, keepdims=True)
+    raised = np.exp(shifted)
+    return shifted, raised, raised.sum(axis=1, dtype=np.float64)

@@ -53,7 +53,7 @@ class Stage:
         self._make, self._announce = make, announce
         self.context = make(cells)
         self._saved: dict[str, U8] = {}
-        self._folder = TemporaryDirectory(prefix="pytest-kvquant-")
+        self._folder: TemporaryDirectory[str] | None = None
         self._outputs: dict[str, list[F32]] = {}
 
     @property
@@ -74,7 +74,8 @@ class Stage:
     def close(self) -> None:
         """Free the context."""
         self.context.close()
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def _decode(self, spans: Sequence[tuple[int, int, list[int], int]], label: str) -> None:
         context = self.context
@@ -175,6 +176,8 @@ class Stage:
         self.context.mirrors.trusted = False
 
     def _path(self, key: str) -> bytes:
+        if self._folder is None:
+            self._folder = TemporaryDirectory(prefix="pytest-kvquant-")
         return str(Path(self._folder.name) / key).encode()
 
 
