@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -131,23 +132,32 @@ def _index(row: Any, value: Any) -> int:
     return 0
 
 
-_WORTH_A_THREAD = 1 << 17
-"""Logits for which a thread is started: a few times what starting it takes."""
+_WORTH_A_THREAD = 1 << 20
+"""Logits for which another thread is asked: milliseconds, many times what asking it takes."""
+
+_MOST_THREADS = 8
+"""Beyond, memory is what is waited for."""
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that stay: starting one takes as long as a chunk where the kernel is emulated."""
+    return ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="compare")
 
 
 def visit(reference: F32, cell: F32, *others: Any) -> None:
     """:func:`_visit`, rows shared out among threads; each row comes out as it does alone."""
     rows = cell.shape[0]
-    threads = max(1, min(config.NUMBA_NUM_THREADS, rows, cell.size // _WORTH_A_THREAD))
+    most = min(config.NUMBA_NUM_THREADS, _MOST_THREADS, rows)
+    threads = max(1, min(most, cell.size // _WORTH_A_THREAD))
     if threads == 1:
         _visit(reference, cell, *others)
         return
     ends = [rows * number // threads for number in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        shares = [
-            pool.submit(_visit, *(each[start:stop] for each in (reference, cell, *others)))
-            for start, stop in itertools.pairwise(ends)
-        ]
+    shares = [
+        _pool().submit(_visit, *(each[start:stop] for each in (reference, cell, *others)))
+        for start, stop in itertools.pairwise(ends)
+    ]
     for share in shares:
         share.result()
 
