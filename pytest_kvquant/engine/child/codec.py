@@ -141,16 +141,20 @@ def rotate(values: F32, size: int) -> F32:
     """Groups of ``size`` elements times the orthonormal Hadamard matrix of llama.cpp (Sylvester's).
 
     Its own inverse; a size of 1 leaves all as is. By butterflies: a product of matrices would wake
-    the threads of NumPy's BLAS, on the cores that llama.cpp computes on.
+    the threads of NumPy's BLAS, on the cores that llama.cpp computes on. Of whole columns at
+    a time: that takes a fifth of the time of pairs within rows.
     """
     if size <= 1:
         return values
-    turned, step = values.reshape(-1), 1
+    turned, step = np.ascontiguousarray(values.reshape(-1, size).T), 1
+    other = np.empty_like(turned)
     while step < size:
-        pairs = turned.reshape(-1, 2, step)
-        turned = np.stack((pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]), axis=1)
-        step *= 2
-    return turned.reshape(values.shape) * np.float32(1 / np.sqrt(size))
+        before, after = (array.reshape(-1, 2, step, array.shape[1]) for array in (turned, other))
+        np.add(before[:, 0], before[:, 1], out=after[:, 0])
+        np.subtract(before[:, 0], before[:, 1], out=after[:, 1])
+        turned, other, step = other, turned, 2 * step
+    turned *= np.float32(1 / np.sqrt(size))
+    return np.ascontiguousarray(turned.T).reshape(values.shape)
 
 
 def nmse(values: F32, expected: F32) -> float:

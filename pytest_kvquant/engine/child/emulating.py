@@ -44,6 +44,7 @@ class EmulationMessages:
 
     channel: Channel
     library: LoadedLibrary
+    codecs: Codecs
     model: LoadedModel
     context: Context | None
 
@@ -68,7 +69,7 @@ class EmulationMessages:
         fields = dict(message.fields)
         places: Iterable[Any] = fields.pop("places")
         stored = {CachePlace(*row[:2]): SideStored(*row[2:]) for row in places}
-        rounder = Rounder(self.library, stored, dict(fields.pop("heads")))
+        rounder = Rounder(self.library, self.codecs, stored, dict(fields.pop("heads")))
         if self.context is not None:
             self.context.close()
         self.context = WatchedContext(self.model, rounder, **fields)
@@ -81,7 +82,7 @@ class EmulationMessages:
         the type, and ``equal``: the share of bytes that ``ggml_quantize_chunk`` writes alike.
         """
         fields = message.fields
-        codec = Codecs(self.library)[fields["type"]]
+        codec = self.codecs[fields["type"]]
         rows = np.frombuffer(message.payload, np.float32).reshape(-1, fields["elements"])
         stored = codec.quantize(rows)
         other = quantized_by_row(self.library, codec, rows)

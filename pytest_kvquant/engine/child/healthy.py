@@ -96,6 +96,7 @@ class Rounder(Callback):
     """On a context of ``f16/f16``: rounds rows after each write.
 
     Args:
+        codecs: of the library; each finds its basis once, which takes as long as a few chunks.
         stored: how the cell stores each side of each layer; f16 stays as it is.
         heads: KV heads of the model's layers, for heads that are padded.
     """
@@ -103,11 +104,12 @@ class Rounder(Callback):
     def __init__(
         self,
         library: LoadedLibrary,
+        codecs: Codecs,
         stored: Mapping[CachePlace, SideStored],
         heads: Mapping[int, int],
     ) -> None:
         super().__init__(library)
-        self._codecs, self._stored, self._heads = Codecs(library), dict(stored), dict(heads)
+        self._codecs, self._stored, self._heads = codecs, dict(stored), dict(heads)
         self.rows = 0
         """Rows rounded so far: none means that nothing was emulated."""
 

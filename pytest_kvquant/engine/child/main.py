@@ -19,6 +19,7 @@ import numpy as np
 from pytest_kvquant.engine import census
 from pytest_kvquant.engine.child import op_census, scoring
 from pytest_kvquant.engine.child.ceiling import CeilingMessages
+from pytest_kvquant.engine.child.codec import Codecs
 from pytest_kvquant.engine.child.context import Context, DecodeFailed, LoadedModel
 from pytest_kvquant.engine.child.emulating import EmulationMessages
 from pytest_kvquant.engine.child.examining import ExaminationMessages
@@ -59,6 +60,7 @@ class Child(
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.library: LoadedLibrary
+        self.codecs: Codecs
         self.model: LoadedModel
         self.threads = running_threads()
         self._loaded: tuple[Any, ...] = ()
@@ -87,6 +89,7 @@ class Child(
         if self._loaded[:1] != (directory,):
             with self.channel.spent("library"):
                 self.library = LoadedLibrary(directory)
+                self.codecs = Codecs(self.library)
                 if servers := message.fields["servers"]:
                     self.library.add_servers(servers)
             self._loaded = (directory,)

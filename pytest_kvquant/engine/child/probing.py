@@ -18,6 +18,7 @@ class ProbeMessages:
 
     channel: Channel
     library: LoadedLibrary
+    codecs: Codecs
     model: LoadedModel
     context: Context | None
 
@@ -47,8 +48,8 @@ class ProbeMessages:
             runs.append((made._replace(logits=made.logits[:0]), reference, prompt))
         problem, figures = None, []
         try:
-            codecs, widths = Codecs(self.library), fields["widths"]
-            compared = probe.compare(runs, self.library.types, codecs, widths)
+            widths = fields["widths"]
+            compared = probe.compare(runs, self.library.types, self.codecs, widths)
             figures = [one._asdict() for one in compared]
         except probe.Unreadable as error:
             problem = str(error)
@@ -64,7 +65,8 @@ class ProbeMessages:
         tokens = np.frombuffer(message.payload, np.int32)
         reference = probe.Run.load(Path(message.fields["folder"]), 0)
         sides = {tuple(row[:3]): emulate.CacheSide(*row[3:]) for row in message.fields["sides"]}
-        codecs, types = Codecs(self.library), self.library.types
-        propagation, kl = emulate.emulate(self.context, tokens, reference, codecs, types, sides)
+        propagation, kl = emulate.emulate(
+            self.context, tokens, reference, self.codecs, self.library.types, sides
+        )
         propagated = [one._asdict() for one in propagation]
         self.channel.send("emulate_cell", propagation=propagated, kl=kl)
