@@ -179,7 +179,8 @@ def broken(folder: Path, first: Outcome) -> Outcome:
         "import os\nfrom pytest_kvquant.engine.child.context import Context\n"
         "before = Context.__init__\n"
         "def opened(self, model, *, type_k, **shape):\n"
-        "    if type_k == 'q5_1':\n        os.abort()\n"
+        "    if type_k == 'q5_1':\n"
+        "        os.write(2, b'ggml.c:1: GGML_ASSERT(ne0 > 0) failed\\n')\n        os.abort()\n"
         "    before(self, model, type_k=type_k, **shape)\n"
         "Context.__init__ = opened\n"
     )
@@ -195,7 +196,7 @@ class TestFailures:
         assert f"{PAIR}: mean KL fails:" in broken.text
         assert "against a budget of" in broken.text
         assert "q5_1/f16: crashed. The worker was killed by SIGABRT" in broken.text
-        assert "The end of the library's log:" in broken.text
+        assert "The end of the library's log:\nggml.c:1: GGML_ASSERT(ne0 > 0)" in broken.text
         for word in ("Traceback", "INTERNALERROR", "def test_", ".py:"):
             assert word not in broken.text.partition("FAILURES")[2].partition("short test summ")[0]
 
