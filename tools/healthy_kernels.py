@@ -29,7 +29,7 @@ from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.quality.coverage_plan import level
 from pytest_kvquant.quality.examiner import Examined, Examiner
 from pytest_kvquant.results.cell import Cell
-from pytest_kvquant.session.run import EMBEDDED_MODEL
+from pytest_kvquant.data import EMBEDDED_MODEL
 from pytest_kvquant.zoo import store
 from pytest_kvquant.zoo.members import ALL, by_name
 
