@@ -26,7 +26,8 @@ import pytest
 from pytest_kvquant.config.floors import resolve_floors
 from pytest_kvquant.data import EMBEDDED_MODEL
 from pytest_kvquant.engine.child.main import HOOK
-from pytest_kvquant.engine.parent.worker import Engine, Worker
+from pytest_kvquant.engine.parent.engine import Engine
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.inputs.model import read_model
 from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.matrix import REFERENCE, Pair
@@ -62,7 +63,7 @@ DELAY = """
 import time
 from pytest_kvquant.engine.child import timing
 
-_decode = timing.Stream._decode
+_decode = stream.Stream._decode
 _make = timing.Bench.__init__
 
 
@@ -81,7 +82,7 @@ def _slow(self, batch):
 
 
 timing.Bench.__init__ = _made
-timing.Stream._decode = _slow
+stream.Stream._decode = _slow
 """
 
 

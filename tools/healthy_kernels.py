@@ -22,14 +22,14 @@ from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.declared import as_declared
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import resolve_budgets
-from pytest_kvquant.engine.parent.worker import Engine
+from pytest_kvquant.data import EMBEDDED_MODEL
+from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.inputs.model import read_model
 from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.quality.coverage_plan import level
 from pytest_kvquant.quality.examiner import Examined, Examiner
 from pytest_kvquant.results.cell import Cell
-from pytest_kvquant.data import EMBEDDED_MODEL
 from pytest_kvquant.zoo import store
 from pytest_kvquant.zoo.members import ALL, by_name
 

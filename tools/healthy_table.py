@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.checks.healthy import KL, ratio_gate
-from pytest_kvquant.engine.parent.worker import BatchShape, Engine, Worker
+from pytest_kvquant.engine.parent.engine import BatchShape, Engine
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.inputs.model import read_model
 from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.matrix import REFERENCE, Pair

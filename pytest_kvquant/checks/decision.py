@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy.typing as npt
 
 from pytest_kvquant.numerics import stats
+from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.rules import Rules
-from pytest_kvquant.numerics.stats import FloatArray
 from pytest_kvquant.results.gate import Verdict
 
 
@@ -23,7 +23,7 @@ class FirstDecision(NamedTuple):
     census: bool
 
 
-def figures_that_count(x: npt.ArrayLike, budget: float, rules: Rules) -> FloatArray:
+def figures_that_count(x: npt.ArrayLike, budget: float, rules: Rules) -> F64:
     """The chunks that count, once figures and budget are known to be sound."""
     if not 0 <= budget < math.inf:
         raise ValueError(f"a budget is a number from 0 up, got {budget}")
@@ -36,7 +36,7 @@ def may_speak(rules: Rules, n: int) -> bool:
 
 
 def first_decision(
-    figures: FloatArray,
+    figures: F64,
     budget: float,
     rules: Rules,
     fails: Callable[[int], bool],

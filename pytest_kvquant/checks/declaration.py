@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import BatchedBudgets
+from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.kernels import TokenFigures
 from pytest_kvquant.numerics.rules import Rules
-from pytest_kvquant.numerics.stats import FloatArray
 from pytest_kvquant.results.cell import Check
 from pytest_kvquant.results.gate import Gate, Unit
 
@@ -62,7 +62,7 @@ class Given(NamedTuple):
     """Tokens per chunk."""
 
 
-Figures = Mapping[str, FloatArray]
+Figures = Mapping[str, F64]
 """Per chunk, shape ``(chunks,)`` each: ``kl``, ``ln_ppl``, ``tail``, ``flips``, ``top1``,
 ``nll_cell``, ``nll_reference``, and those that gates declare, by the gate's name."""
 

@@ -13,7 +13,7 @@ import msgspec
 
 from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.kernel_names import KERNEL_GATES
-from pytest_kvquant.config.settings import Expect
+from pytest_kvquant.config.overrides import Expect
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.results.cell import Cell, Check
 from pytest_kvquant.results.gate import Gate

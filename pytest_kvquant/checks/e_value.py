@@ -26,9 +26,10 @@ from pytest_kvquant.checks.decision import (
     may_speak,
     when,
 )
-from pytest_kvquant.numerics import stats
+from pytest_kvquant.numerics import betting, shares, stats
+from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.rules import LEAST_CHUNKS, Rules
-from pytest_kvquant.numerics.stats import FloatArray, Interval
+from pytest_kvquant.numerics.stats import Interval
 from pytest_kvquant.results.gate import Gate, Unit
 
 
@@ -39,8 +40,8 @@ class Quantity(NamedTuple):
     unit: Unit
     title: str
     bound: str
-    interval: Callable[[FloatArray], Interval]
-    needed: Callable[[FloatArray, Interval], int | None]
+    interval: Callable[[F64], Interval]
+    needed: Callable[[F64, Interval], int | None]
 
 
 def share_quantity(
@@ -48,16 +49,16 @@ def share_quantity(
 ) -> Quantity:
     """What tells one gate of a share of tokens from another."""
 
-    def effective_per_chunk(seen: FloatArray) -> float:
-        return m_tok / stats.design_effect(seen, m_tok, least)
+    def effective_per_chunk(seen: F64) -> float:
+        return m_tok / shares.design_effect(seen, m_tok, least)
 
-    def interval(seen: FloatArray) -> Interval:
+    def interval(seen: F64) -> Interval:
         effective_n = seen.size * effective_per_chunk(seen)
-        return stats.clopper_pearson(float(seen.mean()), effective_n, rules.level)
+        return shares.clopper_pearson(float(seen.mean()), effective_n, rules.level)
 
-    def needed(seen: FloatArray, now: Interval) -> int | None:
+    def needed(seen: F64, now: Interval) -> int | None:
         per_chunk = effective_per_chunk(seen)
-        return stats.chunks_needed_share(now.figure, per_chunk, budget, rules.level)
+        return shares.chunks_needed_share(now.figure, per_chunk, budget, rules.level)
 
     return Quantity(
         name=name,
@@ -96,7 +97,7 @@ def judge_share(
 
 
 def judge_by_e_value(
-    figures: FloatArray, budget: float, rules: Rules, quantity: Quantity, identity: FloatArray
+    figures: F64, budget: float, rules: Rules, quantity: Quantity, identity: F64
 ) -> Gate:
     """FAIL by the betting e-value after every chunk, PASS by an interval's upper end at looks.
 
@@ -129,7 +130,7 @@ def judge_by_e_value(
         unit=quantity.unit,
         chunks=figures.size,
         e_value=e_value,
-        p_value=stats.e_to_p(e_value),
+        p_value=betting.e_to_p(e_value),
         alpha=rules.alpha,
         level=rules.level,
         decided_at=decision.at,
@@ -139,14 +140,14 @@ def judge_by_e_value(
     )
 
 
-def _e_values(figures: FloatArray, budget: float, identity: FloatArray, rules: Rules) -> FloatArray:
+def _e_values(figures: F64, budget: float, identity: F64, rules: Rules) -> F64:
     """The largest e-value up to each chunk; judged once, the one that the chunks come to.
 
     A budget of 0 is refuted for good by any difference.
     """
     if budget == 0:
-        return np.where(np.logical_or.accumulate(identity != 0), stats.LARGEST_E, 1.0)
-    e_values = stats.betting_e_values(figures, budget)
+        return np.where(np.logical_or.accumulate(identity != 0), betting.LARGEST_E, 1.0)
+    e_values = betting.betting_e_values(figures, budget)
     return np.maximum.accumulate(e_values) if rules.early else e_values
 
 

@@ -15,9 +15,9 @@ from msgspec.structs import replace
 
 from pytest_kvquant.checks.ln_ppl_ratio import judge_ln_ppl
 from pytest_kvquant.numerics import ratio
+from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.evidence import ChunkFigures, Evidence
 from pytest_kvquant.numerics.rules import Rules
-from pytest_kvquant.numerics.stats import FloatArray
 from pytest_kvquant.results.gate import Gate
 
 TAIL_QUANTILE = 0.98
@@ -90,9 +90,7 @@ def judge_decode(measured: Evidence, healthy: Evidence, noise: float) -> Gate:
     return ratio_gate("decode_kl_ratio", ours.kl, theirs.kl, rules, allowance)
 
 
-def ratio_gate(
-    name: str, measured: FloatArray, healthy: FloatArray, rules: Rules, allowed: Allowance
-) -> Gate:
+def ratio_gate(name: str, measured: F64, healthy: F64, rules: Rules, allowed: Allowance) -> Gate:
     """One figure of a cell over that of its healthy emulation.
 
     Args:
@@ -132,7 +130,7 @@ def ratio_gate(
     )
 
 
-def without_emulation(name: str, measured: FloatArray, rules: Rules, problem: str | None) -> Gate:
+def without_emulation(name: str, measured: F64, rules: Rules, problem: str | None) -> Gate:
     """The gate of a ratio where the healthy cell could not be emulated: open, and why."""
     return Gate(
         name=name,
@@ -165,9 +163,9 @@ def tail_bound(healthy: Evidence, rules: Rules) -> float:
     return float(np.quantile(healthy.columns.kl[:first], TAIL_QUANTILE))
 
 
-def share_over(evidence: Evidence, bound: float, chunks: int) -> FloatArray:
+def share_over(evidence: Evidence, bound: float, chunks: int) -> F64:
     """Share of each chunk's tokens with a KL beyond a bound, shape ``(chunks,)``."""
-    shares: FloatArray = (evidence.columns.kl[:chunks] > bound).mean(axis=1)
+    shares: F64 = (evidence.columns.kl[:chunks] > bound).mean(axis=1)
     return shares
 
 
@@ -175,7 +173,7 @@ def _first(figures: ChunkFigures, count: int) -> ChunkFigures:
     return ChunkFigures._make(column[:count] for column in figures)
 
 
-def _of_kernel(gate: Gate, name: str, ours: FloatArray, theirs: FloatArray) -> Gate:
+def _of_kernel(gate: Gate, name: str, ours: F64, theirs: F64) -> Gate:
     seen = gate.decided_at or len(ours)
     return replace(
         gate,

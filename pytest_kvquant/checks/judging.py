@@ -9,10 +9,10 @@ import numpy as np
 from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.declaration import Figures, Given, Path
 from pytest_kvquant.config.budgets import BatchedBudgets
+from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.kernels import TokenFigures
 from pytest_kvquant.numerics.rules import Rules
-from pytest_kvquant.numerics.stats import FloatArray
 from pytest_kvquant.results.gate import Gate
 
 
@@ -49,9 +49,9 @@ def owned_gates(budgets: Collection[str]) -> frozenset[str]:
     return frozenset(one.name for one in registry.gates() if one.budget and one.budget.key in given)
 
 
-def figures_per_chunk(evidence: Evidence, path: Path = "prefill") -> dict[str, FloatArray]:
+def figures_per_chunk(evidence: Evidence, path: Path = "prefill") -> dict[str, F64]:
     """What gates decide from: each figure of the complete chunks, those that gates declare too."""
-    found: dict[str, FloatArray] = dict(evidence.per_chunk()._asdict())
+    found: dict[str, F64] = dict(evidence.per_chunk()._asdict())
     if not (own := [one for one in registry.gates(path) if one.per_chunk is not None]):
         return found
     tokens = evidence.tokens()
@@ -66,6 +66,6 @@ def figures_per_chunk(evidence: Evidence, path: Path = "prefill") -> dict[str, F
     return found
 
 
-def first_chunks(seen: Mapping[str, FloatArray], chunks: int) -> dict[str, FloatArray]:
+def first_chunks(seen: Mapping[str, F64], chunks: int) -> dict[str, F64]:
     """The figures of the first so many chunks."""
     return {name: values[:chunks] for name, values in seen.items()}

@@ -11,8 +11,9 @@ from pytest_kvquant.checks.decision import figures_that_count
 from pytest_kvquant.checks.declaration import Budget, Figures, Given, gate
 from pytest_kvquant.checks.e_value import Quantity, judge_by_e_value
 from pytest_kvquant.numerics import stats
+from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.rules import Rules
-from pytest_kvquant.numerics.stats import FloatArray, Interval
+from pytest_kvquant.numerics.stats import Interval
 from pytest_kvquant.results.gate import Gate
 
 
@@ -30,7 +31,7 @@ def judge_kl_mean(x: npt.ArrayLike, budget: float, rules: Rules) -> Gate:
     raw = figures_that_count(x, budget, rules)
     figures = np.maximum(raw, 0)
 
-    def needed(seen: FloatArray, now: Interval) -> int | None:
+    def needed(seen: F64, now: Interval) -> int | None:
         if now.figure <= 0 or budget <= 0 or seen.size == 1:
             return None
         # On the scale on which the PASS rule works: the plain one promises too few chunks.

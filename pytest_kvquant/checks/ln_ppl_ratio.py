@@ -15,8 +15,9 @@ from pytest_kvquant.checks.decision import (
 )
 from pytest_kvquant.checks.declaration import Budget, Figures, Given, gate
 from pytest_kvquant.numerics import stats
+from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.rules import LEAST_CHUNKS, Rules
-from pytest_kvquant.numerics.stats import FloatArray, Interval
+from pytest_kvquant.numerics.stats import Interval
 from pytest_kvquant.results.gate import Gate
 
 
@@ -83,7 +84,7 @@ def judge_ln_ppl(x: npt.ArrayLike, budget: float, rules: Rules) -> Gate:
     )
 
 
-def _p_value_of_looks(figures: FloatArray, budget: float, rules: Rules) -> float:
+def _p_value_of_looks(figures: F64, budget: float, rules: Rules) -> float:
     looks = [n for n in rules.schedule if LEAST_CHUNKS <= n <= figures.size]
     p_values = [stats.t_p_value(figures[:n], budget) for n in looks]
     return min(1.0, rules.looks_planned * min(p_values, default=1.0))

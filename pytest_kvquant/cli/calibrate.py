@@ -41,7 +41,7 @@ def add(commands: Commands) -> None:
 
 
 def _calibrate(parsed: argparse.Namespace) -> int:
-    from pytest_kvquant.config.settings import find_root, resolve
+    from pytest_kvquant.config.resolver import find_root, resolve
     from pytest_kvquant.matrix import REFERENCE
     from pytest_kvquant.session.calibration import as_toml, unfit
     from pytest_kvquant.session.run import Session

@@ -14,10 +14,12 @@ from pytest_kvquant import __version__
 from pytest_kvquant.checks import registry
 from pytest_kvquant.cli.doctor_device import lines, try_pairs
 from pytest_kvquant.cli.doctor_report import PairRow, Remark, Report
-from pytest_kvquant.config.settings import Settings, resolve
+from pytest_kvquant.config.resolver import resolve
+from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
 from pytest_kvquant.engine.parent.devices import in_use
-from pytest_kvquant.engine.parent.worker import Engine, Worker
+from pytest_kvquant.engine.parent.engine import Engine
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import CellError, RunRefused, SettingsError
 from pytest_kvquant.inputs import corpus_names, geometry
 from pytest_kvquant.inputs.model import Model, read_model
@@ -48,7 +50,7 @@ def examine(
 
     Args:
         typed: options as typed, by field name.
-        config, root: as :func:`pytest_kvquant.config.settings.resolve` takes them.
+        config, root: as :func:`pytest_kvquant.config.resolver.resolve` takes them.
         shell: the variables of the shell.
         kernels: load the weights onto any GPU to try its kernels; Apple's, which map them from the
             file, are always tried.

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from pytest_kvquant.baselines.quality import Baseline, BaselineError, decode
+from pytest_kvquant.baselines.file import Baseline, BaselineError, decode
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.report.snapshot import Snapshot
 

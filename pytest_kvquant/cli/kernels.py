@@ -38,7 +38,8 @@ def add(commands: Commands) -> None:
 
 
 def _reproduce(parsed: argparse.Namespace) -> int:
-    from pytest_kvquant.engine.parent.worker import Engine, Worker
+    from pytest_kvquant.engine.parent.engine import Engine
+    from pytest_kvquant.engine.parent.worker import Worker
     from pytest_kvquant.machine.environment import scrub
 
     engine = Engine(

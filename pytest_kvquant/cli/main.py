@@ -95,7 +95,7 @@ def _doctor(parsed: argparse.Namespace) -> int:
 
     from pytest_kvquant.cli.doctor import examine
     from pytest_kvquant.cli.doctor_report import as_json, as_text
-    from pytest_kvquant.config.settings import find_root
+    from pytest_kvquant.config.resolver import find_root
 
     typed = {option.field: getattr(parsed, option.dest) for option in OPTIONS}
     config = Path(parsed.kv_config) if parsed.kv_config else None
@@ -117,7 +117,7 @@ def _doctor(parsed: argparse.Namespace) -> int:
 def _replay(parsed: argparse.Namespace) -> int:
     from pytest_kvquant.checks import registry
     from pytest_kvquant.config.budgets import BatchedBudgets, resolve_budgets
-    from pytest_kvquant.config.settings import find_root, resolve
+    from pytest_kvquant.config.resolver import find_root, resolve
     from pytest_kvquant.matrix import Pair
     from pytest_kvquant.numerics.rules import Rules
     from pytest_kvquant.quality.evidence_file import EvidenceConditions

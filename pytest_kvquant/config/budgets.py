@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from pytest_kvquant.config.overrides import BudgetOverride
 from pytest_kvquant.config.packaged import read_table
-from pytest_kvquant.config.settings import BudgetOverride
 from pytest_kvquant.data import DATA
 from pytest_kvquant.matrix import REFERENCE, Pair
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_kvquant.config.overrides import MIXED, Expect
 from pytest_kvquant.config.packaged import read_table
-from pytest_kvquant.config.settings import MIXED, Expect
 from pytest_kvquant.matrix import Pair
 
 PACKAGED = Path(__file__).parents[1] / "data" / "expect.toml"

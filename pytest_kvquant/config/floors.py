@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from pytest_kvquant.config.overrides import FloorOverride
 from pytest_kvquant.config.packaged import read_table
 from pytest_kvquant.config.patterns import DepthPattern
-from pytest_kvquant.config.settings import FloorOverride
 from pytest_kvquant.data import DATA
 from pytest_kvquant.matrix import Pair
 

@@ -16,10 +16,9 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-U8 = npt.NDArray[np.uint8]
-I32 = npt.NDArray[np.int32]
+from pytest_kvquant.engine.census_record import Cache, Census, CensusLayer
+from pytest_kvquant.numerics.arrays import I32, U8
 
 MAGIC = b"\xd8\x3c\x14\xaf"
 """Opens the state since the llama.cpp of bindings 0.3.23; the sequence id follows."""
@@ -30,75 +29,6 @@ EXTRA_POSITION_BYTES = (0, 8, 12)
 MOST_STREAMS = 256
 MOST_LAYERS = 4096
 MOST_SECTIONS = 4
-
-
-class CensusLayer(NamedTuple):
-    """K and V of one layer of a cache; layers come in the order of the model's.
-
-    Row bytes are per cell. ``*_at`` is the offset of the first row in the state.
-    """
-
-    k_type: str
-    v_type: str | None
-    """``None`` where the architecture stores no V (latent attention)."""
-    k_row: int
-    v_row: int
-    k_at: int
-    v_at: int
-
-
-class Cache(NamedTuple):
-    """One attention cache, as far as it holds the sequence."""
-
-    kind: str
-    """``base``; ``window`` for sliding-window layers; ``other`` (an indexer's cache)."""
-    streams: int
-    """1 for a unified cache; otherwise one stream per sequence that the context can hold."""
-    cells: int
-    cell_bytes: int
-    """Bytes of bookkeeping per cell: position, sequence ids, extended position."""
-    cells_at: int
-    """Offset of the first cell's bookkeeping."""
-    first: int
-    last: int
-    """Smallest and largest position; -1 in an empty cache."""
-    v_transposed: bool
-    """V lies element by element, each with all its cells (no flash attention)."""
-    layers: tuple[CensusLayer, ...]
-
-    @property
-    def bytes_per_token(self) -> int:
-        """K and V of all its layers."""
-        return sum(layer.k_row + layer.v_row for layer in self.layers)
-
-
-class Census(NamedTuple):
-    """What a sequence state says about the memory behind it."""
-
-    caches: tuple[Cache, ...]
-    recurrent_bytes: int
-    """Bytes of recurrent state: they do not grow with the tokens."""
-    bytes_per_token: float | None
-    """Of all attention caches; window caches stop growing at their window. ``None``: unknown."""
-    problem: str | None = None
-    """Why the state is not readable, in words; then there are no caches."""
-
-    def as_data(self) -> dict[str, Any]:
-        """Plain data, as JSON carries it; :func:`from_data` is the way back."""
-        caches = [
-            {**cache._asdict(), "layers": [layer._asdict() for layer in cache.layers]}
-            for cache in self.caches
-        ]
-        return {**self._asdict(), "caches": caches}
-
-
-def from_data(data: Mapping[str, Any]) -> Census:
-    """A census that came as plain data."""
-    caches = tuple(
-        Cache(**{**cache, "layers": tuple(CensusLayer(**layer) for layer in cache["layers"])})
-        for cache in data["caches"]
-    )
-    return Census(**{**data, "caches": caches})
 
 
 class _Section(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-I32 = npt.NDArray[np.int32]
+from pytest_kvquant.numerics.arrays import I32
 
 
 def from_start(tokens: npt.ArrayLike, bos: int | None) -> I32:

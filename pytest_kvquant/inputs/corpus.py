@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.errors import CorpusError
-
-I32 = npt.NDArray[np.int32]
+from pytest_kvquant.numerics.arrays import I32
 
 
 class Corpus(NamedTuple):

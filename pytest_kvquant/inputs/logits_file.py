@@ -12,17 +12,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.errors import RunRefused
+from pytest_kvquant.numerics.arrays import F32, I32
 
 MAGIC = b"_logits_"
 HEAD = len(MAGIC) + 3 * 4
 EXTRA = 4
 """uint16 before the row's tokens: two float32."""
-
-F32 = npt.NDArray[np.float32]
-I32 = npt.NDArray[np.int32]
 
 
 class LogitsFileError(RunRefused):

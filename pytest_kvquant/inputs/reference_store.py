@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import struct
 import tempfile
@@ -26,43 +25,32 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from pytest_kvquant.errors import RunRefused
-from pytest_kvquant.machine.locks import BESIDE, held
-
-I32 = npt.NDArray[np.int32]
-F32 = npt.NDArray[np.float32]
+from pytest_kvquant.inputs.store_folder import (
+    ASIDE,
+    IDENTITY,
+    TOKENS,
+    USE,
+    StoreError,
+    claim,
+    delete,
+    files_of,
+    in_use,
+    is_file,
+    is_reference,
+    last_use,
+    lock,
+    refuse_link,
+    said,
+    size_of,
+    write_aside,
+)
+from pytest_kvquant.numerics.arrays import F32, I32
 
 _TRAILER = struct.Struct("<8sIQ")
 _MAGIC = b"kvqref01"
 _GB = 1e9
-_ASIDE = ".writing-"
-"""Files under way; what a killed run left of them goes when the next one holds the lock."""
-_USE = "use-"
-"""Files that are locked while a run uses the folder they lie in."""
-_IDENTITY, _LOCK, _TOKENS = "identity.json", "lock", "tokens.i32"
-_LOCKS = (_LOCK, f"{_LOCK}{BESIDE}")
-
-MARK = "pytest-kvquant-store"
-"""The file that says whose folder a store is, and in which format."""
-SUBFOLDER = "pytest-kvquant-references"
-"""The store within a folder that holds other things."""
-_FORMAT = "pytest-kvquant reference store, format 1\n"
-_TAG = """Signature: 8a477f597d28d172789f06886806bc55
-# References of pytest-kvquant, computed again when missing; see https://bford.info/cachedir/
-"""
-_OF_A_REFERENCE = re.compile(
-    rf"[0-9a-f]{{24}}\.f32|{re.escape(_TOKENS)}|{re.escape(_ASIDE)}\w+|{_USE}[0-9a-f]{{32}}|"
-    rf"{'|'.join(map(re.escape, _LOCKS))}",
-    re.ASCII,
-)
-"""Names of the files in a reference's folder, its identity aside."""
-
-
-class StoreError(RunRefused):
-    """The store cannot be written; the message says what to do."""
 
 
 class Usage(msgspec.Struct, kw_only=True):
@@ -92,7 +80,7 @@ class ReferenceStore:
         self.limit, self.tell = limit, tell
         try:
             root.mkdir(parents=True, exist_ok=True)
-            self.root = _claim(root)
+            self.root = claim(root)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
         except OSError as error:
@@ -110,12 +98,12 @@ class ReferenceStore:
         """
         text = json.dumps(identity, sort_keys=True)
         folder = self.root / hashlib.sha256(text.encode()).hexdigest()[:24]
-        with _said(self.root), self._exclusively():
-            _refuse_link(folder)
+        with said(self.root), self._exclusively():
+            refuse_link(folder)
             folder.mkdir(exist_ok=True)
-            if not _is_reference(folder):
-                _write_aside(folder / _IDENTITY, text)
-            _in_use(folder)  # sweeps the marks of runs that are gone
+            if not is_reference(folder):
+                write_aside(folder / IDENTITY, text)
+            in_use(folder)  # sweeps the marks of runs that are gone
             return Reference(self, folder, rows, vocabulary)
 
     def evict(self, size: int, keep: Path) -> None:
@@ -124,14 +112,14 @@ class ReferenceStore:
         Raises:
             StoreError: more is needed than the limit or the disk allows.
         """
-        with _said(self.root), self._exclusively():
+        with said(self.root), self._exclusively():
             sizes = self._sizes()
-            by_age = sorted((folder for folder in sizes if folder != keep), key=_last_use)
+            by_age = sorted((folder for folder in sizes if folder != keep), key=last_use)
             for oldest in by_age:
                 if sum(sizes.values()) + size <= self.limit:
                     break
-                if not _in_use(oldest):
-                    _delete(oldest)
+                if not in_use(oldest):
+                    delete(oldest)
                     del sizes[oldest]
             free = shutil.disk_usage(self.root).free
         own = sizes.pop(keep, 0) + size
@@ -154,11 +142,11 @@ class ReferenceStore:
         return sum(self._sizes().values())
 
     def _sizes(self) -> dict[Path, int]:
-        return {folder: _size(folder) for folder in self.root.iterdir() if _is_reference(folder)}
+        return {folder: size_of(folder) for folder in self.root.iterdir() if is_reference(folder)}
 
     def _exclusively(self) -> AbstractContextManager[None]:
         """The lock under which references are taken into use and deleted."""
-        return _lock(self.root, self.tell)
+        return lock(self.root, self.tell)
 
 
 class Reference:
@@ -166,7 +154,7 @@ class Reference:
 
     def __init__(self, store: ReferenceStore, folder: Path, rows: int, vocabulary: int) -> None:
         self._store, self._folder = store, folder
-        self._use = FileLock(folder / f"{_USE}{uuid.uuid4().hex}")
+        self._use = FileLock(folder / f"{USE}{uuid.uuid4().hex}")
         self._use.acquire()
         self._rows, self._vocabulary = rows, vocabulary
         self._checked: set[Path] = set()
@@ -176,10 +164,10 @@ class Reference:
     def exclusively(self) -> Iterator[None]:
         """Hold the lock of this reference: another run waits, then finds what this one stored."""
         with ExitStack() as stack:
-            with _said(self._folder):
-                stack.enter_context(_lock(self._folder, self._store.tell))
-            for left_over in _files(self._folder):
-                if left_over.name.startswith(_ASIDE):
+            with said(self._folder):
+                stack.enter_context(lock(self._folder, self._store.tell))
+            for left_over in files_of(self._folder):
+                if left_over.name.startswith(ASIDE):
                     left_over.unlink(missing_ok=True)
             yield
 
@@ -217,8 +205,8 @@ class Reference:
     def writing(self, group: I32) -> Iterator[GroupWriter]:
         """Store the logits of a group, block by block; nothing is visible until all are in."""
         path = self._path(group)
-        with _said(self._folder):
-            handle, name = tempfile.mkstemp(dir=self._folder, prefix=_ASIDE)
+        with said(self._folder):
+            handle, name = tempfile.mkstemp(dir=self._folder, prefix=ASIDE)
             try:
                 with os.fdopen(handle, "wb") as file:
                     writer = GroupWriter(file)
@@ -249,8 +237,8 @@ class Reference:
 
     def tokens(self) -> I32 | None:
         """Tokens that were kept here, shape ``(n,)``; ``None``: none, or they are damaged."""
-        path = self._folder / _TOKENS
-        if not _is_file(path):
+        path = self._folder / TOKENS
+        if not is_file(path):
             return None
         data = path.read_bytes()
         body, trailer = data[: -_TRAILER.size], data[-_TRAILER.size :]
@@ -266,9 +254,9 @@ class Reference:
         """
         body = np.ascontiguousarray(tokens, np.int32).tobytes()
         self._store.evict(len(body), self._folder)
-        with _said(self._folder):
+        with said(self._folder):
             trailer = _TRAILER.pack(_MAGIC, zlib.crc32(body), len(body))
-            _write_aside(self._folder / _TOKENS, body + trailer)
+            write_aside(self._folder / TOKENS, body + trailer)
 
     def _path(self, group: I32) -> Path:
         return self._folder / f"{hashlib.sha256(group.tobytes()).hexdigest()[:24]}.f32"
@@ -302,119 +290,3 @@ class GroupWriter:
         self.checksum = zlib.crc32(data, self.checksum)
         self.written += data.nbytes
         self._file.write(data)  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _said(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"Writing the f16 reference to {folder} failed ({error.strerror}); free space there "
-            "or choose another folder with --kv-store."
-        ) from None
-
-
-def _claim(root: Path) -> Path:
-    """The folder of the store, marked: the one asked for, or a sub-folder of our own."""
-    for folder in (root, root / SUBFOLDER):
-        _refuse_link(root / SUBFOLDER)
-        folder.mkdir(exist_ok=True)
-        if _is_file(folder / MARK) or all(map(_is_of_older_store, folder.iterdir())):
-            _mark(folder)
-            return folder
-    raise StoreError(
-        f"The folder {root / SUBFOLDER} holds other things than f16 references; choose another "
-        "folder with --kv-store."
-    )
-
-
-def _mark(folder: Path) -> None:
-    """Say whose folder it is, to us first and then to programs that make backups."""
-    for name, text in ((MARK, _FORMAT), ("CACHEDIR.TAG", _TAG)):
-        with suppress(FileExistsError), (folder / name).open("x", encoding="utf-8") as file:
-            file.write(text)
-
-
-def _is_of_older_store(path: Path) -> bool:
-    """Whether an entry is one of a store's, marked or not, or just being marked."""
-    return path.name == MARK or (path.name in _LOCKS and _is_file(path)) or _is_reference(path)
-
-
-def _is_reference(folder: Path) -> bool:
-    """Whether the store made a folder: its name is the hash of its identity file."""
-    identity = folder / _IDENTITY
-    if folder.is_symlink() or not folder.is_dir() or not _is_file(identity):
-        return False
-    with suppress(OSError):
-        return hashlib.sha256(identity.read_bytes()).hexdigest()[:24] == folder.name
-    return False
-
-
-def _is_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
-
-
-def _refuse_link(path: Path) -> None:
-    if path.is_symlink():
-        raise StoreError(
-            f"{path} is a symbolic link, and the reference store follows none; remove the link or "
-            "choose another folder with --kv-store."
-        )
-
-
-def _lock(folder: Path, tell: Callable[[str], None]) -> AbstractContextManager[None]:
-    """A folder's lock; older releases of filelock would empty the file that a link points to."""
-    _refuse_link(folder / _LOCK)
-    return held(folder / _LOCK, tell)
-
-
-def _write_aside(path: Path, text: str | bytes) -> None:
-    """Write a file in one step; what a link of that name points to is left alone."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_ASIDE)
-    os.close(handle)
-    try:
-        Path(name).write_bytes(text.encode() if isinstance(text, str) else text)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _files(folder: Path) -> list[Path]:
-    """What the store wrote into a reference's folder, its identity last."""
-    ours = [path for path in folder.iterdir() if _OF_A_REFERENCE.fullmatch(path.name)]
-    return [path for path in (*ours, folder / _IDENTITY) if path.is_symlink() or path.is_file()]
-
-
-def _delete(folder: Path) -> None:
-    """Delete a reference; with files in it that are not ours, its folder stays."""
-    with suppress(OSError):
-        for path in _files(folder):
-            path.unlink(missing_ok=True)
-        folder.rmdir()
-
-
-def _size(folder: Path) -> int:
-    """Bytes of a reference; other runs may add and rename files meanwhile."""
-    size = 0
-    for file in _files(folder):
-        with suppress(FileNotFoundError):
-            size += file.lstat().st_size
-    return size
-
-
-def _in_use(folder: Path) -> bool:
-    """Whether a living process uses a folder; removes the marks of dead ones."""
-    for path in _files(folder):
-        if not path.name.startswith(_USE) or path.is_symlink():
-            continue
-        try:
-            with FileLock(path, timeout=0):
-                path.unlink(missing_ok=True)
-        except Timeout:
-            return True
-    return False
-
-
-def _last_use(folder: Path) -> float:
-    return folder.stat().st_mtime

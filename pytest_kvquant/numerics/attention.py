@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-F64 = npt.NDArray[np.float64]
+from pytest_kvquant.numerics.arrays import F64
 
 HALF_ROUNDING = 2.0**-20 / 12
 """Mean square of the relative error of one rounding to f16, at its largest: errors are uniform

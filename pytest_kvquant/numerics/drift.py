@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from pytest_kvquant.numerics import stats
+from pytest_kvquant.numerics.arrays import F64
 
 KL_TOLERANCE = 0.05
 """A relative change of mean KL that is nobody's business."""
@@ -111,8 +112,8 @@ def drift(
 
 def _change(
     figure: Literal["kl", "ln_ppl", "top1"],
-    old: stats.FloatArray,
-    new: stats.FloatArray,
+    old: F64,
+    new: F64,
     tolerance: float,
 ) -> Change:
     moved = np.log(new / old) if figure == "kl" else new - old

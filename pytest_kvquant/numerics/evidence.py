@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.kernels import FIGURE_TYPES, TokenFigures
-
-F64 = npt.NDArray[np.float64]
 
 
 class ChunkFigures(NamedTuple):

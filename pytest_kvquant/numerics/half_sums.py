@@ -10,10 +10,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from pytest_kvquant.numerics.arrays import F32, F64
 from pytest_kvquant.numerics.attention import Scores
 
-F64 = npt.NDArray[np.float64]
-F32 = npt.NDArray[np.float32]
 F16 = npt.NDArray[np.float16]
 
 

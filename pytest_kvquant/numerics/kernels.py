@@ -16,11 +16,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pytest_kvquant.numerics.arrays import F32, F64, I32
 from pytest_kvquant.numerics.stable import log1p_less
 
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
-I32 = npt.NDArray[np.int32]
 U64 = npt.NDArray[np.uint64]
 
 FAR = 30.0

@@ -14,12 +14,10 @@ from llvmlite import ir
 from numba import config, njit, types
 from numba.extending import intrinsic
 
+from pytest_kvquant.numerics.arrays import F32, F64, I32
 from pytest_kvquant.numerics.compiled import cached
 from pytest_kvquant.numerics.kernels import FAR
 
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
-I32 = npt.NDArray[np.int32]
 U64 = npt.NDArray[np.uint64]
 
 _FAST = {"reassoc", "contract", "nsz", "arcp"}

@@ -13,9 +13,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.kernels import TokenFigures
-
-F64 = npt.NDArray[np.float64]
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,10 +17,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from pytest_kvquant.numerics.arrays import F32, F64
 from pytest_kvquant.numerics.quantizer_inputs import BLOCKS_PER_ROW, EXPONENTS, TINY
-
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
 
 DB_PER_BIT = 20 * math.log10(2)
 """6.02 dB: what a bit more is worth to an ideal quantizer."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-F32 = npt.NDArray[np.float32]
+from pytest_kvquant.numerics.arrays import F32
 
 VALUES = 1 << 20
 """Normally distributed values, at most: enough for a fault of one block in a thousand."""

@@ -9,10 +9,8 @@ another way than they are: one more element per block on either side brings that
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
+from pytest_kvquant.numerics.arrays import F32, F64
 
 BLOCK = 32
 """Elements of a block of q8_0 and q8_1."""

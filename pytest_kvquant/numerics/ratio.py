@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.numerics import stats
-from pytest_kvquant.numerics.stats import FloatArray, Interval
+from pytest_kvquant.numerics.arrays import F64
+from pytest_kvquant.numerics.stats import Interval
 
 LIMIT = 1.10
 """The most that a healthy cell may cost over its emulation, and at least 1/1.10, where the interval
@@ -89,7 +90,7 @@ def judge(
     return _told("inconclusive", x, y, None, taken, rule)
 
 
-def interval(measured: FloatArray, healthy: FloatArray, level: float) -> Interval:
+def interval(measured: F64, healthy: F64, level: float) -> Interval:
     """The ratio of means and Fieller's interval, ±inf where it is unbounded."""
     n = measured.size
     x, y = float(measured.mean()), float(healthy.mean())
@@ -123,9 +124,7 @@ class _RatioRule(NamedTuple):
     two_sided: bool
 
 
-def _speaks(
-    x: FloatArray, y: FloatArray, rule: _RatioRule, *, last: bool
-) -> Literal["pass", "fail"] | None:
+def _speaks(x: F64, y: F64, rule: _RatioRule, *, last: bool) -> Literal["pass", "fail"] | None:
     """What one look says; ``None``: nothing yet.
 
     At the last one an interval that permits no limit may reach as far as the widest, if the ratio
@@ -154,8 +153,8 @@ def _within(figure: float, limit: float, rule: _RatioRule) -> bool:
 
 def _told(
     verdict: Literal["pass", "fail", "inconclusive"],
-    x: FloatArray,
-    y: FloatArray,
+    x: F64,
+    y: F64,
     at: int | None,
     taken: list[int],
     rule: _RatioRule,
@@ -169,7 +168,7 @@ def _told(
     return Ratio(verdict, now.figure, now.low, now.high, most, p, at, x.size)
 
 
-def _p_value(x: FloatArray, y: FloatArray, rule: _RatioRule) -> float:
+def _p_value(x: F64, y: F64, rule: _RatioRule) -> float:
     """The smaller one-sided p of "at most the limit" and "at least its inverse"."""
     over = stats.one_sided_p(x - rule.limit * y - rule.floor)
     if not rule.two_sided:

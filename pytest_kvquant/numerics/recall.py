@@ -12,11 +12,9 @@ import math
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.stats import stdtrit
-
-F64 = npt.NDArray[np.float64]
 
 LEAST_GAIN = 0.5
 """Nats a token: a reference that gains less does not recall, whatever its error."""

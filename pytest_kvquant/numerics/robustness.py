@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-F64 = npt.NDArray[np.float64]
+from pytest_kvquant.numerics.arrays import F64
 
 
 class RatioJudged(NamedTuple):

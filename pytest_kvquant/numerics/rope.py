@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
+from pytest_kvquant.numerics.arrays import F64, I64
 
 NEOX, MROPE, VISION, IMROPE = 2, 8, 24, 40
 """Bits of ``mode``; NEOX: pairs are half a head apart, else neighbours."""

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from pytest_kvquant.numerics.stats import sign_e_values
+from pytest_kvquant.numerics.betting import sign_e_values
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 

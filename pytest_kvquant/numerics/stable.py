@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-F64 = npt.NDArray[np.float64]
+from pytest_kvquant.numerics.arrays import F64
 
 
 def log1p_less(convex: F64, rest: F64) -> F64:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-F32 = npt.NDArray[np.float32]
-U8 = npt.NDArray[np.uint8]
+from pytest_kvquant.numerics.arrays import F32, U8
 
 TIES = 1e-3
 """Share of bytes that may differ: a value in the middle between two steps goes either way."""

@@ -17,6 +17,7 @@ from syrupy.data import SnapshotCollection, SnapshotCollections
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from syrupy.location import PyTestLocation
 
+from pytest_kvquant.baselines import file
 from pytest_kvquant.baselines import quality as baselines
 from pytest_kvquant.machine.files import replace
 from pytest_kvquant.report.repeat import command as repeat_command
@@ -38,13 +39,13 @@ class BaselineExtension(SingleFileSnapshotExtension):
 
     def serialize(self, data: Any, **_: Any) -> str:
         """A baseline as the text of its file."""
-        return baselines.encode(data)
+        return file.encode(data)
 
     def matches(self, *, serialized_data: Any, snapshot_data: Any) -> bool:
         """Whether a cell has not drifted from its baseline."""
         found = baselines.judge(
-            baselines.decode(snapshot_data, "the baseline"),
-            baselines.decode(serialized_data, "the measured cell"),
+            file.decode(snapshot_data, "the baseline"),
+            file.decode(serialized_data, "the measured cell"),
         )
         return found is not None and found.verdict not in DRIFTED
 

@@ -15,13 +15,11 @@ import pytest
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import CellError
 from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.numerics.arrays import F32, F64
 from pytest_kvquant.numerics.kernels import compare_rows
 
 if TYPE_CHECKING:
     from pytest_kvquant.session.run import Session
-
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
 
 
 class LiveLogits(NamedTuple):

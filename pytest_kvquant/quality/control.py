@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from pytest_kvquant.engine.census import Census
+from pytest_kvquant.engine.census_record import Census
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.matrix import REFERENCE, Pair
-from pytest_kvquant.numerics.kernels import F64, TokenFigures, compare_rows
+from pytest_kvquant.numerics.arrays import F32, F64
+from pytest_kvquant.numerics.kernels import TokenFigures, compare_rows
 from pytest_kvquant.quality import paths, steady
 from pytest_kvquant.quality.prefill import require_numbers
 from pytest_kvquant.quality.source import ReferenceSource
@@ -24,8 +24,6 @@ from pytest_kvquant.quality.task import Task
 from pytest_kvquant.results.cell import NoiseFloor, TwoPaths
 from pytest_kvquant.results.memory import SteadyMemory
 from pytest_kvquant.results.nonfinite import worst
-
-F32 = npt.NDArray[np.float32]
 
 FLOOR_CHUNKS = 2
 """Few sequences in a batch, so that a quarter of n_ubatch still gives each of them enough tokens

@@ -9,7 +9,7 @@ from pytest_kvquant.inputs.caches import CachedLayer, CacheShape
 from pytest_kvquant.inputs.geometry import Expectation, Types, expect, expect_of, row_bytes
 
 if TYPE_CHECKING:
-    from pytest_kvquant.engine.census import Cache, Census, CensusLayer
+    from pytest_kvquant.engine.census_record import Cache, Census, CensusLayer
     from pytest_kvquant.inputs.model import Model
     from pytest_kvquant.matrix import Pair
 

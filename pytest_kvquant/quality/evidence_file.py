@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from pytest_kvquant.config.budgets import BatchedBudgets
-from pytest_kvquant.engine.parent.worker import BatchShape
+from pytest_kvquant.engine.parent.engine import BatchShape
 from pytest_kvquant.errors import RunRefused
 from pytest_kvquant.machine.files import replace
 from pytest_kvquant.numerics.evidence import Evidence

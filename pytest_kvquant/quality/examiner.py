@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
+from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.examination import WatchPlan, ascend, play_scenario
-from pytest_kvquant.engine.parent.worker import Engine
 from pytest_kvquant.engine.parent.workers import Workers
 from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.errors import CellError
 from pytest_kvquant.inputs.attention import attention_facts
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.numerics.arrays import I32
 from pytest_kvquant.quality.coverage_plan import Level, sampled
 from pytest_kvquant.quality.findings import with_seen
 from pytest_kvquant.quality.scenario_limits import own_limit, reference_limit
@@ -35,8 +34,6 @@ from pytest_kvquant.results.kernels import (
     RungRecord,
     ScenarioRecord,
 )
-
-I32 = npt.NDArray[np.int32]
 
 WITHOUT_FLASH = (1, 4, 33)
 """Batch sizes in which f16 is computed without flash attention, too."""

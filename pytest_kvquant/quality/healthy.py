@@ -20,14 +20,16 @@ import numpy.typing as npt
 from pytest_kvquant.engine.parent.worker import StoredSide, Worker
 from pytest_kvquant.errors import CellError
 from pytest_kvquant.inputs.model import Model
-from pytest_kvquant.inputs.reference_store import Reference, StoreError
+from pytest_kvquant.inputs.reference_store import Reference
+from pytest_kvquant.inputs.store_folder import StoreError
 from pytest_kvquant.matrix import Pair
+from pytest_kvquant.numerics.arrays import I32
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.kernels import FIGURE_TYPES, TokenFigures, compare_rows
 from pytest_kvquant.quality import paths
 from pytest_kvquant.quality.control import Control
 from pytest_kvquant.quality.source import ReferenceSource
-from pytest_kvquant.quality.task import I32, Task
+from pytest_kvquant.quality.task import Task
 from pytest_kvquant.results.cell import HealthyRecord
 
 WORDS = sum(np.dtype(kind).itemsize // 4 for kind in FIGURE_TYPES)

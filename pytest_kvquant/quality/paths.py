@@ -13,15 +13,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from pytest_kvquant.engine.parent.worker import BatchShape, Worker
+from pytest_kvquant.engine.parent.engine import BatchShape
+from pytest_kvquant.engine.parent.worker import Worker
+from pytest_kvquant.numerics.arrays import F32, I32
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.kernels import compare_rows, pairwise_kl
 from pytest_kvquant.results.cell import Trajectory
-
-I32 = npt.NDArray[np.int32]
-F32 = npt.NDArray[np.float32]
 
 DECODE_CHUNKS = 8
 """Chunks whose beginnings are decoded one token at a time."""

@@ -15,11 +15,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant.engine.parent.worker import BatchShape, Worker
+from pytest_kvquant.engine.parent.engine import BatchShape
+from pytest_kvquant.engine.parent.worker import Worker
+from pytest_kvquant.numerics.arrays import F64, I32
 from pytest_kvquant.numerics.kernels import compare_rows
-
-I32 = npt.NDArray[np.int32]
-F64 = npt.NDArray[np.float64]
 
 NEAREST = 256
 """Tokens: the shortest distance; the others double."""

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from pytest_kvquant.errors import CellError, CellWithoutReference
 from pytest_kvquant.inputs.logits_file import LogitsFile
-from pytest_kvquant.inputs.reference_store import Reference, StoreError, Usage
+from pytest_kvquant.inputs.reference_store import Reference, Usage
+from pytest_kvquant.inputs.store_folder import StoreError
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.quality import paths
 from pytest_kvquant.quality.control import Control, measure_control

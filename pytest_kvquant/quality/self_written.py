@@ -6,12 +6,11 @@ Half of the chunks are the likeliest continuation (temperature 0), half are draw
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from pytest_kvquant.engine.parent.worker import BatchShape, Worker
+from pytest_kvquant.engine.parent.engine import BatchShape
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.engine.sequences import from_start
-
-I32 = npt.NDArray[np.int32]
+from pytest_kvquant.numerics.arrays import I32
 
 PROMPT = 16
 """Tokens of a prompt."""

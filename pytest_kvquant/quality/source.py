@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.errors import CellError, CellWithoutReference
-from pytest_kvquant.inputs.reference_store import Reference, StoreError
+from pytest_kvquant.inputs.reference_store import Reference
+from pytest_kvquant.inputs.store_folder import StoreError
 from pytest_kvquant.matrix import REFERENCE, Pair
-from pytest_kvquant.quality.task import I32, Task
+from pytest_kvquant.numerics.arrays import I32
+from pytest_kvquant.quality.task import Task
 
 
 class ReferenceSource:

@@ -15,7 +15,8 @@ from itertools import pairwise
 
 import msgspec
 
-from pytest_kvquant.engine.parent.worker import BatchShape, Worker
+from pytest_kvquant.engine.parent.engine import BatchShape
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.memory import SteadyMemory
 

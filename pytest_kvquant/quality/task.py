@@ -7,15 +7,12 @@ import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from pytest_kvquant.engine.parent.worker import BatchShape, Engine, Worker
+from pytest_kvquant.engine.parent.engine import BatchShape, Engine
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.engine.parent.workers import Workers
 from pytest_kvquant.matrix import Pair
+from pytest_kvquant.numerics.arrays import I32
 from pytest_kvquant.numerics.rules import Rules
-
-I32 = npt.NDArray[np.int32]
 
 
 class Task(NamedTuple):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from pytest_kvquant.engine.parent.worker import Engine, Worker
+from pytest_kvquant.engine.parent.engine import Engine
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.engine.parent.workers import Workers
 from pytest_kvquant.inputs.model import Model
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from pytest_kvquant.report import view
+from pytest_kvquant.report import matrix_rows
 from pytest_kvquant.results.advice import Advice, Candidate
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell
@@ -108,7 +108,7 @@ def advise(
 
 def _figures(cell: Cell, speed: SpeedCell | None, ceiling: Ceiling | None) -> _Figures | None:
     """``None`` for a pair that failed, is off the fast path or the device, or is not known well."""
-    if view.worst_verdict(cell, speed, ceiling) != "pass" or cell.quality is None:
+    if matrix_rows.worst_verdict(cell, speed, ceiling) != "pass" or cell.quality is None:
         return None
     if speed and any(test.declared for test in speed.tests):
         return None

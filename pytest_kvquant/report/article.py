@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from pytest_kvquant import format
 from pytest_kvquant.errors import ResultError
-from pytest_kvquant.report import view
-from pytest_kvquant.report.view import Row
+from pytest_kvquant.report import matrix_rows
+from pytest_kvquant.report.matrix_rows import Row
 from pytest_kvquant.results.result import Result
 
 FORMATS = ("markdown", "csv", "latex")
@@ -36,7 +36,7 @@ def sheets(result: Result) -> tuple[Sheet, ...]:
     Raises:
         ResultError: nothing was.
     """
-    rows = view.rows(result)
+    rows = matrix_rows.rows(result)
     found = [
         *([_quality(result, rows)] if any(row.kl is not None for row in rows) else []),
         *([_speed(rows)] if any(row.speeds for row in rows) else []),

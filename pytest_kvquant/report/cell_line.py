@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pytest_kvquant import format
+from pytest_kvquant.report.matrix_rows import worst_verdict
 from pytest_kvquant.report.reasons import joined, short
-from pytest_kvquant.report.view import worst_verdict
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.speed import SpeedCell

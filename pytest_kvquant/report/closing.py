@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_kvquant.report import view
+from pytest_kvquant.report import matrix_rows, view
 from pytest_kvquant.report.reasons import joined, lacks, short
 from pytest_kvquant.results.result import Result
 
@@ -19,7 +19,7 @@ def closing_line(
         objections: what failed the run beside its pairs, in sentences.
         planned: pairs of the run; those of them that were not measured make it incomplete.
     """
-    rows = view.rows(result)
+    rows = matrix_rows.rows(result)
     if not rows:
         word, what = "", "no test asked for figures"
         if failed:
@@ -36,7 +36,7 @@ def closing_line(
 def _verdict_and_what_to_do(
     result: Result, objections: Sequence[str], missing: int, failed: int
 ) -> tuple[str, str]:
-    bad = any(row.tone == "bad" for row in view.rows(result))
+    bad = any(row.tone == "bad" for row in matrix_rows.rows(result))
     if bad or objections:
         return "FAIL", _what_to_do(result, objections)
     if failed:
@@ -57,7 +57,7 @@ def _tests(number: int) -> str:
 
 
 def _what_to_do(result: Result, objections: Sequence[str]) -> str:
-    failed = [row.pair for row in view.rows(result) if row.tone == "bad"]
+    failed = [row.pair for row in matrix_rows.rows(result) if row.tone == "bad"]
     if not failed:
         return " ".join(objections)
     pair = failed[0]
@@ -73,7 +73,7 @@ def _what_to_do(result: Result, objections: Sequence[str]) -> str:
 def _undecided(result: Result) -> str:
     cells = {cell.pair: cell for cell in result.cells}
     speeds = {cell.pair: cell for cell in result.speed}
-    for row in view.rows(result):
+    for row in matrix_rows.rows(result):
         if row.tone == "open" and (words := lacks(cells.get(row.pair), speeds.get(row.pair))):
             return f"{row.pair}: {words[0]}"
     for one in result.unmeasured:
@@ -83,4 +83,6 @@ def _undecided(result: Result) -> str:
 
 
 def _verdict(result: Result, pair: str) -> str:
-    return next((row.verdict for row in view.rows(result) if row.pair == pair), "not measured")
+    return next(
+        (row.verdict for row in matrix_rows.rows(result) if row.pair == pair), "not measured"
+    )

@@ -14,8 +14,8 @@ from rich.table import Table
 from pytest_kvquant import format
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.numerics.drift import Change, Drift, drift
-from pytest_kvquant.report import markdown, view
-from pytest_kvquant.report.view import Row
+from pytest_kvquant.report import markdown, matrix_rows, view
+from pytest_kvquant.report.matrix_rows import Row
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.result import Result
 
@@ -33,7 +33,7 @@ class CellComparison(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def worse(self) -> bool:
         """Whether it does not pass any more, or drifted away from f16 or out of quantization."""
-        tones = view.TONES
+        tones = matrix_rows.TONES
         fell = tones.index(self.after.tone) > tones.index(self.before.tone)
         return fell or (self.drift is not None and self.drift.verdict in WORSE_DRIFTS)
 
@@ -98,7 +98,7 @@ def compare(before: Result, after: Result) -> Comparison:
     """
     _same_tokens(before, after)
     shared = _shared_chunks(before, after)
-    old, new = ({row.pair: row for row in view.rows(result)} for result in (before, after))
+    old, new = ({row.pair: row for row in matrix_rows.rows(result)} for result in (before, after))
     cells = {cell.pair: cell for cell in before.cells}
     again = {cell.pair: cell for cell in after.cells}
     floor = max(result.floor.kl if result.floor else 0.0 for result in (before, after))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.report import view
 from pytest_kvquant.report.compare import Comparison
 from pytest_kvquant.report.html import facts, render_page, require_extra
 from pytest_kvquant.report.links import anchor
+from pytest_kvquant.report.matrix_rows import COLUMNS, available
 from pytest_kvquant.results.result import Result
 
 
@@ -20,13 +20,13 @@ def render(found: Comparison, before: Result, after: Result) -> str:
     ordered = sorted(found.cells, key=lambda cell: not cell.worse)
     columns = [
         column
-        for column in view.COLUMNS
+        for column in COLUMNS
         if column.in_any([*rows, *(cell.before for cell in found.cells)])
     ]
     return render_page(
         "diff.html.j2",
         "diff.js",
-        {"rows": rows, "metrics": view.available(rows)},
+        {"rows": rows, "metrics": available(rows)},
         found=found,
         cells=ordered,
         columns=columns,

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from pytest_kvquant.report.llama_bench import MEASURED
-from pytest_kvquant.report.view import rows
+from pytest_kvquant.report.matrix_rows import rows
 from pytest_kvquant.results.result import Result
 
 Table = list[dict[str, Any]]

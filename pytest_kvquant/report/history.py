@@ -14,7 +14,7 @@ from rich.table import Table
 from pytest_kvquant import format
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.numerics.trend import change_points
-from pytest_kvquant.report import snapshot, view
+from pytest_kvquant.report import matrix_rows, snapshot
 from pytest_kvquant.report.snapshot import Snapshot
 from pytest_kvquant.results.file import decode
 
@@ -32,9 +32,9 @@ METRICS = {
 """What a trend can be of: figures of a :class:`Snapshot`."""
 
 SHOWN = (
-    *view.METRICS,
-    view.Metric(key="tg", label="decode", unit="speed", better="high"),
-    view.Metric(key="pp", label="prefill", unit="speed", better="high"),
+    *matrix_rows.METRICS,
+    matrix_rows.Metric(key="tg", label="decode", unit="speed", better="high"),
+    matrix_rows.Metric(key="pp", label="prefill", unit="speed", better="high"),
 )
 """What the page can show."""
 

@@ -15,7 +15,7 @@ import msgspec
 from pytest_kvquant import __version__, format
 from pytest_kvquant.errors import RunRefused
 from pytest_kvquant.numerics.metrics import LOG10_KL_EDGES
-from pytest_kvquant.report import view
+from pytest_kvquant.report import matrix_rows, view
 from pytest_kvquant.report.advice import RULE as ADVICE_RULE
 from pytest_kvquant.report.baseline_notes import notes
 from pytest_kvquant.report.coverage_map import coverage_map
@@ -56,12 +56,12 @@ def render(result: Result, *, incomplete: str = "") -> str:
         incomplete: what is still missing, where the run goes on: the page says so and loads itself
             again every five seconds, until its reader stops it.
     """
-    rows = view.rows(result)
+    rows = matrix_rows.rows(result)
     shape = result.settings
     gates = sum(len(cell.gates) for cell in result.cells)
     data = {
         "rows": rows,
-        "metrics": view.available(rows),
+        "metrics": matrix_rows.available(rows),
         "edges": LOG10_KL_EDGES,
         "scored": shape.scored,
         "first": shape.ctx - 1 - shape.scored,
@@ -79,8 +79,8 @@ def render(result: Result, *, incomplete: str = "") -> str:
         rows=rows,
         cells={cell.pair: cell for cell in result.cells},
         speeds={speed.pair: speed for speed in result.speed},
-        metrics=view.available(rows),
-        columns=[column for column in view.COLUMNS if column.in_any(rows)],
+        metrics=matrix_rows.available(rows),
+        columns=[column for column in matrix_rows.COLUMNS if column.in_any(rows)],
         failures=view.failures(result),
         headline=view.headline(result),
         tone=view.run_tone(result),
@@ -189,7 +189,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {
-        "tone": view.tone,
+        "tone": matrix_rows.tone,
         "figure": format.figure,
         "kl": format.kl,
         "count": format.count,

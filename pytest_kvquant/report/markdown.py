@@ -12,12 +12,13 @@ from collections.abc import Iterable, Sequence
 
 from pytest_kvquant import format
 from pytest_kvquant.escape import one_line, paragraph
-from pytest_kvquant.report import view
+from pytest_kvquant.report import matrix_rows, view
 from pytest_kvquant.report.baseline_notes import notes
 from pytest_kvquant.report.links import link
+from pytest_kvquant.report.matrix_rows import Row
 from pytest_kvquant.report.off_device import off_device_lines
 from pytest_kvquant.report.terminal import conditions_line
-from pytest_kvquant.report.view import Failure, Row
+from pytest_kvquant.report.view import Failure
 from pytest_kvquant.results.result import Result
 
 LIMIT = 60_000
@@ -37,7 +38,7 @@ MARKS = {"good": "✅", "open": "⚠️", "bad": "❌"}
 
 def summary(result: Result) -> str:
     """The summary of a run as GitHub-flavoured markdown, under :data:`LIMIT` bytes."""
-    rows, failures = view.rows(result), view.failures(result)
+    rows, failures = matrix_rows.rows(result), view.failures(result)
     page = Page(LIMIT)
     page.add(f"## {MARKS[view.run_tone(result)]} KV-cache matrix\n\n")
     page.add(f"**{plain(view.headline(result))}**\n\n{plain(conditions_line(result))}\n\n")
@@ -64,7 +65,7 @@ def summary(result: Result) -> str:
         page.add("### The matrix: mean KL\n\n")
         _add_matrix(page, rows)
         page.add("<details><summary>Every cell</summary>\n\n")
-        columns = [column for column in view.COLUMNS if column.in_any(rows)]
+        columns = [column for column in matrix_rows.COLUMNS if column.in_any(rows)]
         page.add(table_head(["pair", "verdict", *(column.label for column in columns)]))
         lines = (_line(row, columns) for row in rows)
         page.add_all(lines, "cells", closing="\n</details>\n")
@@ -191,7 +192,7 @@ def _entry(row: Row | None) -> str:
     return figure if row.tone == "good" else f"{MARKS[row.tone]} **{figure}**"
 
 
-def _line(row: Row, columns: Sequence[view.Column]) -> str:
+def _line(row: Row, columns: Sequence[matrix_rows.Column]) -> str:
     verdict = f"{MARKS[row.tone]} {row.verdict}"
     return table_line([code(row.pair), verdict, *(column.show(row) for column in columns)])
 

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from pytest_kvquant import format
 from pytest_kvquant.matrix import Pair
+from pytest_kvquant.report.matrix_rows import tone, worst_verdict
 from pytest_kvquant.report.reasons import short
-from pytest_kvquant.report.view import tone, worst_verdict
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.result import Result

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pytest_kvquant import format
 from pytest_kvquant.checks.gate_text import failure_text
 from pytest_kvquant.errors import ResultError
-from pytest_kvquant.report import view
+from pytest_kvquant.report import matrix_rows, view
 from pytest_kvquant.report.reasons import lacks, short
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.result import Result
@@ -20,7 +20,7 @@ def one_pair(result: Result, pair: str) -> str:
     Raises:
         ResultError: the result has no such pair; names those that it has.
     """
-    rows = {row.pair: row for row in view.rows(result)}
+    rows = {row.pair: row for row in matrix_rows.rows(result)}
     if pair not in rows:
         raise ResultError(f"This result has no pair '{pair}'. It has: {', '.join(rows)}.")
     row = rows[pair]
@@ -33,7 +33,7 @@ def one_pair(result: Result, pair: str) -> str:
     lines += ["", "figures"]
     lines += [
         f"  {column.label:<20} {column.show(row):>14}"
-        for column in view.COLUMNS
+        for column in matrix_rows.COLUMNS
         if column.in_any([row])
     ]
     if cell is not None:

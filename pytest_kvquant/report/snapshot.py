@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from pytest_kvquant.errors import ResultError
-from pytest_kvquant.report import view
+from pytest_kvquant.report import matrix_rows
 from pytest_kvquant.results.result import Result
 
 SCHEMA = "pytest-kvquant/snapshot/1"
@@ -49,11 +49,11 @@ def of_result(result: Result) -> Snapshot:
         ),
         started=result.environment.started,
         build=result.environment.library.build,
-        figures={row.pair: _of_row(row) for row in view.rows(result)},
+        figures={row.pair: _of_row(row) for row in matrix_rows.rows(result)},
     )
 
 
-def _of_row(row: view.Row) -> dict[str, float]:
+def _of_row(row: matrix_rows.Row) -> dict[str, float]:
     deepest = row.speeds[-1] if row.speeds else None
     found = {
         **{name: getattr(row, name) for name in ("kl", "top1", "ppl_delta", "tg_ratio", "memory")},

@@ -16,12 +16,13 @@ from pytest_kvquant.escape import inert
 from pytest_kvquant.report.baseline_notes import notes as baseline_notes
 from pytest_kvquant.report.closing import closing_line
 from pytest_kvquant.report.coverage import in_lines as coverage_lines
+from pytest_kvquant.report.matrix_rows import tone
 from pytest_kvquant.report.matrix_table import STYLES, matrix_tables
 from pytest_kvquant.report.off_device import off_device_lines
 from pytest_kvquant.report.reasons import lacks, last_line
 from pytest_kvquant.report.speed_table import speed_notes, speed_table
 from pytest_kvquant.report.time_lines import time_lines
-from pytest_kvquant.report.view import run_tone, tone
+from pytest_kvquant.report.view import run_tone
 from pytest_kvquant.report.workload_tables import workload_tables
 from pytest_kvquant.results.result import Result
 

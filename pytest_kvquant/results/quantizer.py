@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from pytest_kvquant.numerics.quantizer import QuantizerFigures
-from pytest_kvquant.numerics.quantizer_rules import Finding
+from pytest_kvquant.numerics.quantizer_limits import Finding
 
 
 class QuantizerRecord(msgspec.Struct, frozen=True, kw_only=True):

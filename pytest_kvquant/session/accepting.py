@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from pytest_kvquant import __version__
-from pytest_kvquant.baselines.quality import Baseline, BaselineConditions, Baselines, hardware_class
+from pytest_kvquant.baselines.file import Baseline, BaselineConditions
+from pytest_kvquant.baselines.quality import Baselines, hardware_class
 from pytest_kvquant.machine.hardware import cpu_name
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.baseline import BaselineRecord, BaselinesRecord

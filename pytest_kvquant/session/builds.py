@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_kvquant.config.settings import Settings
-from pytest_kvquant.engine.parent.worker import Engine
+from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.machine.devices import parse
 from pytest_kvquant.machine.environment import Environment

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from pytest_kvquant.config.budgets import Budgets
-from pytest_kvquant.config.settings import Expect
+from pytest_kvquant.config.overrides import Expect
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.evidence import Evidence

@@ -17,7 +17,7 @@ import msgspec
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.machine.devices import share_out
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.report import view
+from pytest_kvquant.report import matrix_rows
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.completeness import Sitting
@@ -108,7 +108,7 @@ class Distribution:
         return [
             f"{cell.pair} is '{cell.verdict}' beside the cells of the other processes"
             for cell in result.cells
-            if cell.verdict != before[cell.pair] and view.tone(cell.verdict) == "bad"
+            if cell.verdict != before[cell.pair] and matrix_rows.tone(cell.verdict) == "bad"
         ]
 
     def _merge(self, empty: Result) -> Result:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import msgspec
 
 from pytest_kvquant.config.expectations import held_as
-from pytest_kvquant.config.settings import MIXED
-from pytest_kvquant.engine.census import Census
+from pytest_kvquant.config.overrides import MIXED
+from pytest_kvquant.engine.census_record import Census
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.quality.effective_types import Explanation, expected_by, explain, held_bytes

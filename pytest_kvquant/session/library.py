@@ -9,7 +9,8 @@ import msgspec
 
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.parent.devices import in_use
-from pytest_kvquant.engine.parent.worker import Engine, Worker
+from pytest_kvquant.engine.parent.engine import Engine
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import (
     CellError,
     CellUnsupported,

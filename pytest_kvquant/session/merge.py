@@ -11,7 +11,7 @@ from pytest_kvquant.checks.distinct import check_distinct, twins, unseen_twins
 from pytest_kvquant.checks.family import holm_exit
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.report.advice import advise
-from pytest_kvquant.report.view import TONES, tone
+from pytest_kvquant.report.matrix_rows import TONES, tone
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell, Verdict
 from pytest_kvquant.results.completeness import Selection

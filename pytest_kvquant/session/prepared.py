@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from pytest_kvquant.config.expectations import with_packaged
-from pytest_kvquant.config.settings import Expect, Settings
+from pytest_kvquant.config.overrides import Expect
+from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.data import EMBEDDED_MODEL
 from pytest_kvquant.engine.parent.devices import in_use
+from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.kept import KeptWorker, SteadinessCheck
 from pytest_kvquant.engine.parent.timesheet import Timesheet
-from pytest_kvquant.engine.parent.worker import Engine
 from pytest_kvquant.engine.parent.workers import Workers, usual_isolation
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.inputs.logits_file import LogitsFile

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_kvquant.config.settings import Settings
-from pytest_kvquant.engine.parent.worker import Engine, Worker
+from pytest_kvquant.engine.parent.engine import Engine
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.inputs.corpus import Corpus
 from pytest_kvquant.inputs.corpus_names import SELF
 from pytest_kvquant.inputs.logits_file import LogitsFile
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.inputs.reference_store import ReferenceStore
 from pytest_kvquant.machine.hardware import default_threads
-from pytest_kvquant.quality.task import I32
+from pytest_kvquant.numerics.arrays import I32
 from pytest_kvquant.session.from_logits import tokens_in
 from pytest_kvquant.session.task_plan import plan_rules, plan_shape, plan_text
 from pytest_kvquant.session.texts import TextOfRun, TextReader, TextTask, disturbed

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pytest_kvquant.engine.parent.worker import BatchShape
+from pytest_kvquant.engine.parent.engine import BatchShape
 from pytest_kvquant.machine.environment import Environment
 from pytest_kvquant.machine.versions import driver_version, os_version
 from pytest_kvquant.matrix import REFERENCE, Pair

@@ -14,7 +14,8 @@ import pytest
 from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.declared import require_known
 from pytest_kvquant.config.options import OPTIONS
-from pytest_kvquant.config.settings import Settings, find_root, resolve
+from pytest_kvquant.config.resolver import find_root, resolve
+from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.errors import ResultError, RunRefused
 from pytest_kvquant.escape import one_line
 from pytest_kvquant.machine.apple.power import awake

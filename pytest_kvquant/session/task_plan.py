@@ -6,7 +6,7 @@ import msgspec
 
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.batching import sequences_per_batch
-from pytest_kvquant.engine.parent.worker import BatchShape, Engine
+from pytest_kvquant.engine.parent.engine import BatchShape, Engine
 from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.inputs.corpus import cut_chunks
 from pytest_kvquant.numerics.rules import Rules

@@ -14,7 +14,8 @@ import numpy as np
 
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.data import EMBEDDED_CORPUS
-from pytest_kvquant.engine.parent.worker import BatchShape, Worker
+from pytest_kvquant.engine.parent.engine import BatchShape
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.errors import CellError, CorpusError, SettingsError
 from pytest_kvquant.inputs import corpus_names
@@ -23,8 +24,9 @@ from pytest_kvquant.inputs.corpus_names import SELF, Speaker
 from pytest_kvquant.inputs.disturbance import DISTURBANCES
 from pytest_kvquant.inputs.reference_store import ReferenceStore
 from pytest_kvquant.matrix import REFERENCE
+from pytest_kvquant.numerics.arrays import I32
 from pytest_kvquant.quality import self_written
-from pytest_kvquant.quality.task import I32, Task
+from pytest_kvquant.quality.task import Task
 from pytest_kvquant.results.conditions import CorpusRecord
 
 BYTES_PER_TOKEN = 6

@@ -17,11 +17,12 @@ from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.errors import CellError
 from pytest_kvquant.inputs.reference_store import Reference
 from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.numerics.arrays import I32
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.quality import prefill, recall
 from pytest_kvquant.quality.recall import Recalled, RecallPlan
 from pytest_kvquant.quality.source import ReferenceSource
-from pytest_kvquant.quality.task import I32, Task
+from pytest_kvquant.quality.task import Task
 from pytest_kvquant.session.texts import TextTask
 
 

@@ -14,7 +14,7 @@ from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import resolve_budgets
 from pytest_kvquant.config.settings import Settings
-from pytest_kvquant.engine.parent.worker import Engine
+from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.inputs.model import read_model
 from pytest_kvquant.matrix import REFERENCE, Pair

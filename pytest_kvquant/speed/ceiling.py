@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.timed import TimedWorker
-from pytest_kvquant.engine.parent.worker import Engine
 from pytest_kvquant.errors import CellError, CellStrained
 from pytest_kvquant.inputs import geometry
 from pytest_kvquant.machine.strain import Strain

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Protocol
 
 from pytest_kvquant.config.expectations import held_as, substitute
 from pytest_kvquant.config.floors import Floors
-from pytest_kvquant.config.settings import MIXED
+from pytest_kvquant.config.overrides import MIXED
+from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.timed import Profile, TimedWorker
 from pytest_kvquant.engine.parent.timesheet import Timesheet
-from pytest_kvquant.engine.parent.worker import Engine
 from pytest_kvquant.errors import CellSubstituted
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair

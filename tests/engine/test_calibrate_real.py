@@ -9,7 +9,7 @@ import pytest
 from support.run import cells_of, measure
 
 from pytest_kvquant.cli.main import main
-from pytest_kvquant.config.settings import resolve
+from pytest_kvquant.config.resolver import resolve
 
 TWICE = """
 def noisy(logits, tokens, positions, sequences):

@@ -13,8 +13,9 @@ import pytest
 from support import run
 from support.tinygguf import Tiny, write
 
-from pytest_kvquant.config.settings import FloorOverride
-from pytest_kvquant.engine.parent.worker import BatchShape, Worker
+from pytest_kvquant.config.overrides import FloorOverride
+from pytest_kvquant.engine.parent.engine import BatchShape
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.inputs import geometry
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.results.ceiling import Ceiling

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.tinygguf import Tiny, write
 
-from pytest_kvquant.engine import census
+from pytest_kvquant.engine import census, census_record
 from pytest_kvquant.inputs import geometry
 from pytest_kvquant.inputs.model import Model, read_model
 from pytest_kvquant.matrix import Pair
@@ -99,7 +99,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def explained(model: Model, pair: Pair, found: dict[str, Any]) -> Explanation:
     expected = geometry.expect(model, pair, found["types"])
-    return explain(census.from_data(found["census"]), expected, found["types"])
+    return explain(census_record.from_data(found["census"]), expected, found["types"])
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_the_cache_is_what_the_header_says(
     name: str, pair: Pair, bytes_per_token: int, models: dict[str, Path]
 ) -> None:
     found = take(models[name], pair)
-    read = census.from_data(found["census"])
+    read = census_record.from_data(found["census"])
     assert read.problem is None
     assert read.bytes_per_token == bytes_per_token
     assert explained(read_model(models[name]), pair, found).kind == "agree"
@@ -131,7 +131,7 @@ def test_the_cache_is_what_the_header_says(
 
 def test_growth_between_two_sizes_is_rows_and_bookkeeping(models: dict[str, Path]) -> None:
     found = take(models["plain"], Pair("q8_0", "q4_0"))
-    read = census.from_data(found["census"])
+    read = census_record.from_data(found["census"])
     grown = census.growth((6, 12), (found["sizes"][0], found["sizes"][1]))
     assert grown == (read.bytes_per_token or 0) + read.caches[0].cell_bytes
 
@@ -139,27 +139,29 @@ def test_growth_between_two_sizes_is_rows_and_bookkeeping(models: dict[str, Path
 @pytest.mark.parametrize(("unified", "streams"), [(True, 1), (False, 3)])
 def test_several_sequences(unified: bool, streams: int, models: dict[str, Path]) -> None:
     found = take(models["plain"], Pair("q8_0", "q8_0"), sequences=3, unified=unified)
-    read = census.from_data(found["census"])
+    read = census_record.from_data(found["census"])
     assert (read.caches[0].streams, read.caches[0].cells) == (streams, 12)
     assert explained(read_model(models["plain"]), Pair("q8_0", "q8_0"), found).kind == "agree"
 
 
 def test_window_and_recurrent_parts_are_told_apart(models: dict[str, Path]) -> None:
-    window = census.from_data(take(models["window"], Pair("f16", "f16"), tokens=100)["census"])
+    window = census_record.from_data(
+        take(models["window"], Pair("f16", "f16"), tokens=100)["census"]
+    )
     assert [(cache.kind, len(cache.layers)) for cache in window.caches] == [
         ("base", 1),
         ("window", 2),
     ]
     assert window.caches[0].cells == 100
     assert 64 <= window.caches[1].cells <= 100
-    hybrid = census.from_data(take(models["hybrid"], Pair("f16", "f16"))["census"])
+    hybrid = census_record.from_data(take(models["hybrid"], Pair("f16", "f16"))["census"])
     assert [cache.kind for cache in hybrid.caches] == ["base"]
     assert hybrid.recurrent_bytes > 0
 
 
 def test_without_flash_attention_v_is_transposed(models: dict[str, Path]) -> None:
     found = take(models["plain"], Pair("q8_0", "f16"), flash=0)
-    read = census.from_data(found["census"])
+    read = census_record.from_data(found["census"])
     assert read.caches[0].v_transposed
     assert read.caches[0].bytes_per_token == 2 * (136 + 256)
 

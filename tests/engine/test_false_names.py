@@ -78,7 +78,7 @@ census.read = mixed
 
 
 def test_a_declared_substitution_passes_and_must_happen(tmp_path: Path) -> None:
-    from pytest_kvquant.config.settings import Expect
+    from pytest_kvquant.config.overrides import Expect
 
     swapped = "plant(change_types=lambda k, v: ('q8_0', v))"
     expect = {CLEAN: Expect(substituted="q8_0/q8_0")}
@@ -221,7 +221,7 @@ def test_a_toggle_in_the_shell_changes_nothing_and_is_recorded(tmp_path: Path) -
 
 
 def test_a_budget_under_the_noise_floor_is_refused(tmp_path: Path) -> None:
-    from pytest_kvquant.config.settings import BudgetOverride
+    from pytest_kvquant.config.overrides import BudgetOverride
 
     # f16 itself is made to depend on n_ubatch, as it does on some devices.
     hook = """

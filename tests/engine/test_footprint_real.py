@@ -9,7 +9,7 @@ import pytest
 from support import run
 from support.tinygguf import Tiny, write
 
-from pytest_kvquant.config.settings import Expect, FloorOverride
+from pytest_kvquant.config.overrides import Expect, FloorOverride
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.outcomes.memory import CellMemory
 from pytest_kvquant.report import view

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
-from pytest_kvquant.engine.parent.worker import BatchShape, Engine, StoredSide, Worker
+from pytest_kvquant.engine.parent.engine import BatchShape, Engine
+from pytest_kvquant.engine.parent.worker import StoredSide, Worker
 from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics import quantizer, quantizer_inputs, quantizer_rules

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.run import cells_of, measure, start
 
-from pytest_kvquant.config.settings import BudgetOverride
+from pytest_kvquant.config.overrides import BudgetOverride
 from pytest_kvquant.engine.parent import workers as hiring
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.cell import Cell

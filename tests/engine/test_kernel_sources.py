@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pytest_kvquant.engine.parent.worker import Engine, Worker
+from pytest_kvquant.engine.parent.engine import Engine
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.engine.shaders import RESOURCES
 from pytest_kvquant.machine.environment import scrub
 

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_kvquant.data import EMBEDDED_MODEL
 from pytest_kvquant.engine.child.main import HOOK
-from pytest_kvquant.engine.parent.worker import Engine
+from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.inputs.model import read_model
 from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.matrix import REFERENCE, Pair

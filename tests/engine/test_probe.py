@@ -14,7 +14,8 @@ from support.run import run
 from support.tinygguf import Tiny, write
 
 from pytest_kvquant.engine.child.main import HOOK
-from pytest_kvquant.engine.parent.worker import BatchShape, Engine, Worker
+from pytest_kvquant.engine.parent.engine import BatchShape, Engine
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.inputs.model import read_model
 from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.matrix import Pair

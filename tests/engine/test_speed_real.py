@@ -13,7 +13,7 @@ from rich.console import Console
 from support import run
 from support.tinygguf import Tiny, write
 
-from pytest_kvquant.config.settings import Expect, FloorOverride
+from pytest_kvquant.config.overrides import Expect, FloorOverride
 from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.report.speed_table import speed_notes, speed_table

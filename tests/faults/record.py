@@ -17,7 +17,8 @@ from faults.catalogue import Fault
 from pytest_kvquant.config.budgets import Budgets
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.child.main import HOOK
-from pytest_kvquant.engine.parent.worker import Engine, Worker
+from pytest_kvquant.engine.parent.engine import Engine
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.inputs.reference_store import ReferenceStore
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.evidence import Evidence

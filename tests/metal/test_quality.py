@@ -8,7 +8,7 @@ import pytest
 
 from metal.conftest import Mac
 from metal.tables import FORK
-from pytest_kvquant.config.settings import Expect
+from pytest_kvquant.config.overrides import Expect
 from pytest_kvquant.errors import LibraryError
 from pytest_kvquant.matrix import REFERENCE
 from pytest_kvquant.results.cell import Cell, Check

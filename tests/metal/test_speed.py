@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from metal.conftest import Mac
-from pytest_kvquant.config.settings import Expect
+from pytest_kvquant.config.overrides import Expect
 from pytest_kvquant.machine import strain
 from pytest_kvquant.machine.strain import Condition
 from pytest_kvquant.matrix import Pair

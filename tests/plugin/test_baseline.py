@@ -11,7 +11,7 @@ import pytest
 from support.outer import CI_VARIABLES, Outcome, pytest_in
 from support.run import PREAMBLE
 
-from pytest_kvquant.baselines import quality as baselines
+from pytest_kvquant.baselines import file
 from pytest_kvquant.machine.environment import WORKER_HOOK
 
 RUN = (
@@ -200,4 +200,4 @@ def test_two_updates_at_once_lose_nothing(tmp_path: Path, store: Path) -> None:
     assert [run.code for run in runs] == [0, 0], runs[0].text + runs[1].text
     assert list(project.files()) == [F16, CELL, "q8_0-q8_0.json"]
     for name, data in project.files().items():
-        assert baselines.decode(data.decode(), name)
+        assert file.decode(data.decode(), name)

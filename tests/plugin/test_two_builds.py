@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from support.run import cells_of, run, start
 
-from pytest_kvquant.config.settings import BudgetOverride, FloorOverride, Settings
+from pytest_kvquant.config.overrides import BudgetOverride, FloorOverride
+from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.errors import LibraryError, SettingsError
 from pytest_kvquant.machine.environment import scrub

@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pytest_kvquant.engine.child import timing
+from pytest_kvquant.engine.child import stream, timing
 
 SPEEDS = json.loads(os.environ.get("KVQUANT_SPEEDS", "{}"))
-REAL_DECODE = timing.Stream._decode
+REAL_DECODE = stream.Stream._decode
 REAL_INIT = timing.Bench.__init__
 
 
@@ -71,5 +71,5 @@ def decode(self: Any, batch: Any) -> None:
 
 
 timing.time = CLOCK  # type: ignore[assignment]
-timing.Stream._decode = decode  # type: ignore[method-assign]
+stream.Stream._decode = decode  # type: ignore[method-assign]
 timing.Bench.__init__ = start  # type: ignore[method-assign]

@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from pytest_kvquant.baselines import file
 from pytest_kvquant.baselines import quality as baselines
-from pytest_kvquant.baselines.quality import (
+from pytest_kvquant.baselines.file import (
     Baseline,
     BaselineConditions,
     BaselineError,
@@ -72,7 +73,7 @@ def make(
         for number in range(chunks)
     ]
     return Baseline(
-        schema=baselines.SCHEMA,
+        schema=file.SCHEMA,
         pair=pair,
         summary=Summary(kl_mean=0.015, ln_ppl=0.01, ppl=150.0, top1=0.9),
         floor=floor,
@@ -87,8 +88,8 @@ def verdict(before: Baseline, after: Baseline) -> str | None:
 
 
 def test_a_file_is_read_back_and_has_a_line_for_every_chunk() -> None:
-    text = baselines.encode(make(chunks=3))
-    assert baselines.decode(text, "it") == make(chunks=3)
+    text = file.encode(make(chunks=3))
+    assert file.decode(text, "it") == make(chunks=3)
     assert sum('"tokens"' in line for line in text.splitlines()) == 3
     assert text.endswith("\n")
 
@@ -96,7 +97,7 @@ def test_a_file_is_read_back_and_has_a_line_for_every_chunk() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_what_is_not_a_number_is_never_written(bad: float) -> None:
     with pytest.raises(BaselineError, match="not a baseline"):
-        baselines.encode(make(ln_ppl=bad))
+        file.encode(make(ln_ppl=bad))
 
 
 @pytest.mark.parametrize(
@@ -112,14 +113,14 @@ def test_what_is_not_a_number_is_never_written(bad: float) -> None:
 )
 def test_a_damaged_file_is_named(tmp_path: Path, change, complaint: str) -> None:
     path = tmp_path / "q4_0-q4_0.json"
-    path.write_text(change(baselines.encode(make())))
+    path.write_text(change(file.encode(make())))
     with pytest.raises(BaselineError, match=complaint) as error:
-        baselines.read(path)
+        file.read(path)
     assert str(path) in str(error.value)
 
 
 def test_no_file_is_no_baseline(tmp_path: Path) -> None:
-    assert baselines.read(tmp_path / "absent.json") is None
+    assert file.read(tmp_path / "absent.json") is None
 
 
 def test_drift_counts_beyond_the_tolerance_both_ways() -> None:
@@ -221,7 +222,7 @@ for text in itertools.cycle(texts):
 
 def test_a_writer_that_is_killed_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     place, texts = tmp_path / "q4_0-q4_0.json", [tmp_path / "old", tmp_path / "new"]
-    contents = {baselines.encode(make(chunks=128, kl=kl)) for kl in (1.0, 1.5)}
+    contents = {file.encode(make(chunks=128, kl=kl)) for kl in (1.0, 1.5)}
     for path, text in zip(texts, contents, strict=True):
         path.write_text(text)
     for delay in (0.0, 0.003, 0.011, 0.02):

@@ -15,7 +15,7 @@ from pytest_kvquant.config.budgets import (
     resolve_budgets,
     unused_patterns,
 )
-from pytest_kvquant.config.settings import BudgetOverride
+from pytest_kvquant.config.overrides import BudgetOverride
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.matrix import REFERENCE, Pair
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_kvquant.config.budgets import resolve_budgets
-from pytest_kvquant.config.settings import resolve
+from pytest_kvquant.config.resolver import resolve
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.metrics import Quality
 from pytest_kvquant.results.cell import Cell, QualitySection

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_kvquant.config.settings import CORPUS_NAMES, resolve
+from pytest_kvquant.config.resolver import resolve
+from pytest_kvquant.config.words import CORPUS_NAMES
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.inputs import chat_template, conversation
 from pytest_kvquant.inputs.code_corpus import LEAST, standard_library

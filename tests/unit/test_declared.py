@@ -14,10 +14,10 @@ from pytest_kvquant.checks.expected import expected
 from pytest_kvquant.checks.family import holm_exit
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import resolve_budgets
-from pytest_kvquant.config.settings import Expect
+from pytest_kvquant.config.overrides import Expect
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.report.view import DECLARED, tone, worst_verdict
+from pytest_kvquant.report.matrix_rows import DECLARED, tone, worst_verdict
 from pytest_kvquant.results.cell import Cell, Check
 from pytest_kvquant.results.gate import Gate
 from pytest_kvquant.session.excuses import is_excused

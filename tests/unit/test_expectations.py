@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from pytest_kvquant.config.expectations import held_as, substitute
-from pytest_kvquant.config.settings import MIXED, Expect
+from pytest_kvquant.config.overrides import MIXED, Expect
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.speed import SpeedCell, SpeedTest
 from pytest_kvquant.speed.declared import with_gone_cliffs

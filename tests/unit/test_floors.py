@@ -10,7 +10,8 @@ import pytest
 
 from pytest_kvquant.baselines.speed import SpeedConditions, read_stored
 from pytest_kvquant.config.floors import resolve_floors
-from pytest_kvquant.config.settings import FloorOverride, Settings
+from pytest_kvquant.config.overrides import FloorOverride
+from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.machine.hardware import Hardware
 from pytest_kvquant.matrix import Pair

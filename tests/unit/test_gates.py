@@ -19,8 +19,8 @@ from pytest_kvquant.checks.kl_mean import judge_kl_mean
 from pytest_kvquant.checks.kl_tail import judge_kl_tail
 from pytest_kvquant.checks.ln_ppl_ratio import judge_ln_ppl
 from pytest_kvquant.checks.top1_flips import judge_top1_flips
+from pytest_kvquant.numerics.arrays import F64 as FloatArray
 from pytest_kvquant.numerics.rules import Rules
-from pytest_kvquant.numerics.stats import FloatArray
 from pytest_kvquant.results.gate import Gate
 
 RULES = Rules()

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from support.states import TYPES, Side, attention
 
-from pytest_kvquant.engine import census
+from pytest_kvquant.engine import census, census_record
 from pytest_kvquant.inputs import geometry
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import Pair
@@ -36,7 +36,7 @@ def model(*heads: int, dim: int = 64, dim_v: int | None = None) -> Model:
     )
 
 
-def counted(*layers: tuple[Side, Side], window: int = 0) -> census.Census:
+def counted(*layers: tuple[Side, Side], window: int = 0) -> census_record.Census:
     """A census of a base cache and, of the last ``window`` layers, a window cache."""
     base, rest = layers[: len(layers) - window], layers[len(layers) - window :]
     state = attention(base, 4) + (attention(rest, 4) if rest else b"")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from support.states import TYPES, Side, attention
 
-from pytest_kvquant.engine import census
+from pytest_kvquant.engine import census, census_record
 from pytest_kvquant.inputs.caches import CachedLayer, CacheShape
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair
@@ -29,7 +29,7 @@ MODEL = Model(
 PAIR = Pair("q8_0", "q4_0")
 
 
-def counted(*caches: list[tuple[Side, Side]]) -> census.Census:
+def counted(*caches: list[tuple[Side, Side]]) -> census_record.Census:
     return census.read(b"".join(attention(tuple(layers), 4) for layers in caches), TYPES)
 
 

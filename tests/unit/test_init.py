@@ -11,7 +11,7 @@ from pytest_kvquant.cli.doctor_report import Remark, Report
 from pytest_kvquant.cli.fixes import proposals
 from pytest_kvquant.cli.init import lines
 from pytest_kvquant.cli.main import main
-from pytest_kvquant.config.settings import resolve
+from pytest_kvquant.config.resolver import resolve
 
 NOTHING: dict[str, str | None] = {"model": None, "lib": None, "python": None, "corpus": None}
 

@@ -10,7 +10,7 @@ from pytest_kvquant.checks.declared import as_declared
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import resolve_budgets
 from pytest_kvquant.config.expectations import declared_failures
-from pytest_kvquant.config.settings import Expect
+from pytest_kvquant.config.overrides import Expect
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.results.cell import Cell, Check
 from pytest_kvquant.results.kernels import (

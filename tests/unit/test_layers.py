@@ -125,11 +125,12 @@ ALLOWED = {
     "checks": "config errors format matrix numerics quality results",
     "quality": "config engine engine.parent errors inputs machine matrix numerics results",
     "speed": "config engine.parent errors format inputs machine matrix numerics results",
-    "engine.parent": "engine errors escape machine matrix results",
+    "engine.parent": "engine errors escape machine matrix numerics results",
     "engine.child": "engine numerics",
+    "engine": "numerics",
     "results": "errors format inputs machine numerics",
     "config": "data errors matrix",
-    "inputs": "errors escape machine matrix",
+    "inputs": "errors escape machine matrix numerics",
     "machine": "errors format",
     "matrix": "errors",
 }  # fmt: skip
@@ -164,24 +165,14 @@ def test_a_class_name_means_one_thing() -> None:
     assert not {name: modules for name, modules in found.items() if len(modules) > 1}
 
 
-TOO_LONG_YET = {
-    f"{OURS}.{name}"
-    for name in ("baselines.quality", "checks.diagnosis", "config.settings",
-                 "engine.census", "engine.child.abi",
-                 "engine.child.probe", "engine.child.timing", "engine.parent.worker",
-                 "inputs.reference_store", "numerics.quantizer_rules", "numerics.stats",
-                 "report.view")
-}  # fmt: skip
-
-
 def test_files_are_short() -> None:
-    """A file that is longer holds more than one idea."""
+    """A file that is longer holds more than one idea; the ABI is one table."""
     long = {
         module: lines
         for module, path in SOURCES.items()
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 300
     }
-    assert long.keys() <= TOO_LONG_YET, long
+    assert long.keys() <= {f"{OURS}.engine.child.abi"}, long
 
 
 @pytest.mark.parametrize("floor", ["config", "inputs", "machine", "numerics"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_kvquant.checks.quantizer import check_quantizers
 from pytest_kvquant.numerics.known_quantizers import table
-from pytest_kvquant.numerics.quantizer_rules import Finding
+from pytest_kvquant.numerics.quantizer_limits import Finding
 from pytest_kvquant.results.quantizer import QuantizerRecord
 
 Q8 = next(one for one in table() if one.type == "q8_0")

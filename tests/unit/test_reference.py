@@ -17,13 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_kvquant.inputs.reference_store import (
-    MARK,
-    SUBFOLDER,
-    Reference,
-    ReferenceStore,
-    StoreError,
-)
+from pytest_kvquant.inputs.reference_store import Reference, ReferenceStore
+from pytest_kvquant.inputs.store_folder import MARK, SUBFOLDER, StoreError
 
 ROWS, VOCABULARY = 3, 50
 CHUNK = ROWS * VOCABULARY * 4

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from pytest_kvquant.engine.child import library as child
-from pytest_kvquant.engine.parent.worker import BatchShape
+from pytest_kvquant.engine.parent.engine import BatchShape
 from pytest_kvquant.engine.shaders import RESOURCES, shader_files
 from pytest_kvquant.machine.environment import WORKER_HOOK, scrub
 from pytest_kvquant.machine.versions import driver_version, os_version

@@ -12,7 +12,7 @@ from pytest_kvquant.checks.family import settled
 from pytest_kvquant.checks.judging import judge_figures
 from pytest_kvquant.cli.main import main
 from pytest_kvquant.config.budgets import BatchedBudgets
-from pytest_kvquant.engine.parent.worker import BatchShape
+from pytest_kvquant.engine.parent.engine import BatchShape
 from pytest_kvquant.numerics.evidence import ChunkFigures, Evidence
 from pytest_kvquant.numerics.kernels import TokenFigures
 from pytest_kvquant.numerics.rules import Rules

@@ -8,8 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pytest_kvquant.config.file import TABLES
 from pytest_kvquant.config.options import FLAG, INT, INTS, LIST, NUMBER, OPTIONS, PATHS, Option
-from pytest_kvquant.config.settings import TABLES, FloorOverride, Settings, find_root, resolve
+from pytest_kvquant.config.overrides import FloorOverride
+from pytest_kvquant.config.resolver import find_root, resolve
+from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.errors import SettingsError
 
 WORDS = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_kvquant.config.settings import resolve
+from pytest_kvquant.config.resolver import resolve
 from pytest_kvquant.config.setup import SETUP_OPTIONS, as_words, parse_words
 from pytest_kvquant.errors import SettingsError
 

@@ -19,8 +19,8 @@ from scipy.stats import (  # type: ignore[import-untyped, unused-ignore]
     t,
 )
 
-from pytest_kvquant.numerics import stats
-from pytest_kvquant.numerics.stats import FloatArray
+from pytest_kvquant.numerics import betting, shares, stats
+from pytest_kvquant.numerics.arrays import F64 as FloatArray
 
 ALPHA = 0.01
 LEVEL = ALPHA / 4
@@ -64,63 +64,66 @@ def is_at_most(errors: int, runs: int, rate: float) -> bool:
 
 
 def direct_e(x: FloatArray, budget: float) -> float:
-    return float(np.mean([np.prod(1 + s * (x / budget - 1)) for s in stats.MEAN_STAKES]))
+    return float(np.mean([np.prod(1 + s * (x / budget - 1)) for s in betting.MEAN_STAKES]))
 
 
 class TestBettingEValues:
     def test_is_the_mean_of_the_running_products(self) -> None:
         x = np.array([0.01, 0.03, 0.02, 0.08])
         expected = [direct_e(x[: n + 1], BUDGET) for n in range(4)]
-        np.testing.assert_allclose(stats.betting_e_values(x, BUDGET), expected, rtol=1e-12)
+        np.testing.assert_allclose(betting.betting_e_values(x, BUDGET), expected, rtol=1e-12)
 
     def test_stays_one_on_the_budget(self) -> None:
-        np.testing.assert_allclose(stats.betting_e_values(np.full(9, BUDGET), BUDGET), 1)
+        np.testing.assert_allclose(betting.betting_e_values(np.full(9, BUDGET), BUDGET), 1)
 
     def test_gross_faults_saturate_instead_of_overflowing(self) -> None:
-        e_values = stats.betting_e_values(np.full(64, 1e300), 1e-300)
+        e_values = betting.betting_e_values(np.full(64, 1e300), 1e-300)
         assert (np.diff(e_values) >= 0).all()
-        assert e_values[-1] == pytest.approx(stats.LARGEST_E)
+        assert e_values[-1] == pytest.approx(betting.LARGEST_E)
         assert np.isfinite(e_values).all()
-        assert stats.e_to_p(float(e_values[-1])) > 0
+        assert betting.e_to_p(float(e_values[-1])) > 0
 
     def test_zeros_speak_for_the_budget(self) -> None:
-        e_values = stats.betting_e_values(np.zeros(200), BUDGET)
+        e_values = betting.betting_e_values(np.zeros(200), BUDGET)
         assert (np.diff(e_values) < 0).all()
         assert e_values[-1] > 0
 
     @given(figures, st.floats(1.01, 100))
     def test_grows_with_the_figures(self, x: FloatArray, factor: float) -> None:
-        lower, higher = stats.betting_e_values(x, 1.0), stats.betting_e_values(factor * x, 1.0)
+        lower, higher = (
+            betting.betting_e_values(x, 1.0),
+            betting.betting_e_values(factor * x, 1.0),
+        )
         assert (higher >= lower * (1 - 1e-9)).all()
 
     @given(figures, st.floats(1e-3, 1e3))
     def test_does_not_depend_on_the_unit(self, x: FloatArray, unit: float) -> None:
         np.testing.assert_allclose(
-            stats.betting_e_values(x * unit, unit), stats.betting_e_values(x, 1.0), rtol=1e-6
+            betting.betting_e_values(x * unit, unit), betting.betting_e_values(x, 1.0), rtol=1e-6
         )
 
     @given(figures, st.randoms(use_true_random=False))
     def test_end_does_not_depend_on_the_order(self, x: FloatArray, random: object) -> None:
         np.testing.assert_allclose(
-            stats.betting_e_values(np.sort(x), 1.0)[-1],
-            stats.betting_e_values(x, 1.0)[-1],
+            betting.betting_e_values(np.sort(x), 1.0)[-1],
+            betting.betting_e_values(x, 1.0)[-1],
             rtol=1e-6,
         )
 
     @pytest.mark.parametrize("budget", [0.0, -1.0, math.nan, math.inf])
     def test_refuses_a_budget_it_cannot_bet_against(self, budget: float) -> None:
         with pytest.raises(ValueError, match="budget above zero"):
-            stats.betting_e_values([0.1], budget)
+            betting.betting_e_values([0.1], budget)
 
     def test_refuses_negative_figures(self) -> None:
         with pytest.raises(ValueError, match="negative"):
-            stats.betting_e_values([0.1, -1e-9], BUDGET)
+            betting.betting_e_values([0.1, -1e-9], BUDGET)
 
     @pytest.mark.parametrize("name", HEAVY_TAILS)
     def test_false_alarms_at_the_budget_stay_under_alpha(self, name: str) -> None:
         rng, runs = np.random.default_rng(1), 4000
         alarms = sum(
-            stats.betting_e_values(BUDGET * HEAVY_TAILS[name](rng, 32), BUDGET).max() >= 1 / ALPHA
+            betting.betting_e_values(BUDGET * HEAVY_TAILS[name](rng, 32), BUDGET).max() >= 1 / ALPHA
             for _ in range(runs)
         )
         assert is_at_most(alarms, runs, ALPHA)
@@ -129,13 +132,15 @@ class TestBettingEValues:
     def test_expectation_at_the_budget_is_at_most_one(self, name: str) -> None:
         """The defining property, at two chunks, where a mean can still be estimated."""
         rng = np.random.default_rng(2)
-        e_values = [stats.betting_e_values(HEAVY_TAILS[name](rng, 2), 1.0)[-1] for _ in range(4000)]
+        e_values = [
+            betting.betting_e_values(HEAVY_TAILS[name](rng, 2), 1.0)[-1] for _ in range(4000)
+        ]
         assert np.mean(e_values) <= 1 + 4 * np.std(e_values) / math.sqrt(len(e_values))
 
 
 class TestSignEValues:
     def test_rewards_the_side_the_rounds_fall_on(self) -> None:
-        slow = stats.sign_e_values(np.full(6, math.log(0.8)), floor=0.9)
+        slow = betting.sign_e_values(np.full(6, math.log(0.8)), floor=0.9)
         expected = np.mean([(1 + s) ** 6 for s in (0.4, 0.7, 0.9)])
         assert slow.below[-1] == pytest.approx(expected)
         assert slow.below[-1] >= 20 > slow.below[-2], "a PR run decides in six rounds"
@@ -146,28 +151,28 @@ class TestSignEValues:
         edge = math.log(floor)
         # Mirrored as signs: 2·edge - d could round onto the edge.
         signs = np.sign(np.array(rounds) - edge)
-        one, other = (stats.sign_e_values(edge + s, floor) for s in (signs, -signs))
+        one, other = (betting.sign_e_values(edge + s, floor) for s in (signs, -signs))
         np.testing.assert_array_equal(one.below, other.above)
         np.testing.assert_array_equal(one.above, other.below)
 
     def test_a_round_on_the_floor_counts_against_both(self) -> None:
-        both = stats.sign_e_values([math.log(0.9)], floor=0.9)
+        both = betting.sign_e_values([math.log(0.9)], floor=0.9)
         assert both.below[0] == both.above[0] < 1
 
     def test_many_rounds_do_not_overflow(self) -> None:
-        assert np.isfinite(stats.sign_e_values(np.full(5000, -1.0), 0.9).below).all()
+        assert np.isfinite(betting.sign_e_values(np.full(5000, -1.0), 0.9).below).all()
 
     @pytest.mark.parametrize("floor", [0.0, -1.0, math.nan])
     def test_refuses_a_floor_that_is_no_ratio(self, floor: float) -> None:
         with pytest.raises(ValueError, match="floor"):
-            stats.sign_e_values([0.0], floor)
+            betting.sign_e_values([0.0], floor)
 
     def test_false_alarms_with_the_median_on_the_floor_stay_under_alpha(self) -> None:
         rng, runs = np.random.default_rng(3), 4000
         alarms = np.zeros(4, dtype=int)
         for _ in range(runs):
             rounds = math.log(0.9) + 0.1 * rng.standard_t(1.5, 24)
-            both = stats.sign_e_values(rounds, 0.9)
+            both = betting.sign_e_values(rounds, 0.9)
             alarms += [e.max() >= bar for bar in (20, 100) for e in both]
         assert all(is_at_most(int(n), runs, 1 / 20) for n in alarms[:2])
         assert all(is_at_most(int(n), runs, 1 / 100) for n in alarms[2:])
@@ -244,32 +249,32 @@ class TestShares:
     def test_design_effect_is_the_variance_ratio(self) -> None:
         shares = np.array([0.0, 0.1, 0.3, 0.4])
         expected = 100 * shares.var(ddof=1) / (0.2 * 0.8)
-        assert stats.design_effect(shares, 100, 1.5) == pytest.approx(expected)
+        assert shares.design_effect(shares, 100, 1.5) == pytest.approx(expected)
 
     @pytest.mark.parametrize("shares", [[0.0, 0.0, 0.0], [1.0, 1.0], [0.3], [0.2, 0.2, 0.2]])
     def test_design_effect_keeps_its_least(self, shares: list[float]) -> None:
-        assert stats.design_effect(shares, 256, 4) == 4
+        assert shares.design_effect(shares, 256, 4) == 4
 
     def test_design_effect_refuses_what_is_no_share(self) -> None:
         with pytest.raises(ValueError, match="between 0 and 1"):
-            stats.design_effect([0.1, 1.1], 256, 4)
+            shares.design_effect([0.1, 1.1], 256, 4)
         with pytest.raises(ValueError, match="at least one token"):
-            stats.design_effect([0.1], 0, 4)
+            shares.design_effect([0.1], 0, 4)
 
     def test_clopper_pearson_is_the_exact_interval(self) -> None:
         exact = binomtest(7, 200).proportion_ci(1 - 2 * LEVEL, "exact")
-        assert stats.clopper_pearson(7 / 200, 200, LEVEL) == pytest.approx((7 / 200, *exact))
+        assert shares.clopper_pearson(7 / 200, 200, LEVEL) == pytest.approx((7 / 200, *exact))
         upper = beta.ppf(1 - LEVEL, 7 / 1.5 + 1, 193 / 1.5)
-        assert stats.clopper_pearson(7 / 200, 200 / 1.5, LEVEL).high == pytest.approx(upper)
+        assert shares.clopper_pearson(7 / 200, 200 / 1.5, LEVEL).high == pytest.approx(upper)
 
     def test_clopper_pearson_of_none_and_of_all(self) -> None:
-        none, every = (stats.clopper_pearson(k, 100, LEVEL) for k in (0, 1))
+        none, every = (shares.clopper_pearson(k, 100, LEVEL) for k in (0, 1))
         assert none == pytest.approx((0, 0, 1 - LEVEL ** (1 / 100)))
         assert every == pytest.approx((1, LEVEL ** (1 / 100), 1))
 
     @given(st.floats(0, 1), st.floats(0.5, 1e6))
     def test_clopper_pearson_holds_its_share(self, share: float, n: float) -> None:
-        interval = stats.clopper_pearson(share, n, LEVEL)
+        interval = shares.clopper_pearson(share, n, LEVEL)
         rounding = 1e-9
         assert 0 <= interval.low <= share + rounding
         assert share - rounding <= interval.high <= 1
@@ -277,7 +282,7 @@ class TestShares:
     @pytest.mark.parametrize(("share", "n"), [(1.1, 10), (-0.1, 10), (0.5, 0), (math.nan, 10)])
     def test_clopper_pearson_refuses_nonsense(self, share: float, n: float) -> None:
         with pytest.raises(ValueError, match="no binomial interval"):
-            stats.clopper_pearson(share, n, LEVEL)
+            shares.clopper_pearson(share, n, LEVEL)
 
     @pytest.mark.parametrize(
         ("least", "clustering", "n"),
@@ -295,8 +300,8 @@ class TestShares:
                 spread = 1 / clustering - 1
                 rate = rng.beta(share * spread, (1 - share) * spread, n)
             seen = rng.binomial(m_tok, rate) / m_tok
-            effective_n = n * m_tok / stats.design_effect(seen, m_tok, least)
-            misses += stats.clopper_pearson(seen.mean(), effective_n, LEVEL).high < share
+            effective_n = n * m_tok / shares.design_effect(seen, m_tok, least)
+            misses += shares.clopper_pearson(seen.mean(), effective_n, LEVEL).high < share
         assert is_at_most(misses, runs, LEVEL)
 
 
@@ -325,7 +330,7 @@ class TestHolm:
         assert (rejected <= (p <= 0.05)).all()
 
     def test_e_values_become_p_values(self) -> None:
-        assert [stats.e_to_p(e) for e in (0.0, 1.0, 100.0)] == [1, 1, 0.01]
+        assert [betting.e_to_p(e) for e in (0.0, 1.0, 100.0)] == [1, 1, 0.01]
 
 
 class TestChunksNeeded:
@@ -340,13 +345,13 @@ class TestChunksNeeded:
 
     @pytest.mark.parametrize("share", [0.0, 0.002, 0.004])
     def test_of_a_share_is_the_first_bound_under_the_budget(self, share: float) -> None:
-        needed = stats.chunks_needed_share(share, 64, 0.005, LEVEL)
+        needed = shares.chunks_needed_share(share, 64, 0.005, LEVEL)
         assert needed is not None
         before, at = (
-            stats.clopper_pearson(share, n * 64, LEVEL).high for n in (needed - 1, needed)
+            shares.clopper_pearson(share, n * 64, LEVEL).high for n in (needed - 1, needed)
         )
         assert at < 0.005 <= before
 
     def test_of_a_share_over_its_budget_is_none(self) -> None:
-        assert stats.chunks_needed_share(0.01, 64, 0.01, LEVEL) is None
-        assert stats.chunks_needed_share(0.01, 64, 0.01 + 1e-12, LEVEL) is None
+        assert shares.chunks_needed_share(0.01, 64, 0.01, LEVEL) is None
+        assert shares.chunks_needed_share(0.01, 64, 0.01 + 1e-12, LEVEL) is None

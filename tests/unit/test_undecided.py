@@ -16,7 +16,7 @@ from pytest_kvquant.checks.facts import fact
 from pytest_kvquant.checks.measurable import check_measurable
 from pytest_kvquant.checks.shapes import check_shapes
 from pytest_kvquant.checks.trajectory import check_trajectory
-from pytest_kvquant.config.settings import find_root, resolve
+from pytest_kvquant.config.resolver import find_root, resolve
 from pytest_kvquant.errors import ReferenceBroken, SettingsError
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.quality.prefill import require_numbers

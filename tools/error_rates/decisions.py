@@ -18,7 +18,7 @@ from scipy.special import (  # type: ignore[import-untyped, unused-ignore]
     stdtrit,
 )
 
-from pytest_kvquant.numerics import stats
+from pytest_kvquant.numerics import betting
 from pytest_kvquant.numerics.rules import LEAST_CHUNKS, Rules
 
 F64 = npt.NDArray[np.float64]
@@ -58,11 +58,11 @@ def by_bet(x: F64, budget: float, rules: Rules, passing: Bools) -> Rulings:
         passing: shape ``(cells, looks)``: whether the interval's end is within the budget there.
     """
     wealth = np.full(x.shape, -np.inf)
-    for stake in stats.MEAN_STAKES:
+    for stake in betting.MEAN_STAKES:
         with np.errstate(divide="ignore"):
             gains = np.cumsum(np.log1p(stake * (x / budget - 1)), axis=1)
         np.logaddexp(wealth, gains, out=wealth)
-    e = np.exp(np.minimum(wealth - math.log(len(stats.MEAN_STAKES)), 700.0))
+    e = np.exp(np.minimum(wealth - math.log(len(betting.MEAN_STAKES)), 700.0))
     if rules.early:
         e = np.maximum.accumulate(e, axis=1)
     over = e >= rules.e_threshold

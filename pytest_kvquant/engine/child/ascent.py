@@ -13,13 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.engine.child.watch import Watched
-
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
-I32 = npt.NDArray[np.int32]
+from pytest_kvquant.numerics.arrays import F32, F64, I32
 
 FUSED = (1, 8, 64)
 """Batch sizes that are decoded once more without the oracle."""

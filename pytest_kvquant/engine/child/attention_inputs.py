@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics import attention
-
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
+from pytest_kvquant.numerics.arrays import F64, I64
 
 
 class Sample(NamedTuple):

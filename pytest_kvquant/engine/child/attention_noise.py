@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.engine.child.attention_inputs import Head
 from pytest_kvquant.numerics import attention, query_rounding
-
-F64 = npt.NDArray[np.float64]
+from pytest_kvquant.numerics.arrays import F64
 
 FACTOR = 5.0
 """A row may be so many times as wrong as arithmetic models it."""

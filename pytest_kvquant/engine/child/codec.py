@@ -12,13 +12,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.engine.child.cache_types import TypeTraits
 from pytest_kvquant.engine.child.library import LoadedLibrary
-
-F32 = npt.NDArray[np.float32]
-U8 = npt.NDArray[np.uint8]
+from pytest_kvquant.numerics.arrays import F32, U8
 
 _POINTER, _COUNT = ctypes.c_void_p, ctypes.c_int64
 _CONVERT = ctypes.CFUNCTYPE(None, _POINTER, _POINTER, _COUNT)

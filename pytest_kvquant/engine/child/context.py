@@ -14,9 +14,7 @@ from pytest_kvquant.engine.child.library import LoadedLibrary
 from pytest_kvquant.engine.child.setup import ModelSetup, apply_context, attach, read_control
 from pytest_kvquant.engine.child.vocabulary import ModelVocabulary, Refused
 from pytest_kvquant.engine.sequences import from_start
-
-I32 = npt.NDArray[np.int32]
-F32 = npt.NDArray[np.float32]
+from pytest_kvquant.numerics.arrays import F32, I32
 
 FLASH_ATTENTION_ENABLED = 1
 

@@ -15,16 +15,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from pytest_kvquant.engine import census
-from pytest_kvquant.engine.child import probe
+from pytest_kvquant.engine import census, census_record
+from pytest_kvquant.engine.child import probe, probe_kl, probe_run
 from pytest_kvquant.engine.child.codec import Codec, Codecs, nmse, rotate
 from pytest_kvquant.engine.child.context import Context
-
-I32 = npt.NDArray[np.int32]
-F32 = npt.NDArray[np.float32]
-U8 = npt.NDArray[np.uint8]
+from pytest_kvquant.numerics.arrays import F32, I32, U8
 
 Place = tuple[int, int, str]
 """Number of the cache, of the layer within it, and the side."""
@@ -51,7 +47,7 @@ class Propagation(NamedTuple):
 def emulate(
     context: Context,
     tokens: I32,
-    reference: probe.Run,
+    reference: probe_run.Run,
     codecs: Codecs,
     types: Any,
     sides: Mapping[Place, CacheSide],
@@ -70,7 +66,7 @@ def emulate(
     logits: list[F32] = []
     for start in range(len(tokens)):
         span = np.full(1, start, np.int32)
-        wanted = span >= len(tokens) - probe.LOGIT_ROWS
+        wanted = span >= len(tokens) - probe_kl.LOGIT_ROWS
         logits.append(context.decode(tokens[span], span, np.zeros_like(span), wanted).copy())
         state = census.sequence_state(context.llama, context.pointer)
         for number, cache, place, side in _layers(census.read(state, types)):
@@ -94,10 +90,10 @@ def emulate(
             )
         )
         propagation.append(Propagation(number, place, side, nmse(ours, meant)))
-    return propagation, probe.kl(np.concatenate(logits), reference.logits)
+    return propagation, probe_kl.kl(np.concatenate(logits), reference.logits)
 
 
-def _layers(found: census.Census) -> Iterator[tuple[int, census.Cache, int, str]]:
+def _layers(found: census_record.Census) -> Iterator[tuple[int, census_record.Cache, int, str]]:
     for number, cache in enumerate(found.caches):
         for place, layer in enumerate(cache.layers):
             for side in probe.SIDES:
@@ -105,7 +101,7 @@ def _layers(found: census.Census) -> Iterator[tuple[int, census.Cache, int, str]
                     yield number, cache, place, side
 
 
-def _rows(state: U8, cache: census.Cache, place: int, side: str) -> U8:
+def _rows(state: U8, cache: census_record.Cache, place: int, side: str) -> U8:
     read = census.key_rows if side == "K" else census.value_rows
     return read(state, cache, cache.layers[place])
 
@@ -115,7 +111,7 @@ def _handed_in(stored: U8, codec: Codec, how: CacheSide) -> F32:
     source = np.ascontiguousarray(stored).view(np.float16).astype(np.float32)
     wide = -(-how.width // codec.block) * codec.block
     elements = source.shape[1] // how.width * wide
-    return rotate(probe.padded(source, how.width, elements), how.rotation)
+    return rotate(probe_run.padded(source, how.width, elements), how.rotation)
 
 
 def _rounded(stored: U8, codec: Codec, how: CacheSide) -> U8:

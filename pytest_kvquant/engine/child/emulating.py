@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.engine.child.callback import Callback
 from pytest_kvquant.engine.child.codec import Codec, Codecs
@@ -16,9 +15,7 @@ from pytest_kvquant.engine.child.healthy import CachePlace, Learner, Rounder, Si
 from pytest_kvquant.engine.child.library import LoadedLibrary
 from pytest_kvquant.engine.protocol import Channel, Message
 from pytest_kvquant.engine.sequences import from_start
-
-F32 = npt.NDArray[np.float32]
-U8 = npt.NDArray[np.uint8]
+from pytest_kvquant.numerics.arrays import F32, U8
 
 
 class WatchedContext(Context):

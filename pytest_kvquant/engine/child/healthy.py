@@ -18,16 +18,12 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.engine.child.callback import Callback
 from pytest_kvquant.engine.child.codec import Basis, Codec, Codecs, rotate
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
 from pytest_kvquant.engine.child.nodes import Ggml, Node
-
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
-U8 = npt.NDArray[np.uint8]
+from pytest_kvquant.numerics.arrays import I64, U8
 
 _CACHE = re.compile(rb"cache_([kv])_l(\d+)")
 _ROTATIONS = {b"attn_inp_k_rot": "K", b"attn_inp_v_rot": "V"}

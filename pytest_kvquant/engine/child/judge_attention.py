@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.engine.child.attention_inputs import (
     Head,
@@ -24,10 +23,8 @@ from pytest_kvquant.engine.child.finding import Corner, NodeFinding, length_clas
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics import attention
+from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.half_sums import attend_in_halves
-
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
 
 GAIN = 3e-3
 """A common relative change of one head's scores or values that counts as a fault."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.engine.child.finding import Corner, NodeFinding
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
-
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
+from pytest_kvquant.numerics.arrays import F64
 
 LIMIT = 1e-9
 """NMSE of a row: a few roundings to f32, and sums of a row in f32."""

@@ -10,15 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.engine.child.finding import Corner, NodeFinding
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
+from pytest_kvquant.numerics.arrays import F64, I64
 from pytest_kvquant.numerics.rope import MROPE, Rope, turn
-
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
 
 LIMIT = 1e-8
 """NMSE of a rope: sine and cosine of an angle in f32, whose own rounding grows with the position

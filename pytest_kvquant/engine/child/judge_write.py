@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.engine.child.finding import Corner, NodeFinding
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics import writes
-
-I64 = npt.NDArray[np.int64]
-F32 = npt.NDArray[np.float32]
-U8 = npt.NDArray[np.uint8]
+from pytest_kvquant.numerics.arrays import F32, I64, U8
 
 MOST_ROWS = 64
 """Rows of one write that are compared; all of smaller ones."""

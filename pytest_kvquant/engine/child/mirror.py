@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-I32 = npt.NDArray[np.int32]
-I64 = npt.NDArray[np.int64]
+from pytest_kvquant.numerics.arrays import I32, I64
+
 Bools = npt.NDArray[np.bool_]
 
 MOST_SEQUENCES = 64

@@ -15,10 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
+from pytest_kvquant.numerics.arrays import U8
 from pytest_kvquant.numerics.buffers import of_processor
-
-U8 = npt.NDArray[np.uint8]
-F64 = npt.NDArray[np.float64]
 
 MOST_SOURCES = 10
 NAME_BYTES = 64

@@ -22,14 +22,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.engine import census
 from pytest_kvquant.engine.child.vocabulary import Refused
 from pytest_kvquant.engine.child.watch import Watched
-
-F32 = npt.NDArray[np.float32]
-U8 = npt.NDArray[np.uint8]
+from pytest_kvquant.numerics.arrays import F32, U8
 
 WATCHED_TOKENS = 80
 """Batches of more tokens are not judged: they fill the cache."""

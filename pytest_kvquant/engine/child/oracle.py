@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.engine.child import (
     judge_attention,
@@ -28,9 +27,7 @@ from pytest_kvquant.engine.child.ledger import Ledger
 from pytest_kvquant.engine.child.mirror import Mirrors, Placed
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
-
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
+from pytest_kvquant.numerics.arrays import I64
 
 ROTATIONS = {"attn_inp_k_rot", "attn_inp_v_rot"}
 """Inputs of the graph that hold a Hadamard matrix."""

@@ -12,9 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
-U8 = npt.NDArray[np.uint8]
+from pytest_kvquant.numerics.arrays import F32
 
 SOURCE_NMSE = 4.34e-8
 """What storing the source as f16 adds: the square of a relative rounding, averaged."""

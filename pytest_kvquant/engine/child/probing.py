@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_kvquant.engine.child import emulate, probe
+from pytest_kvquant.engine.child import emulate, probe, probe_kl, probe_run
 from pytest_kvquant.engine.child.codec import Codecs
 from pytest_kvquant.engine.child.context import Context, LoadedModel
 from pytest_kvquant.engine.child.library import LoadedLibrary
@@ -30,7 +30,7 @@ class ProbeMessages:
         assert self.context is not None
         tokens = np.frombuffer(message.payload, np.int32)
         for singles in message.fields["singles"]:
-            made = probe.run(self.context, tokens, singles)
+            made = probe_run.run(self.context, tokens, singles)
             made.save(Path(message.fields["folder"]), singles)
         self.channel.send("probe_reference")
 
@@ -38,20 +38,20 @@ class ProbeMessages:
         """Run the same through the cell and compare; fields as before, and ``widths`` of heads."""
         assert self.context is not None
         fields, tokens = message.fields, np.frombuffer(message.payload, np.int32)
-        runs: list[tuple[probe.Run, probe.Run, int]] = []
+        runs: list[tuple[probe_run.Run, probe_run.Run, int]] = []
         logits: dict[str, float] = {}
         for singles in fields["singles"]:
             prompt = len(tokens) - singles
-            reference = probe.Run.load(Path(fields["folder"]), singles)
-            made = probe.run(self.context, tokens, singles)
-            logits |= probe.kl_by_path(made.logits, reference.logits, prompt, singles)
+            reference = probe_run.Run.load(Path(fields["folder"]), singles)
+            made = probe_run.run(self.context, tokens, singles)
+            logits |= probe_kl.kl_by_path(made.logits, reference.logits, prompt, singles)
             runs.append((made._replace(logits=made.logits[:0]), reference, prompt))
         problem, figures = None, []
         try:
             widths = fields["widths"]
             compared = probe.compare(runs, self.library.types, self.codecs, widths)
             figures = [one._asdict() for one in compared]
-        except probe.Unreadable as error:
+        except probe_run.Unreadable as error:
             problem = str(error)
         self.channel.send("probe", figures=figures, logits=logits, problem=problem)
 
@@ -63,7 +63,7 @@ class ProbeMessages:
         """
         assert self.context is not None
         tokens = np.frombuffer(message.payload, np.int32)
-        reference = probe.Run.load(Path(message.fields["folder"]), 0)
+        reference = probe_run.Run.load(Path(message.fields["folder"]), 0)
         sides = {tuple(row[:3]): emulate.CacheSide(*row[3:]) for row in message.fields["sides"]}
         propagation, kl = emulate.emulate(
             self.context, tokens, reference, self.codecs, self.library.types, sides

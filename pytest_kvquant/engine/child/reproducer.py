@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.engine.child.finding import NodeFinding
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
-
-U8 = npt.NDArray[np.uint8]
+from pytest_kvquant.numerics.arrays import U8
 
 FORMAT = "pytest-kvquant node 1"
 

@@ -6,13 +6,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.engine.batching import OUTPUT_BYTES
 from pytest_kvquant.engine.child.context import Context
-
-I32 = npt.NDArray[np.int32]
-F32 = npt.NDArray[np.float32]
+from pytest_kvquant.numerics.arrays import F32, I32
 
 
 class Scored(NamedTuple):

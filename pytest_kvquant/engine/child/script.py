@@ -29,9 +29,7 @@ import numpy.typing as npt
 from pytest_kvquant.engine import census
 from pytest_kvquant.engine.child.context import Context
 from pytest_kvquant.engine.child.vocabulary import Refused
-
-I32 = npt.NDArray[np.int32]
-F32 = npt.NDArray[np.float32]
+from pytest_kvquant.numerics.arrays import F32, I32
 
 
 class ScriptRunner:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.engine.child.codec import Codecs
 from pytest_kvquant.engine.child.facts import Facts
@@ -17,8 +16,7 @@ from pytest_kvquant.engine.child.nodes import Ggml, InitParams, Node, TensorPoin
 from pytest_kvquant.engine.child.oracle import Oracle
 from pytest_kvquant.engine.child.reproducer import load
 from pytest_kvquant.engine.child.values import Values
-
-U8 = npt.NDArray[np.uint8]
+from pytest_kvquant.numerics.arrays import U8
 
 ROWS = 64
 """Query rows that are judged."""

@@ -7,14 +7,10 @@ ends.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.engine.child.codec import Codecs
 from pytest_kvquant.engine.child.nodes import Node
-
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
-U8 = npt.NDArray[np.uint8]
+from pytest_kvquant.numerics.arrays import F64, I64, U8
 
 PLAIN = {"f32": np.float32, "f16": np.float16, "i32": np.int32, "i64": np.int64}
 

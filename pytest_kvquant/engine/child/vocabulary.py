@@ -6,9 +6,8 @@ import ctypes
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-I32 = npt.NDArray[np.int32]
+from pytest_kvquant.numerics.arrays import I32
 
 
 class Refused(Exception):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.engine.child.codec import Codecs
@@ -16,9 +15,7 @@ from pytest_kvquant.engine.child.nodes import Ggml
 from pytest_kvquant.engine.child.oracle import Oracle
 from pytest_kvquant.engine.child.tap import Tap
 from pytest_kvquant.engine.child.values import Values
-
-F32 = npt.NDArray[np.float32]
-I32 = npt.NDArray[np.int32]
+from pytest_kvquant.numerics.arrays import F32, I32
 
 FLASH_ATTENTION_DISABLED = 0
 

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.engine.protocol import Message
 from pytest_kvquant.matrix import REFERENCE, Pair
-
-I32 = npt.NDArray[np.int32]
+from pytest_kvquant.numerics.arrays import I32
 
 
 class WatchPlan(NamedTuple):

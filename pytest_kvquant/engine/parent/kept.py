@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant.engine.parent.worker import BatchShape, Worker
+from pytest_kvquant.engine.parent.engine import BatchShape
+from pytest_kvquant.engine.parent.worker import Worker
 
 MEMORY_KEPT = 256 << 20
 """Bytes that may be missing, of a device or of the process, after a context is closed: kernels and

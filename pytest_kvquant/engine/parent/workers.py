@@ -19,9 +19,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal
 
+from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.kept import KeptWorker, Proof, SteadinessCheck
+from pytest_kvquant.engine.parent.process import NoCopy
 from pytest_kvquant.engine.parent.timesheet import Timesheet
-from pytest_kvquant.engine.parent.worker import Engine, NoCopy, Worker
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import CellError
 from pytest_kvquant.results.library import Library
 

@@ -17,7 +17,7 @@ from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import resolve_budgets
 from pytest_kvquant.data import EMBEDDED_MODEL
 from pytest_kvquant.engine.child.main import HOOK
-from pytest_kvquant.engine.parent.worker import Engine
+from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.inputs.model import read_model
 from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.matrix import REFERENCE, Pair

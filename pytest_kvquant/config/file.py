@@ -1,0 +1,121 @@
+"""The configuration file: kvquant.toml, or a table of pyproject.toml."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_kvquant.config.options import OPTIONS
+from pytest_kvquant.config.overrides import BUDGET_KEYS
+from pytest_kvquant.config.setup import FILES, parse_table
+from pytest_kvquant.config.words import anchored
+from pytest_kvquant.errors import SettingsError
+
+CONFIG_NAME = "kvquant.toml"
+TABLES = ("budgets", "drift", "floors", "environment", "expect", "context")
+"""Keys of the configuration file that are tables, not twins of an option."""
+
+
+def read_file(config: Path | None, root: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The file that counts, and its table: the one named, else what ``root`` has; ``None``: none.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    if config is not None:
+        if not config.is_file():
+            raise SettingsError(f"--kv-config {config}: there is no such file.")
+        return config, _load_toml(config)
+    if (found := root / CONFIG_NAME).is_file():
+        return found, _load_toml(found)
+    if (found := root / "pyproject.toml").is_file():
+        tool = _load_toml(found).get("tool", {})
+        if isinstance(tool, dict) and "kvquant" in tool:
+            if not isinstance(tool["kvquant"], dict):
+                raise SettingsError(f"{found}: tool.kvquant must be a table.")
+            return found, tool["kvquant"]
+    return None, {}
+
+
+def _load_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}.") from None
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def from_file(
+    table: Mapping[str, Any], path: Path, more_budgets: Collection[str]
+) -> dict[str, Any]:
+    """Keys as the file spells them (``gpu-layers``) to field names; paths relative to the file."""
+    by_key = {option.name: option for option in OPTIONS}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key == "model" and isinstance(value, dict):
+            _read_model_table(value, path, values)
+        elif key == "context" and isinstance(value, dict):
+            values[key] = parse_table(key, value, str(path))
+        elif key in TABLES:
+            if key in ("budgets", "drift") and isinstance(value, dict):
+                value = _budget_tables(key, value, path, more_budgets)  # noqa: PLW2901
+            _refuse_renamed(key, value, path)
+            values[key] = value
+        elif key in by_key:
+            values[by_key[key].field] = anchored(by_key[key], value, path.parent)
+        else:
+            raise _unknown(key, [*by_key, *TABLES], path)
+    return values
+
+
+def _read_model_table(table: Mapping[str, Any], path: Path, values: dict[str, Any]) -> None:
+    """``[model]``: ``path`` is the model, the rest are options of llama.cpp."""
+    own = dict(table)
+    if (file := own.pop("path", None)) is not None:
+        values["model"] = str(path.parent / Path(str(file)).expanduser())
+    setup = parse_table("model", own, str(path))
+    for name in FILES:
+        if name in setup:
+            setup[name] = [str(path.parent / Path(word).expanduser()) for word in setup[name]]
+    values["setup"] = setup
+
+
+def _budget_tables(
+    name: str, tables: Mapping[str, Any], path: Path, more: Collection[str]
+) -> dict[str, Any]:
+    """Tables of budgets, with the keys of gates that bring their own set apart."""
+    found: dict[str, Any] = {}
+    for pattern, table in tables.items():
+        if not isinstance(table, dict):
+            found[pattern] = table
+            continue
+        for key in table:
+            if key not in (*BUDGET_KEYS, *more):
+                raise _unknown(key, (*BUDGET_KEYS, *more), path, f' in [{name}."{pattern}"]')
+        own = {key: value for key, value in table.items() if key in BUDGET_KEYS}
+        others = {key: value for key, value in table.items() if key not in BUDGET_KEYS}
+        found[pattern] = {**own, "more": others} if others else own
+    return found
+
+
+RENAMED = {("floors", "fall"): "slowdown"}
+"""Keys of tables that an earlier version read under another name."""
+
+
+def _refuse_renamed(name: str, tables: object, path: Path) -> None:
+    for pattern, table in tables.items() if isinstance(tables, dict) else ():
+        for key in table if isinstance(table, dict) else ():
+            if newer := RENAMED.get((name, key)):
+                raise SettingsError(
+                    f"{path}: '{key}' in [{name}.\"{pattern}\"] is called '{newer}' now; the value "
+                    "means the same."
+                )
+
+
+def _unknown(key: str, known: Sequence[str], path: Path, where: str = "") -> SettingsError:
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+    return SettingsError(f"{path}: unknown key '{key}'{where}; did you mean '{nearest}'?")

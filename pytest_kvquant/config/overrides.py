@@ -1,0 +1,106 @@
+"""What tables of the configuration may say of pairs: budgets, floors, expectations."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+_SHARES = ("kl_tail", "top1_flips", "recall")
+"""Budgets that are shares of tokens."""
+
+
+class BudgetOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What ``[budgets."K/V"]`` may say; a figure left out keeps its default."""
+
+    kl_mean: float | None = None
+    """Most mean KL, nats per token."""
+    kl_tail: float | None = None
+    """Most share of tokens with a KL over ``kl_tail_over``."""
+    kl_tail_over: float | None = None
+    """Nats above which a token counts for the tail."""
+    ln_ppl: float | None = None
+    """Most |ln PPL ratio|; two-sided."""
+    top1_flips: float | None = None
+    """Most share of decisive flips of the argmax."""
+    decode_kl_mean: float | None = None
+    """Most mean KL by the decode path, nats per token."""
+    trajectory: float | None = None
+    """Least share of a greedy continuation that agrees with f16's."""
+    recall: float | None = None
+    """Least share of what f16 gains from having read a passage before, at every distance."""
+    robustness: float | None = None
+    """Most mean KL on disturbed text over that on the same text as it is."""
+    more: dict[str, float] = {}
+    """Of gates that bring their own budget, by key."""
+
+    def __post_init__(self) -> None:
+        own = {name: getattr(self, name) for name in BUDGET_KEYS}
+        for name, value in (own | self.more).items():
+            if value is not None and not 0 <= value < float("inf"):
+                raise ValueError(f"budget {name} = {value} must be a number from 0 up")
+            if value is not None and name in _SHARES and value > 1:
+                raise ValueError(f"budget {name} = {value} is a share: it must not exceed 1")
+
+
+BUDGET_KEYS = tuple(name for name in BudgetOverride.__struct_fields__ if name != "more")
+
+
+class FloorOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What ``[floors."K/V @ dN"]`` may say; a figure left out keeps its default."""
+
+    pp: float | None = None
+    """Least prefill speed over that of f16/f16."""
+    tg: float | None = None
+    """Least decode speed over that of f16/f16."""
+    slowdown: float | None = None
+    """Most that the ratio may fall from one depth to the next, as a share of it."""
+    stored: float | None = None
+    """Least share of the stored speed of the same hardware."""
+    cliff: float | None = None
+    """A ratio under this in each of the first rounds is a cliff."""
+    kept: float | None = None
+    """Least share of the ratio that was stored on the same hardware."""
+    compression: float | None = None
+    """Least bytes per token of f16/f16 over those of the pair."""
+    context: int | None = None
+    """Least context that has to work, tokens."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"floor {name} = {value} must be a number above 0")
+        if self.slowdown is not None and self.slowdown >= 1:
+            raise ValueError(f"floor slowdown = {self.slowdown} is a share: it must be below 1")
+
+
+MIXED = "mixed"
+"""Held by a cache whose layers differ."""
+
+
+class Expect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What ``[expect."K/V"]`` may say: known behaviour that must then really happen."""
+
+    substituted: str | None = None
+    """The pair, as ``K/V``, that the library makes of this one; ``mixed``: layers differ."""
+    cliff: Literal["pp", "tg", "both"] | None = None
+    """The paths on which this pair is known to be off the fast path."""
+    off_device: bool | str | None = None
+    """Whether its attention is known to run on the CPU though a GPU holds the cache: on any GPU, or
+    on those whose name matches (``"MTL*"``). Its speed is then told, and not judged."""
+    fails: tuple[str, ...] = ()
+    """What is known to fail: a check (``attention``), a gate (``kl_mean``), an operation
+    (``operations.shift_head``), or the verdict of a cell that cannot be measured (``crashed``)."""
+    device: str | None = None
+    """Pattern of devices (``MTL*``) on which that is so; ``None``: on all."""
+
+    def __post_init__(self) -> None:
+        if self.substituted in (None, MIXED):
+            return
+        k, _, v = self.substituted.partition("/")
+        if not k or not v or "/" in v:
+            raise ValueError(
+                f"expect substituted = '{self.substituted}' must be a pair, as q8_0/turbo3, or "
+                f"'{MIXED}' where layers differ"
+            )

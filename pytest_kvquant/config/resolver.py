@@ -1,0 +1,82 @@
+"""The one resolver of settings: command line > file > defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pytest_kvquant.config.file import CONFIG_NAME, from_file, read_file
+from pytest_kvquant.config.options import OPTIONS
+from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.config.setup import parse_words
+from pytest_kvquant.config.words import parsed
+from pytest_kvquant.errors import SettingsError
+
+
+def find_root(start: Path) -> Path:
+    """The project's folder: ``start`` or the nearest above it with a configuration, else ``start``.
+
+    Not pytest's ``rootdir``: that is found before plugins are known, so that the path after
+    ``--kv-model`` counts as one of the tests, and the model's folder as the project's.
+    """
+    for folder in (start, *start.parents):
+        if (folder / CONFIG_NAME).is_file() or (folder / "pyproject.toml").is_file():
+            return folder
+        # What lies above a repository, or above the home folder, is another's business.
+        if (folder / ".git").exists() or folder == Path.home():
+            break
+    return start
+
+
+def resolve(
+    command_line: Mapping[str, str | None],
+    *,
+    config: Path | None,
+    root: Path,
+    more_budgets: Collection[str] = (),
+) -> Settings:
+    """Settings of a run: defaults, overlaid by the file, overlaid by the command line.
+
+    Args:
+        command_line: option field name to the word typed, ``None`` where nothing was.
+        config: ``--kv-config``; without it ``kvquant.toml``, then ``[tool.kvquant]`` of
+            ``pyproject.toml``, is looked for in ``root``.
+        root: the project's folder.
+        more_budgets: keys that tables of budgets may have beside :data:`BUDGET_KEYS`.
+
+    Raises:
+        SettingsError: unknown key (the nearest valid one is named), wrong type, bad value.
+    """
+    path, values = read_file(config, root)
+    if path is not None:
+        values = from_file(values, path, more_budgets)
+    for option in OPTIONS:
+        word = command_line.get(option.field)
+        if word is not None:
+            values[option.field] = parsed(option, word)
+    _set_up(values)
+    try:
+        return msgspec.convert(values, Settings, dec_hook=_decode_path)
+    except msgspec.ValidationError as error:
+        where = f" (in {path})" if path is not None else ""
+        raise SettingsError(f"kvquant settings{where}: {error}.") from None
+
+
+def _set_up(values: dict[str, Any]) -> None:
+    """Put the options of llama.cpp together: tables of the file, then words as typed."""
+    setup: dict[str, Any] = {**values.pop("context", {}), **values.get("setup", {})}
+    if isinstance(text := values.get("llama"), str):
+        setup |= parse_words(text)
+    if rpc := values.get("rpc"):
+        setup["rpc"] = list(rpc)
+    if setup:
+        values["setup"] = setup
+
+
+def _decode_path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"a path is written as a string, not as {value!r}")
