@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from pytest_kvquant.checks.kernel_names import TITLES
+from pytest_kvquant.checks.located import Located, locate
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.diagnosis import Diagnosis
 from pytest_kvquant.results.gate import Gate
@@ -24,10 +25,15 @@ NEEDED = ("kl_ratio", "decode_kl_ratio")
 def reviewed(diagnosis: Diagnosis | None, cell: Cell) -> Diagnosis | None:
     """A diagnosis in the light of all that was measured of its cell.
 
+    What exact arithmetic found on live graphs comes first: it needs no inference. Of what the
+    probe's rows suggested, only that remains which names the same kernel.
+
     "No kernel is suspected" stays only where the ratios to the healthy cell are decided and right,
     the quantizers are within their rules, and no check of a kernel fails. Otherwise it reads
     "unexplained", with what was excluded: no name is better than a wrong one.
     """
+    if (found := locate(cell)) is not None:
+        return _named(found, diagnosis)
     if diagnosis is None or diagnosis.verdict not in ("rounding", "not localized"):
         return diagnosis
     excluded, left = list(_excluded(cell)), list(_open(cell))
@@ -42,6 +48,21 @@ def reviewed(diagnosis: Diagnosis | None, cell: Cell) -> Diagnosis | None:
     text = f"Unexplained: {said}. Excluded: {'; '.join(excluded) or 'nothing yet'}."
     against = tuple(dict.fromkeys((*left, *diagnosis.against)))
     return replace(diagnosis, verdict="not localized", sentence=text, against=against)
+
+
+def _named(found: Located, probed: Diagnosis | None) -> Diagnosis:
+    """A kernel that was located, with what the probe says beside it."""
+    if probed is None:
+        return Diagnosis(verdict="suspect", sentence=f"{found.sentence}.", fits=found.evidence)
+    same = {"write": "quantizer", "quantizer": "quantizer", "attention": "attention"}
+    alike = [one for one in probed.suspects if one.kernel == same.get(found.operation)]
+    return replace(
+        probed,
+        verdict="suspect",
+        sentence=f"{found.sentence}.",
+        suspects=tuple(alike),
+        fits=(*found.evidence, *(one.sentence for one in alike), *probed.fits),
+    )
 
 
 def _excluded(cell: Cell) -> Iterator[str]:

@@ -8,6 +8,7 @@ from pytest_kvquant.checks.excluded import reviewed
 from pytest_kvquant.results.cell import Cell, Check
 from pytest_kvquant.results.diagnosis import Diagnosis
 from pytest_kvquant.results.gate import Gate
+from pytest_kvquant.results.kernels import CornerRecord, Examination
 
 ROUNDING = Diagnosis(verdict="rounding", sentence="No kernel is suspected: so it was once said.")
 
@@ -77,6 +78,18 @@ def test_what_is_not_localized_tells_what_was_excluded() -> None:
 
     assert found.verdict == "not localized"
     assert "Excluded: mean KL over the healthy cell's 1.02" in found.sentence
+
+
+def test_what_exact_arithmetic_found_comes_first() -> None:
+    corners = (
+        CornerRecord(operation="rope", tokens=1, nodes=2, failed=2, ratio=9, error=0, worst=0),
+        CornerRecord(operation="rope", tokens=8, nodes=2, failed=0, ratio=0, error=0, worst=0),
+    )
+    cell = replace(HEALTHY, kernels=Examination(level="standard", corners=corners))
+    for before in (ROUNDING, None):
+        found = reviewed(before, cell)
+        assert found is not None
+        assert (found.verdict, found.sentence) == ("suspect", "decode, 1 query token: rope.")
 
 
 def test_a_suspect_stays() -> None:
