@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
+from pytest_kvquant.engine.child.codec import Codecs
+from pytest_kvquant.engine.child.healthy import THREADS, Rounder, SideStored
+from pytest_kvquant.engine.child.library import LoadedLibrary
 from pytest_kvquant.engine.parent.engine import BatchShape, Engine
 from pytest_kvquant.engine.parent.worker import StoredSide, Worker
 from pytest_kvquant.machine.environment import scrub
@@ -137,3 +141,17 @@ def test_types_of_this_build_are_as_accepted(worker: Worker, name: str) -> None:
 
     assert accepted is not None
     assert quantizer_rules.judge(figures, accepted) == ()
+
+
+def test_rows_rounded_by_threads_are_the_same_rows() -> None:
+    """As on a GPU, which waits for them."""
+    library = LoadedLibrary(None)
+    rounder = Rounder(library, Codecs(library), {}, {})
+    rows = np.random.default_rng(0).standard_normal((1000, 256)).astype(np.float16).view(np.uint8)
+    for name, rotation in (("q4_0", 128), ("iq4_nl", 1)):
+        how = SideStored(name, rotation, 256)
+        rounder._pool = None
+        alone = rounder._rounded(rows, how, 2)
+        with ThreadPoolExecutor(THREADS) as pool:
+            rounder._pool = pool
+            assert np.array_equal(rounder._rounded(rows, how, 2), alone)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -28,6 +29,10 @@ from pytest_kvquant.numerics.arrays import I64, U8
 _CACHE = re.compile(rb"cache_([kv])_l(\d+)")
 _ROTATIONS = {b"attn_inp_k_rot": "K", b"attn_inp_v_rot": "V"}
 """Inputs of upstream's graphs: the matrices by which rows are turned before they are stored."""
+
+THREADS = 4
+"""That round a batch's rows while a GPU waits for them. On a CPU nobody does: a process with
+threads of its own cannot be copied, and the cores are llama.cpp's."""
 
 KNOWN = 0.7
 """NMSE of a normal source that a basis leaves: more, and it explains nothing."""
@@ -106,6 +111,7 @@ class Rounder(Callback):
     ) -> None:
         super().__init__(library)
         self._codecs, self._stored, self._heads = codecs, dict(stored), dict(heads)
+        self._pool = ThreadPoolExecutor(THREADS) if library.has_gpu else None
         self.rows = 0
         """Rows rounded so far: none means that nothing was emulated."""
 
@@ -125,9 +131,18 @@ class Rounder(Callback):
             raise BadLibrary(f"{node.name} holds {node.type}: rows are rounded in f16 caches only")
         cells = written_cells(node)
         fresh = _read(node, cells)
-        heads = self._heads.get(place.layer, 1)
-        _write(node, cells, rounded(fresh, self._codecs[how.type], how, heads))
+        _write(node, cells, self._rounded(fresh, how, self._heads.get(place.layer, 1)))
         self.rows += len(cells)
+
+    def _rounded(self, fresh: U8, how: SideStored, heads: int) -> U8:
+        codec = self._codecs[how.type]
+        if self._pool is None or len(fresh) < 2 * THREADS:
+            return rounded(fresh, codec, how, heads)
+        basis_of(codec, how.elements)  # found once, before the threads ask for it
+        parts = np.array_split(fresh, THREADS)
+        return np.concatenate(
+            list(self._pool.map(lambda part: rounded(part, codec, how, heads), parts))
+        )
 
 
 def is_write(ggml: Ggml, tensor: Any) -> bool:
