@@ -26,7 +26,7 @@ from pytest_kvquant.checks.decision import (
     may_speak,
     when,
 )
-from pytest_kvquant.numerics import betting, shares, stats
+from pytest_kvquant.numerics import betting, stats, token_shares
 from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.rules import LEAST_CHUNKS, Rules
 from pytest_kvquant.numerics.stats import Interval
@@ -50,15 +50,15 @@ def share_quantity(
     """What tells one gate of a share of tokens from another."""
 
     def effective_per_chunk(seen: F64) -> float:
-        return m_tok / shares.design_effect(seen, m_tok, least)
+        return m_tok / token_shares.design_effect(seen, m_tok, least)
 
     def interval(seen: F64) -> Interval:
         effective_n = seen.size * effective_per_chunk(seen)
-        return shares.clopper_pearson(float(seen.mean()), effective_n, rules.level)
+        return token_shares.clopper_pearson(float(seen.mean()), effective_n, rules.level)
 
     def needed(seen: F64, now: Interval) -> int | None:
         per_chunk = effective_per_chunk(seen)
-        return shares.chunks_needed_share(now.figure, per_chunk, budget, rules.level)
+        return token_shares.chunks_needed_share(now.figure, per_chunk, budget, rules.level)
 
     return Quantity(
         name=name,

@@ -19,7 +19,7 @@ from scipy.stats import (  # type: ignore[import-untyped, unused-ignore]
     t,
 )
 
-from pytest_kvquant.numerics import betting, shares, stats
+from pytest_kvquant.numerics import betting, stats, token_shares
 from pytest_kvquant.numerics.arrays import F64 as FloatArray
 
 ALPHA = 0.01
@@ -249,32 +249,32 @@ class TestShares:
     def test_design_effect_is_the_variance_ratio(self) -> None:
         shares = np.array([0.0, 0.1, 0.3, 0.4])
         expected = 100 * shares.var(ddof=1) / (0.2 * 0.8)
-        assert shares.design_effect(shares, 100, 1.5) == pytest.approx(expected)
+        assert token_shares.design_effect(shares, 100, 1.5) == pytest.approx(expected)
 
     @pytest.mark.parametrize("shares", [[0.0, 0.0, 0.0], [1.0, 1.0], [0.3], [0.2, 0.2, 0.2]])
     def test_design_effect_keeps_its_least(self, shares: list[float]) -> None:
-        assert shares.design_effect(shares, 256, 4) == 4
+        assert token_shares.design_effect(shares, 256, 4) == 4
 
     def test_design_effect_refuses_what_is_no_share(self) -> None:
         with pytest.raises(ValueError, match="between 0 and 1"):
-            shares.design_effect([0.1, 1.1], 256, 4)
+            token_shares.design_effect([0.1, 1.1], 256, 4)
         with pytest.raises(ValueError, match="at least one token"):
-            shares.design_effect([0.1], 0, 4)
+            token_shares.design_effect([0.1], 0, 4)
 
     def test_clopper_pearson_is_the_exact_interval(self) -> None:
         exact = binomtest(7, 200).proportion_ci(1 - 2 * LEVEL, "exact")
-        assert shares.clopper_pearson(7 / 200, 200, LEVEL) == pytest.approx((7 / 200, *exact))
+        assert token_shares.clopper_pearson(7 / 200, 200, LEVEL) == pytest.approx((7 / 200, *exact))
         upper = beta.ppf(1 - LEVEL, 7 / 1.5 + 1, 193 / 1.5)
-        assert shares.clopper_pearson(7 / 200, 200 / 1.5, LEVEL).high == pytest.approx(upper)
+        assert token_shares.clopper_pearson(7 / 200, 200 / 1.5, LEVEL).high == pytest.approx(upper)
 
     def test_clopper_pearson_of_none_and_of_all(self) -> None:
-        none, every = (shares.clopper_pearson(k, 100, LEVEL) for k in (0, 1))
+        none, every = (token_shares.clopper_pearson(k, 100, LEVEL) for k in (0, 1))
         assert none == pytest.approx((0, 0, 1 - LEVEL ** (1 / 100)))
         assert every == pytest.approx((1, LEVEL ** (1 / 100), 1))
 
     @given(st.floats(0, 1), st.floats(0.5, 1e6))
     def test_clopper_pearson_holds_its_share(self, share: float, n: float) -> None:
-        interval = shares.clopper_pearson(share, n, LEVEL)
+        interval = token_shares.clopper_pearson(share, n, LEVEL)
         rounding = 1e-9
         assert 0 <= interval.low <= share + rounding
         assert share - rounding <= interval.high <= 1
@@ -282,7 +282,7 @@ class TestShares:
     @pytest.mark.parametrize(("share", "n"), [(1.1, 10), (-0.1, 10), (0.5, 0), (math.nan, 10)])
     def test_clopper_pearson_refuses_nonsense(self, share: float, n: float) -> None:
         with pytest.raises(ValueError, match="no binomial interval"):
-            shares.clopper_pearson(share, n, LEVEL)
+            token_shares.clopper_pearson(share, n, LEVEL)
 
     @pytest.mark.parametrize(
         ("least", "clustering", "n"),
@@ -300,8 +300,8 @@ class TestShares:
                 spread = 1 / clustering - 1
                 rate = rng.beta(share * spread, (1 - share) * spread, n)
             seen = rng.binomial(m_tok, rate) / m_tok
-            effective_n = n * m_tok / shares.design_effect(seen, m_tok, least)
-            misses += shares.clopper_pearson(seen.mean(), effective_n, LEVEL).high < share
+            effective_n = n * m_tok / token_shares.design_effect(seen, m_tok, least)
+            misses += token_shares.clopper_pearson(seen.mean(), effective_n, LEVEL).high < share
         assert is_at_most(misses, runs, LEVEL)
 
 
@@ -345,13 +345,13 @@ class TestChunksNeeded:
 
     @pytest.mark.parametrize("share", [0.0, 0.002, 0.004])
     def test_of_a_share_is_the_first_bound_under_the_budget(self, share: float) -> None:
-        needed = shares.chunks_needed_share(share, 64, 0.005, LEVEL)
+        needed = token_shares.chunks_needed_share(share, 64, 0.005, LEVEL)
         assert needed is not None
         before, at = (
-            shares.clopper_pearson(share, n * 64, LEVEL).high for n in (needed - 1, needed)
+            token_shares.clopper_pearson(share, n * 64, LEVEL).high for n in (needed - 1, needed)
         )
         assert at < 0.005 <= before
 
     def test_of_a_share_over_its_budget_is_none(self) -> None:
-        assert shares.chunks_needed_share(0.01, 64, 0.01, LEVEL) is None
-        assert shares.chunks_needed_share(0.01, 64, 0.01 + 1e-12, LEVEL) is None
+        assert token_shares.chunks_needed_share(0.01, 64, 0.01, LEVEL) is None
+        assert token_shares.chunks_needed_share(0.01, 64, 0.01 + 1e-12, LEVEL) is None
