@@ -6,22 +6,19 @@ import platform
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from pytest_kvquant import __version__
-from pytest_kvquant.checks import registry
 from pytest_kvquant.cli.doctor_device import lines, try_pairs
 from pytest_kvquant.cli.doctor_report import PairRow, Remark, Report
-from pytest_kvquant.config.resolver import resolve
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
 from pytest_kvquant.engine.parent.devices import in_use
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import CellError, RunRefused, SettingsError
-from pytest_kvquant.inputs import corpus_names, geometry
+from pytest_kvquant.inputs import geometry
 from pytest_kvquant.inputs.model import Model, read_model
 from pytest_kvquant.inputs.reference_store import ReferenceStore
 from pytest_kvquant.machine import memory
@@ -30,6 +27,9 @@ from pytest_kvquant.machine.files import cache_folder
 from pytest_kvquant.matrix import Pair, plan_pairs
 from pytest_kvquant.results.library import Device, Library
 from pytest_kvquant.session.builds import measured_engine, reference_engine
+from pytest_kvquant.session.library import identify
+from pytest_kvquant.session.readiness import refusal, settle
+from pytest_kvquant.session.texts import open_files
 
 METAL = "MTL"
 """How llama.cpp's names of Apple's devices begin."""
@@ -45,8 +45,11 @@ def examine(
     root: Path,
     shell: Mapping[str, str],
     kernels: bool = False,
+    processes: int = 0,
 ) -> Report:
     """Look at everything that a run depends on; nothing is raised, everything is told.
+
+    Whether a run would start is asked of the run itself; the rest says why, and what it would use.
 
     Args:
         typed: options as typed, by field name.
@@ -54,15 +57,35 @@ def examine(
         shell: the variables of the shell.
         kernels: load the weights onto any GPU to try its kernels; Apple's, which map them from the
             file, are always tried.
+        processes: of pytest-xdist, as ``-n`` has them.
     """
     seen = _Examination()
+    refused, remarks = refusal(typed, config=config, root=root, shell=shell, processes=processes)
+    _examine(seen, typed, config, root, shell, kernels=kernels)
+    if refused and not any(finding.wrong for finding in seen.findings):
+        seen.tell("run", refused, wrong=True)
+    for line in remarks:
+        seen.tell("remark", line)
+    return seen.report()
+
+
+def _examine(
+    seen: _Examination,
+    typed: Mapping[str, str | None],
+    config: Path | None,
+    root: Path,
+    shell: Mapping[str, str],
+    *,
+    kernels: bool,
+) -> None:
+    """What a run depends on, piece by piece: what is wrong is told where it belongs."""
     seen.tell("plugin", f"pytest-kvquant {__version__}, Python {platform.python_version()}")
     try:
-        settings = resolve(typed, config=config, root=root, more_budgets=registry.default_budgets())
+        settings = settle(typed, config=config, root=root)
         planned = plan_pairs(settings.types, settings.pairs, settings.skip)
     except RunRefused as error:
         seen.tell("settings", str(error), wrong=True)
-        return seen.report()
+        return
     model = _examine_model(seen, settings)
     library = _examine_library(seen, settings, dict(shell), model)
     _examine_environment(seen, settings, shell)
@@ -73,7 +96,6 @@ def examine(
         gpus = library.gpus_in_use(settings.gpu_layers)
         if model is not None and gpus and (kernels or gpus[0].name.startswith(METAL)):
             _examine_kernels(seen, planned, model, library, settings, shell)
-    return seen.report()
 
 
 class _Examination:
@@ -128,8 +150,7 @@ def _examine_build(
 ) -> Library | None:
     try:
         with Worker(engine) as worker:
-            identity: dict[str, Any] = worker.library(engine.directory, full=True)
-            library = msgspec.convert(identity, Library)
+            library = identify(worker, engine)
             _tell_library(seen, library, engine)
             library = in_use(library, settings.devices, settings.gpu_layers)
             if model is not None:
@@ -137,6 +158,9 @@ def _examine_build(
     except SettingsError as error:
         seen.tell("device", str(error), wrong=True)
         return library
+    except RunRefused as error:
+        seen.tell("library", str(error), wrong=True)
+        return None
     except CellError as error:
         seen.tell("library", f"{error}{error.last_line}", wrong=True)
         return None
@@ -170,9 +194,12 @@ def _examine_environment(seen: _Examination, settings: Settings, shell: Mapping[
 
 
 def _examine_folders(seen: _Examination, settings: Settings) -> None:
-    for word in settings.corpus or (str(EMBEDDED_CORPUS),):
-        named = word in corpus_names.NAMES
-        seen.tell("corpus", word, wrong=not named and not Path(word).is_file())
+    try:
+        open_files(settings.corpus)
+        for word in settings.corpus or (str(EMBEDDED_CORPUS),):
+            seen.tell("corpus", word)
+    except RunRefused as error:
+        seen.tell("corpus", str(error), wrong=True)
     store = settings.store or cache_folder() / "references"
     try:
         kept = ReferenceStore(store, int(settings.store_limit * 1e9))

@@ -47,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="load the weights onto the GPU and try each pair's kernels (on Apple's: always)",
     )
+    doctor.add_argument(
+        "-n", "--numprocesses", type=int, default=0, metavar="N", help="as for pytest-xdist"
+    )
     doctor.add_argument("--fix", action="store_true", help="propose commands for what is wrong")
     _add_run_options(doctor)
     doctor.set_defaults(run=_doctor)
@@ -105,6 +108,7 @@ def _doctor(parsed: argparse.Namespace) -> int:
         root=find_root(Path.cwd()),
         shell=dict(os.environ),
         kernels=parsed.kernels,
+        processes=parsed.numprocesses,
     )
     print(as_json(report) if parsed.json else paragraph(as_text(report)))
     if parsed.fix:

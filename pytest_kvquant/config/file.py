@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from pytest_kvquant.config.complaints import unknown
 from pytest_kvquant.config.options import OPTIONS
 from pytest_kvquant.config.overrides import BUDGET_KEYS
 from pytest_kvquant.config.setup import FILES, parse_table
@@ -59,7 +59,7 @@ def from_file(
         if key == "model" and isinstance(value, dict):
             _read_model_table(value, path, values)
         elif key == "context" and isinstance(value, dict):
-            values[key] = parse_table(key, value, str(path))
+            values[key] = parse_table(key, value, path)
         elif key in TABLES:
             if key in ("budgets", "drift") and isinstance(value, dict):
                 value = _budget_tables(key, value, path, more_budgets)  # noqa: PLW2901
@@ -68,7 +68,7 @@ def from_file(
         elif key in by_key:
             values[by_key[key].field] = anchored(by_key[key], value, path.parent)
         else:
-            raise _unknown(key, [*by_key, *TABLES], path)
+            raise unknown(key, [*by_key, *TABLES], path)
     return values
 
 
@@ -77,7 +77,7 @@ def _read_model_table(table: Mapping[str, Any], path: Path, values: dict[str, An
     own = dict(table)
     if (file := own.pop("path", None)) is not None:
         values["model"] = str(path.parent / Path(str(file)).expanduser())
-    setup = parse_table("model", own, str(path))
+    setup = parse_table("model", own, path)
     for name in FILES:
         if name in setup:
             setup[name] = [str(path.parent / Path(word).expanduser()) for word in setup[name]]
@@ -95,7 +95,8 @@ def _budget_tables(
             continue
         for key in table:
             if key not in (*BUDGET_KEYS, *more):
-                raise _unknown(key, (*BUDGET_KEYS, *more), path, f' in [{name}."{pattern}"]')
+                where = f' in [{name}."{pattern}"]'
+                raise unknown(key, (*BUDGET_KEYS, *more), path, where, (name, pattern))
         own = {key: value for key, value in table.items() if key in BUDGET_KEYS}
         others = {key: value for key, value in table.items() if key not in BUDGET_KEYS}
         found[pattern] = {**own, "more": others} if others else own
@@ -114,8 +115,3 @@ def _refuse_renamed(name: str, tables: object, path: Path) -> None:
                     f"{path}: '{key}' in [{name}.\"{pattern}\"] is called '{newer}' now; the value "
                     "means the same."
                 )
-
-
-def _unknown(key: str, known: Sequence[str], path: Path, where: str = "") -> SettingsError:
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-    return SettingsError(f"{path}: unknown key '{key}'{where}; did you mean '{nearest}'?")

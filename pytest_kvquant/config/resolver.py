@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
+from pytest_kvquant.config.complaints import misfit
 from pytest_kvquant.config.file import CONFIG_NAME, from_file, read_file
 from pytest_kvquant.config.options import OPTIONS
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.config.setup import parse_words
 from pytest_kvquant.config.words import parsed
-from pytest_kvquant.errors import SettingsError
 
 
 def find_root(start: Path) -> Path:
@@ -51,8 +51,10 @@ def resolve(
         SettingsError: unknown key (the nearest valid one is named), wrong type, bad value.
     """
     path, values = read_file(config, root)
+    of_file: dict[str, Any] = {}
     if path is not None:
-        values = from_file(values, path, more_budgets)
+        of_file = from_file(values, path, more_budgets)
+        values = dict(of_file)
     for option in OPTIONS:
         word = command_line.get(option.field)
         if word is not None:
@@ -61,8 +63,7 @@ def resolve(
     try:
         return msgspec.convert(values, Settings, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
-        where = f" (in {path})" if path is not None else ""
-        raise SettingsError(f"kvquant settings{where}: {error}.") from None
+        raise misfit(Settings, values, of_file, path, str(error)) from None
 
 
 def _set_up(values: dict[str, Any]) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pytest_kvquant.config.complaints import unknown
 from pytest_kvquant.errors import SettingsError
 
 Kind = Literal["flag", "int", "number", "word", "numbers", "words"]
@@ -119,7 +121,7 @@ def parse_words(text: str) -> Setup:
     return {name: _checked(_named(name), value) for name, value in found.items()}
 
 
-def parse_table(table: str, values: Mapping[str, Any], where: str) -> Setup:
+def parse_table(table: str, values: Mapping[str, Any], path: Path) -> Setup:
     """Read ``[model]`` or ``[context]``.
 
     Raises:
@@ -129,9 +131,7 @@ def parse_table(table: str, values: Mapping[str, Any], where: str) -> Setup:
     found: Setup = {}
     for key, value in values.items():
         if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise SettingsError(f"{where}: unknown key '{key}' in [{table}]; did you mean "
-                                f"'{nearest}'?")  # fmt: skip
+            raise unknown(key, known, path, f" in [{table}]", (table,))
         found[key] = _checked(_named(key), value)
     return found
 

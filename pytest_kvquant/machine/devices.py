@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from typing import NamedTuple
 
@@ -66,6 +67,24 @@ def share_out(words: Sequence[str], workers: int) -> list[str]:
                 "other."
             )
     return chosen
+
+
+@contextmanager
+def visiting(word: str) -> Iterator[None]:
+    """Occupy a device for the length of a block; an empty word is none.
+
+    Raises:
+        SettingsError: as :func:`occupy`.
+    """
+    kept_to, keep = (getattr(os, f"sched_{verb}affinity", None) for verb in ("get", "set"))
+    before = kept_to(0) if word and kept_to is not None else None
+    try:
+        if word:
+            occupy(word)
+        yield
+    finally:
+        if before is not None and keep is not None:
+            keep(0, before)
 
 
 def occupy(word: str) -> None:

@@ -29,6 +29,10 @@ def check(settings: Settings) -> None:
         path = getattr(settings, flag)
         if path is not None and (reason := _obstacle(path)):
             raise RunRefused(f"--kv-{flag} {path}: {reason}.")
+    for flag in ("evidence", "baselines"):
+        folder = getattr(settings, flag)
+        if folder is not None and (reason := _no_folder(folder)):
+            raise RunRefused(f"--kv-{flag} {folder}: {reason}.")
     _refuse_collisions(settings)
     if settings.live and settings.report is None:
         raise RunRefused("--kv-live rewrites the page of --kv-report PATH; name one.")
@@ -92,6 +96,17 @@ def write_live(settings: Settings, result: Result, missing: str) -> None:
     assert settings.report is not None
     with contextlib.suppress(OSError):
         replace(settings.report, render(result, incomplete=missing).encode())
+
+
+def _no_folder(path: Path) -> str | None:
+    """Why a folder cannot be made or used, in a few words; whether it can be written shows when it
+    is: baselines are read by most runs."""
+    if reason := _unnameable(path / "name.json"):
+        return reason
+    for folder in (path, *path.parents):
+        if folder.exists():
+            return None if folder.is_dir() else f"{folder} is not a folder"
+    return None
 
 
 def _obstacle(path: Path) -> str | None:

@@ -11,6 +11,7 @@ from pytest_kvquant.config.budgets import (
     resolve_budgets,
     unused_patterns,
 )
+from pytest_kvquant.config.complaints import nearest
 from pytest_kvquant.config.expectations import declared_failures
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.matrix import REFERENCE, Pair
@@ -57,14 +58,19 @@ class Bounds:
 
 def of_no_use(settings: Settings, matrix: list[Pair]) -> list[str]:
     """Budgets that were set and concern no cell of a run, a sentence each."""
+    names = list(map(str, matrix))
     found = [
-        f"budgets for '{pattern}' match no cell of this run"
+        f"budgets for '{pattern}' match no cell of this run{nearest(pattern, names)}"
         for pattern in unused_patterns(matrix, settings.budgets)
+    ]
+    found += [
+        f"[expect] '{pattern}' matches no cell of this run{nearest(pattern, names)}"
+        for pattern in unused_patterns(matrix, settings.expect)
     ]
     if str(REFERENCE) in settings.budgets:
         found.append("budgets for 'f16/f16' are not used: batched alike, nothing may differ")
     found += [
-        f"drift budgets for '{pattern}' match no cell of this run"
+        f"drift budgets for '{pattern}' match no cell of this run{nearest(pattern, names)}"
         for pattern in unused_patterns(matrix, settings.drift)
     ]
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -90,6 +91,8 @@ def _interpreter(flag: str, path: Path | None) -> str:
     # Never resolved: the link in a virtual environment is what makes it one.
     if path is None:
         return sys.executable
-    if shutil.which(path) is None:
-        raise SettingsError(f"{flag} {path}: there is no such program.")
-    return str(path)
+    if shutil.which(path) is not None:
+        return str(path)
+    if path.is_file() and os.access(path, os.X_OK):  # a bare name of a file that lies here
+        return str(path.absolute())
+    raise SettingsError(f"{flag} {path}: there is no such program.")

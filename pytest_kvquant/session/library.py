@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,7 +36,13 @@ def identify(worker: Worker, engine: Engine) -> Library:
     except CellUnsupported as error:  # says everything itself
         raise LibraryError(str(error)) from None
     except CellError as error:
-        raise LibraryError(f"{error} It was started by {engine.python}.{error.last_line}") from None
+        missing = re.search(r"No module named '(\w+)'", error.last_line)
+        raise LibraryError(
+            f"{engine.python} lacks {missing[1]}: a worker needs NumPy and llama-cpp-python there "
+            f"(pip install numpy llama-cpp-python), or name another interpreter with --kv-python."
+            if missing
+            else f"{error} It was started by {engine.python}.{error.last_line}"
+        ) from None
     return msgspec.convert(throughout(identity), Library)
 
 

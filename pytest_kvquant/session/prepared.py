@@ -35,6 +35,7 @@ from pytest_kvquant.session.library import (
 )
 from pytest_kvquant.session.reading import TextsOfRun
 from pytest_kvquant.session.setups import in_words
+from pytest_kvquant.session.variables import unread
 
 Note = Callable[[str], None]
 
@@ -120,6 +121,8 @@ def prepare(
     worker = KeptWorker(engine, timesheet=timesheet)
     try:
         library = in_use(identify(worker, engine), settings.devices, settings.gpu_layers)
+        for line in unread(settings.environment, library):
+            note(line)
         require_types(pairs, library)
         loaded = load(worker, model, settings.gpu_layers, only=vocabulary_only)
         texts = TextsOfRun(

@@ -8,21 +8,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from pytest_kvquant.checks import registry
-from pytest_kvquant.checks.declared import require_known
+from pytest_kvquant.config.complaints import nearest
 from pytest_kvquant.config.options import OPTIONS
-from pytest_kvquant.config.resolver import find_root, resolve
-from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.config.resolver import find_root
 from pytest_kvquant.errors import ResultError, RunRefused
 from pytest_kvquant.escape import one_line
 from pytest_kvquant.machine.apple.power import awake
-from pytest_kvquant.machine.devices import occupy
 from pytest_kvquant.machine.signals import deferred
-from pytest_kvquant.quality.evidence_file import require_ours
-from pytest_kvquant.quality.scenarios.registry import all_scenarios
 from pytest_kvquant.report import output
 from pytest_kvquant.report import terminal as terminal_view
 from pytest_kvquant.report.article import article
@@ -30,6 +25,7 @@ from pytest_kvquant.report.progress import Progress
 from pytest_kvquant.results.result import Result
 from pytest_kvquant.session.command_line import taken_for_a_path, typed_options
 from pytest_kvquant.session.distribution import Distribution, device_of, report_back
+from pytest_kvquant.session.readiness import settle, settle_here
 from pytest_kvquant.session.run import Session
 
 SUITE = Path(__file__).parents[1] / "suite"
@@ -46,25 +42,24 @@ def prepare(config: pytest.Config) -> Session:
     file = config.getoption("kv_config")
     chosen = config.getoption("rootdir", None)
     root = config.rootpath if chosen else find_root(config.invocation_params.dir)
+    processes = config.getoption("numprocesses", None) or 0
+    device = device_of(config.workerinput) if hasattr(config, "workerinput") else None
     try:
-        settings = resolve(
+        settings = settle(
             typed,
             config=Path(file) if file else None,
             root=root,
-            more_budgets=registry.default_budgets(),
+            place=lambda settings: settle_here(settings, processes=processes, device=device),
         )
-        require_known(settings.expect, lambda: _scenarios(settings))
-        if settings.baselines is None:
-            folder = root / "baselines"
-            settings = msgspec.structs.replace(settings, baselines=folder)
-        settings = _placed(settings, config)
-        output.check(settings)
-        if settings.evidence is not None:
-            require_ours(settings.evidence)
         collecting = bool(config.getoption("collectonly", False))
         session = Session(settings, dict(os.environ), Progress(config), vocabulary_only=collecting)
     except RunRefused as error:
         raise pytest.UsageError(one_line(str(error))) from None
+    if len(settings.devices) > 1 and not processes:
+        Progress(config).note(
+            f"only {settings.devices[0]} is used; -n {len(settings.devices)} spreads the cells "
+            "over all devices"
+        )
     session.account.invocation = typed_options(config, file)
     stack = ExitStack()
     stack.enter_context(awake())
@@ -75,11 +70,6 @@ def prepare(config: pytest.Config) -> Session:
             f"its rootdir; write {words}=PATH if your own ini file or conftest.py matters"
         )
     return session
-
-
-def _scenarios(settings: Settings) -> list[str]:
-    """Names of all scenarios, those of further files included."""
-    return [one.name for one in all_scenarios([Path(one) for one in settings.scenarios])]
 
 
 def prepare_distribution(config: pytest.Config) -> Distribution:
@@ -105,6 +95,10 @@ def begin(run: Session, config: pytest.Config, items: Sequence[pytest.Item]) -> 
     asked = set(run.ledger.pairs)
     run.account.selected = [pair for pair in run.pairs if str(pair) in asked]
     tests = run.ledger.tests()
+    if not items and (word := str(config.getoption("keyword", ""))):
+        Progress(config).note(
+            f"-k '{word}' selects no test{nearest(word, [*suite_tests(run), *map(str, run.pairs)])}"
+        )
     run.account.left_out = tuple(name for name in suite_tests(run) if name not in tests)
     if not config.getoption("collectonly"):
         run.begin(process=str(getattr(config, "workerinput", {}).get("workerid", "")))
@@ -200,19 +194,3 @@ def _tables(asked: str, result: Result) -> str:
         return article(result, asked.partition(":")[2] or "markdown")
     except ResultError as error:
         return str(error)
-
-
-def _placed(settings: Settings, config: pytest.Config) -> Settings:
-    """The settings of this process, which keeps to its own device from here on."""
-    if config.getoption("numprocesses", None):
-        return settings
-    if hasattr(config, "workerinput"):
-        settings = msgspec.structs.replace(settings, devices=(device_of(config.workerinput),))
-    if settings.devices:
-        occupy(settings.devices[0])
-    if len(settings.devices) > 1:
-        Progress(config).note(
-            f"only {settings.devices[0]} is used; -n {len(settings.devices)} spreads the cells "
-            "over all devices"
-        )
-    return settings

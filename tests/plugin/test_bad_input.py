@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from pathlib import Path
 
 import gguf
@@ -11,6 +13,7 @@ from support.outer import SMALL, pytest_in
 from support.tinygguf import Tiny, write
 
 import pytest_kvquant.session.start as heavy
+from pytest_kvquant.cli.main import main
 from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
 
 assert heavy, "imported before pytester takes note of what is: NumPy cannot be imported twice"
@@ -74,25 +77,75 @@ CASES = {
         ["--kv-speed=on", "--kv-speed-baseline=absent.json"],
         "absent.json is not a result written by --kv-json",
     ),
+    "baselines in a file": (["--kv-baselines=short.txt/x"], "short.txt"),
+    "device unknown": (["--kv-devices=CUDA7"], "CUDA7"),
+    "cores that are not here": (["--kv-devices=CPU:9999"], "may not use all of these cores"),
+    "cores malformed": (["--kv-devices=CPU:b"], "cores are one number or a range"),
+    "processes without devices": (["-n2"], "-n 2 needs 2 devices, one for each pytest process"),
+    "processes on one device": (
+        ["-n2", "--kv-devices=CPU:0,CPU:0"],
+        "CPU:0 and CPU:0 share a device",
+    ),
+    "TOML malformed": (["--kv-config=torn.toml"], "torn.toml is not valid TOML"),
+    "key unknown": (["--kv-config=typo.toml"], "unknown key 'typess'; did you mean 'types'?"),
+    "budget unknown": (["--kv-config=typo2.toml"], "unknown key 'kl_men' in [budgets"),
+    "floor unknown": (["--kv-config=typo3.toml"], "slowdwn"),
+    "expect unknown": (["--kv-config=typo4.toml"], "substitutd"),
+    "context beyond the text": (["--kv-ctx=1048576"], "chunks of 1048576 tokens take"),
+    "interpreter missing": (["--kv-python=absent/python"], "absent/python"),
+    "interpreter without the package": (
+        ["--kv-python=./bare"],
+        "lacks numpy: a worker needs",
+    ),
+    "reference build missing": (["--kv-reference-lib=nothing"], "There is no libllama in"),
+    "page followed without a page": (["--kv-live"], "--kv-live rewrites the page of --kv-report"),
+    "outputs that are one file": (
+        ["--kv-json=r.json", "--kv-summary=r.json"],
+        "that is the file of --kv-json",
+    ),
+    "evidence over a file": (["--kv-evidence=short.txt"], "short.txt"),
+    "decode negative": (["--kv-decode=-1"], "--kv-decode must not be negative"),
+    "shard malformed": (["--kv-shard=3/2"], "3/2"),
+    "scenarios missing": (["--kv-scenarios=absent.py"], "absent.py"),
+    "zoo member unknown": (["--kv-zoo=lama"], "lama"),
+    "options of llama.cpp unknown": (["--kv-llama=--flash-atn on"], "flash-atn"),
+    "hook missing": (["--kv-config=hook.toml"], "absent.py cannot be read (No such file"),
     "scored too many": (["--kv-scored=64"], "--kv-scored must lie between 1 and"),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_refused_before_the_first_cell(case: str, folder: Path, pytester: pytest.Pytester) -> None:
+def test_refused_before_the_first_cell(
+    case: str, folder: Path, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By pytest, and by the doctor in the same words."""
     (folder / "budget.toml").write_text("[budgets.'q8_0']\nkl_mean = 1\n")
     (folder / "floor.toml").write_text("[floors]\n'q8_0' = { pp = 1 }\n")
     (folder / "expect.toml").write_text("[expect]\n'*/q8_0 @ 5' = { cliff = 'pp' }\n")
+    (folder / "torn.toml").write_text("[budgets\n")
+    (folder / "typo.toml").write_text("typess = ['f16']\n")
+    (folder / "typo2.toml").write_text("[budgets.'q8_0/*']\nkl_men = 1\n")
+    (folder / "typo3.toml").write_text("[floors]\n'*/*' = { slowdwn = 0.1 }\n")
+    (folder / "typo4.toml").write_text("[expect]\n'f16/q8_0' = { substitutd = 'f16/f16' }\n")
+    (folder / "hook.toml").write_text("[environment]\nKVQUANT_WORKER_HOOK = 'absent.py'\n")
+    bare = folder / "bare"
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    bare.chmod(0o755)
     options, said = CASES[case]
-    run = pytester.runpytest_inprocess(
-        "-p", "no:cacheprovider", "-q", "--kv-matrix", *SMALL, f"--kv-store={folder / 's'}",
-        "--kv-types=f16",
-        *options,
-    )  # fmt: skip
+    words = [*SMALL, f"--kv-store={folder / 's'}", "--kv-types=f16", *options]
+    with contextlib.chdir(folder):
+        code = main(["doctor", *words])
+    doctor = capsys.readouterr().out
+    run = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-q", "--kv-matrix", *words)
     errors = [line for line in run.errlines if line.startswith("ERROR: ")]
     assert run.ret == pytest.ExitCode.USAGE_ERROR, "\n".join(run.outlines + run.errlines)
     assert len(errors) == 1
     assert said in errors[0]
+    assert code == 1, doctor
+    wrong = [line for line in doctor.splitlines() if line.startswith("✗")]
+    assert len(wrong) == 1, doctor
+    assert said in wrong[0] or (options[0] == "--kv-pairs=q8_0/i32" and "i32" in wrong[0])
+    assert "A run would not start" in doctor
     for word in ("Traceback", "INTERNALERROR", 'File "'):
         assert word not in "\n".join(run.outlines + run.errlines)
 

@@ -193,9 +193,11 @@ def test_nothing_measured_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "kv.json").write_text("mine")
     run = pytest_in(
         tmp_path, "--kv-matrix", *SMALL, "--kv-store=store", FOUR, "--kv-json=kv.json",
-        "-k", "no_such_test",
+        "-k", "test_kl_divergense",
     )  # fmt: skip
     assert run.code == 5, run.text
+    said = "-k 'test_kl_divergense' selects no test; did you mean 'test_kl_divergence'?"
+    assert said in " ".join(run.text.split())
     assert (tmp_path / "kv.json").read_text() == "mine"
 
 

@@ -159,7 +159,8 @@ class TestRefusals:
         (folder / "kvquant.toml").write_text(text)
         key = text.split(maxsplit=1)[0]
         with pytest.raises(
-            SettingsError, match=rf"kvquant\.toml: unknown key '{key}'; did you mean '{nearest}"
+            SettingsError,
+            match=rf"kvquant\.toml, line 1: unknown key '{key}'; did you mean '{nearest}",
         ) as caught:
             settled(folder)
         assert str(folder) in str(caught.value)
