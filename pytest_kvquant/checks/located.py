@@ -34,6 +34,12 @@ KERNELS = {
 }
 """In a sentence."""
 
+ROWS = ("rotation", "norm", "plain")
+"""Operations whose nodes count rows (of every head), not query tokens."""
+
+SHIFT = "context shift"
+"""What the oracle begins with where it speaks of keys that were moved."""
+
 FEW = 8
 """Query tokens of the kernels for decode; prefill begins at four times as many."""
 
@@ -86,11 +92,15 @@ def _node(operation: str, corners: Sequence[CornerRecord], found: Examination) -
     failures = [one for one in found.failures if one.operation == operation]
     lengths = {one.length for one in wrong}
     beside = {one.tokens for one in corners if one.length in lengths}
-    tokens = sorted({one.tokens for one in wrong})
+    seen = [one.text for one in failures[:1]]
+    if operation == "parameters" and all(one.text.startswith(SHIFT) for one in failures):
+        return Located("shift", "after a context shift: rope of the keys in the cache",
+                       evidence=tuple(seen))  # fmt: skip
+    tokens = [] if operation in ROWS else sorted({one.tokens for one in wrong})
     side = _side(operation, wrong, failures)
     parts = [
-        _path(tokens),
-        _sizes(tokens, beside),
+        _path(tokens) if tokens else "",
+        _sizes(tokens, beside) if tokens else "",
         f"{side} side" if side else "",
         _heads(failures),
         _from_length(wrong, corners),
@@ -102,11 +112,10 @@ def _node(operation: str, corners: Sequence[CornerRecord], found: Examination) -
         for name in ORDER
         if name != operation and any(o.failed for o in found.corners if o.operation == name)
     ]
-    seen = [one.text for one in failures[:1]]
     again = [f"kvquant reproduce {one.reproducer}" for one in failures if one.reproducer][:1]
     return Located(
         operation,
-        f"{', '.join(part for part in parts if part)}: {KERNELS[operation]}{of}",
+        ": ".join(filter(None, (", ".join(filter(None, parts)), f"{KERNELS[operation]}{of}"))),
         side,
         tuple(tokens),
         (*seen, *again, *others),

@@ -12,7 +12,9 @@ import msgspec
 import numpy as np
 
 from faults.operations.catalogue import MINI, Planted
+from faults.operations.naming import named
 from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.located import Located, locate
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import resolve_budgets
 from pytest_kvquant.data import EMBEDDED_MODEL
@@ -44,6 +46,13 @@ class Caught(NamedTuple):
     """That fail."""
     text: str
     seconds: float
+    located: Located | None = None
+    """What the diagnosis names."""
+
+    @property
+    def diagnosis(self) -> str:
+        """``right``, ``wrong`` or ``unexplained``."""
+        return named(self.fault, self.located)
 
 
 class Planting:
@@ -92,10 +101,14 @@ class Planting:
         clean = self.clean(fault.model)
         if pair != REFERENCE:
             faulty.take_reference(clean)
-        failing = self.failing(pair, faulty, clean.examine(REFERENCE))
+        made = checks_of(pair, faulty.examine(pair), clean.examine(REFERENCE))
+        failing = {one.name: one.text for one in made if one.verdict == "fail"}
+        cell = Cell(pair=fault.pair, verdict="fail", kernels=faulty.examine(pair))
+        located = locate(msgspec.structs.replace(cell, checks=tuple(made)))
         count = int(hits.read_text()) if hits.exists() else 0
         seconds = faulty.examine(pair).seconds
-        return Caught(fault, count, tuple(failing), "; ".join(failing.values()), seconds)
+        told = "; ".join(failing.values())
+        return Caught(fault, count, tuple(failing), told, seconds, located)
 
     def failing(self, pair: Pair, examiner: Examiner, reference: Examination) -> dict[str, str]:
         """Checks that fail for a pair, and what they say."""

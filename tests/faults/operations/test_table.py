@@ -19,6 +19,33 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[Caught]:
     return [lab.plant(fault) for fault in ALL]
 
 
+def test_the_diagnosis_is_right_or_silent(results: list[Caught], capsys) -> None:
+    """Of all that is caught: right in nine of ten, never wrong, the rest unexplained."""
+    with capsys.disabled():
+        print("\n" + diagnoses(results))
+    caught = [one for one in results if one.tests]
+    assert not [one.fault.name for one in caught if one.diagnosis == "wrong"]
+    assert sum(one.diagnosis == "right" for one in caught) >= 0.9 * len(caught)
+
+
+def diagnoses(results: list[Caught]) -> str:
+    """A markdown table by corner, then what was not named right."""
+    lines = ["| corner | caught | named right | wrong | unexplained | one of them |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    caught = [one for one in results if one.tests]
+    for corner in [*dict.fromkeys(one.fault.corner for one in caught), "all"]:
+        rows = [one for one in caught if corner in ("all", one.fault.corner)]
+        counts = [sum(one.diagnosis == word for one in rows)
+                  for word in ("right", "wrong", "unexplained")]  # fmt: skip
+        said = next((one.located.sentence for one in rows if one.located), "")
+        shown = f"{corner} | {len(rows)} | {counts[0]} | {counts[1]} | {counts[2]}"
+        lines.append(f"| {shown} | {said if corner != 'all' else ''} |")
+    lines += [f"- {one.diagnosis}: {one.fault.corner}, {one.fault.name}: "
+              f"{one.located.sentence if one.located else one.text[:160]}"
+              for one in caught if one.diagnosis != "right"]  # fmt: skip
+    return "\n".join(lines)
+
+
 def share(found: list[Caught]) -> float:
     return sum(bool(one.tests) for one in found) / max(len(found), 1)
 
