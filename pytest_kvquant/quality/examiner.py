@@ -30,6 +30,7 @@ from pytest_kvquant.quality.scenarios.registry import Scenario, all_scenarios
 from pytest_kvquant.quality.scenarios.tape import Tape, in_words
 from pytest_kvquant.quality.workplace import Workplace
 from pytest_kvquant.results.kernels import (
+    BROKEN,
     Examination,
     RungRecord,
     ScenarioRecord,
@@ -185,7 +186,8 @@ class Examiner:
         else:
             sizes = {_tokens_of(step) for step in tape.steps if step[0] == "decode" and step[2]}
             record = self._judged(scenario, seen, found, sizes)
-            found = with_seen(found, seen)
+            if not record.known:  # what is known to be wrong is none of the kernels
+                found = with_seen(found, seen, scenario.name)
         record = msgspec.structs.replace(record, seconds=time.perf_counter() - begun)
         return msgspec.structs.replace(found, scenarios=(*found.scenarios, record))
 
@@ -228,6 +230,7 @@ class Examiner:
             own=own,
             limit=limits[0] if own is not None else limits[1],
             wrong_nodes=wrong,
+            known=scenario.known if complaints else "",
         )
 
 
@@ -245,5 +248,6 @@ def _dead(scenario: Scenario, error: CellError, steps: Sequence[Any], last: int)
         name=scenario.name,
         title=scenario.title,
         verdict=error.verdict,
+        known=scenario.known if error.verdict in BROKEN else "",
         text=f"{scenario.title}: {error.verdict} in {at}{after}. {error}",
     )

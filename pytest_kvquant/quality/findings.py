@@ -9,13 +9,20 @@ import msgspec
 from pytest_kvquant.results.kernels import CornerRecord, Examination, NodeFailure
 
 
-def with_seen(found: Examination, seen: dict[str, Any]) -> Examination:
-    """The findings with those of another watch; equal corners are summed up."""
+def with_seen(found: Examination, seen: dict[str, Any], scenario: str = "") -> Examination:
+    """The findings with those of another watch; equal corners are summed up.
+
+    Args:
+        scenario: in which they were made; empty on the ascent.
+    """
     corners = {_key(one): one for one in found.corners}
     for one in msgspec.convert(seen["corners"], tuple[CornerRecord, ...]):
         old = corners.get(_key(one))
         corners[_key(one)] = one if old is None else _sum(old, one)
-    failures = msgspec.convert(seen["failures"], tuple[NodeFailure, ...])
+    failures = tuple(
+        msgspec.structs.replace(one, scenario=scenario)
+        for one in msgspec.convert(seen["failures"], tuple[NodeFailure, ...])
+    )
     unknown = dict(found.unknown)
     for name, count in seen["unknown"].items():
         unknown[name] = unknown.get(name, 0) + count

@@ -95,7 +95,8 @@ def in_lines(result: Result) -> list[str]:
     heads = {(one.head_k, one.head_v) for one in attention}
     deepest = f"up to {max(lengths):,} cells" if lengths else "no cells"
     played = [scenario for one in examined for scenario in one.scenarios]
-    failed = sorted({one.name for one in played if one.verdict not in ("pass", "unsupported")})
+    failed = sorted({one.name for one in played if one.broken and not one.known})
+    known = sorted({one.name for one in played if one.known})
     cannot = sorted({one.name for one in played if one.verdict == "unsupported"})
     left = dict.fromkeys(line for one in examined for line in one.left_out)
     unknown = sorted({name for one in examined for name in one.unknown})
@@ -108,6 +109,7 @@ def in_lines(result: Result) -> list[str]:
         f"heads {shown}",
         operations
         + (f"; fail: {', '.join(failed)}" if failed else "")
+        + (f"; known faults of llama.cpp: {', '.join(known)}" if known else "")
         + (f"; unsupported: {', '.join(cannot)}" if cannot else ""),
         f"not covered: {drawn.count('not covered')} of "
         f"{len(drawn.columns) * len(drawn.lines)} corners of the map"

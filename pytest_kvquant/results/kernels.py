@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import msgspec
 
+BROKEN = ("fail", "crashed", "timeout", "out-of-memory")
+"""Verdicts of a scenario that does not work."""
+
 
 class CornerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes of one operation under the same conditions, judged against exact arithmetic."""
@@ -57,6 +60,8 @@ class NodeFailure(msgspec.Struct, frozen=True, kw_only=True):
     """What is wrong, in a sentence."""
     ratio: float
     """Its figure over the limit."""
+    scenario: str = ""
+    """Name of the scenario in which it was seen; empty on the ascent."""
     reproducer: str | None = None
     """File with the node's inputs and outputs; see ``kvquant reproduce``."""
 
@@ -95,8 +100,16 @@ class ScenarioRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Of the figure that is nearest to its limit, nats."""
     wrong_nodes: int = 0
     """Nodes that the oracle found wrong meanwhile."""
+    known: str = ""
+    """What of llama.cpp itself is known to make it fail, in a sentence; then it is no failure of
+    the build. Empty where it passes, or nothing is known."""
     seconds: float = 0.0
     """Wall time, seconds."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether it ran, and not as it should."""
+        return self.verdict in BROKEN
 
 
 class Examination(msgspec.Struct, frozen=True, kw_only=True):

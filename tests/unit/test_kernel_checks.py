@@ -217,3 +217,22 @@ def test_what_the_processor_computes_in_pinned_memory_must_not_change_either() -
     said = kernels.fused(subject(found))
     assert said is not None
     assert said.verdict == "fail"
+
+
+def test_a_known_fault_of_llama_cpp_is_told_and_fails_nothing() -> None:
+    known = msgspec.structs.replace(scenario("divide", "fail"), known="pos_div has the wrong sign")
+    said = kernels.operations(subject(Examination(level="full", scenarios=(known,))))
+    assert said is not None
+    assert said.verdict == "pass"
+    assert "divide fails, as is known: pos_div has the wrong sign" in said.text
+
+
+def test_nodes_of_a_declared_scenario_fail_that_scenario_alone() -> None:
+    wrong = msgspec.structs.replace(failure("parameters"), scenario="divide")
+    found = Examination(level="full", corners=(corner("parameters", failed=1),), failures=(wrong,))
+    said = kernels.graph_inputs(subject(found))
+    assert said is not None
+    assert said.verdict == "fail"
+    said = kernels.graph_inputs(subject(found, declared=frozenset({"operations.divide"})))
+    assert said is not None
+    assert said.verdict == "pass"

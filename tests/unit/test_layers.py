@@ -120,6 +120,7 @@ ALLOWED = {
     "numerics quality report results session",
     "session": "baselines checks config data engine engine.parent errors escape inputs machine "
     "matrix numerics quality report results speed zoo",
+    "zoo": "matrix results",
     "report": "checks config errors escape format machine matrix numerics results",
     "baselines": "errors format machine matrix numerics results speed",
     "checks": "config errors format matrix numerics quality results",

@@ -62,7 +62,7 @@ def survey(
             trajectory=2,
             threads=1,
             timeout=60,
-            coverage="off",
+            coverage="minimal",
             store=Path(folder),
         )
         try:

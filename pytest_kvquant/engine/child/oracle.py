@@ -87,6 +87,8 @@ class Oracle:
 
     def computed(self, node: Node, layer: int) -> None:
         """Judge a node, and keep what it holds for those that follow."""
+        if not node.elements:
+            return  # of a batch that only fills, the last layer computes no row
         if self.judging:
             found = self.judge(node, layer)
             if found is None:

@@ -25,6 +25,8 @@ class Scenario(NamedTuple):
     unified: bool = False
     level: str = "standard"
     """``standard`` or ``full``: the least coverage with which it is played."""
+    known: str = ""
+    """What of llama.cpp itself makes it fail, in a sentence."""
 
 
 _KNOWN: dict[str, Scenario] = {}
@@ -37,6 +39,7 @@ def scenario(
     cells: int = 256,
     unified: bool = False,
     level: str = "standard",
+    known: str = "",
 ) -> Callable[[Callable[[Tape], None]], Callable[[Tape], None]]:
     """Make a function that records steps a scenario, under the function's name.
 
@@ -46,14 +49,16 @@ def scenario(
         cells: tokens per sequence.
         unified: whether sequences share their cells (``kv_unified``).
         level: ``standard`` or ``full``.
+        known: what of llama.cpp itself is known to make it fail, in a sentence: then a failure is
+            told, and is none of the build.
     """
 
-    def known(record: Callable[[Tape], None]) -> Callable[[Tape], None]:
+    def declare(record: Callable[[Tape], None]) -> Callable[[Tape], None]:
         name = record.__name__
-        _KNOWN[name] = Scenario(name, title, record, sequences, cells, unified, level)
+        _KNOWN[name] = Scenario(name, title, record, sequences, cells, unified, level, known)
         return record
 
-    return known
+    return declare
 
 
 def all_scenarios(files: Sequence[Path] = ()) -> list[Scenario]:
