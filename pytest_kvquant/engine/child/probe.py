@@ -95,15 +95,15 @@ def compare(
     Raises:
         Unreadable: a state is not understood, or the two do not describe the same layers.
     """
-    picks = [
+    chosen = [
         (pick, number, prompt)
         for cell, reference, prompt in runs
         for number, pick in picks(cell, reference, types)
     ]
     for column, side in enumerate(SIDES):
         # a cache whose heads are of another size is rotated by another matrix, or by none
-        for cache in dict.fromkeys(number for _, number, _ in picks):
-            own = [(pick, prompt) for pick, number, prompt in picks if number == cache]
+        for cache in dict.fromkeys(number for _, number, _ in chosen):
+            own = [(pick, prompt) for pick, number, prompt in chosen if number == cache]
             width = widths[cache if cache < len(widths) else 0][column]
             votes = Counter(vote for pick, _ in own for vote in _votes(pick, side, width, codecs))
             rotation = max(votes, key=lambda size: (votes[size], size)) if votes else None
