@@ -38,7 +38,7 @@ def test_what_f16_wrote_is_kept_and_stays_the_same(tmp_path: Path) -> None:
     before = kept[0].stat().st_mtime_ns
     again = start(tmp_path, **options)
     assert kept[0].stat().st_mtime_ns == before
-    (one,), (two,) = first.ready.texts.further, again._further
+    (one,), (two,) = first.ready.texts.further, again.ready.texts.further
     assert one.record.tokens_hash == two.record.tokens_hash
     assert (one.task.chunks == two.task.chunks).all()
     rows = sorted(map(tuple, one.task.chunks.tolist()))

@@ -175,7 +175,7 @@ def test_references_of_two_builds_are_kept_apart(tmp_path: Path, other_build: Pa
     first.measure(REFERENCE)
     second = start(tmp_path, pairs=("f16/f16",), **BRIEF, reference_lib=changed)
     second.measure(REFERENCE)
-    assert second.reference_library.hash != second.library.hash
+    assert second.ready.reference_library.hash != second.library.hash
     assert second.result().reference.reused == 0
     third = start(tmp_path, pairs=("f16/f16",), **BRIEF, reference_lib=changed)
     third.measure(REFERENCE)
