@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_kvquant.session.stash import SESSION
+
 if TYPE_CHECKING:
     from pytest_kvquant.matrix import Pair
     from pytest_kvquant.outcomes.baseline import CellBaseline
@@ -14,12 +16,7 @@ if TYPE_CHECKING:
     from pytest_kvquant.outcomes.quality import CellQuality
     from pytest_kvquant.outcomes.speed import CellSpeed
     from pytest_kvquant.outcomes.zoo import ZooMember
-    from pytest_kvquant.session.distribution import Distribution
     from pytest_kvquant.session.run import Session
-
-SESSION: pytest.StashKey[Session] = pytest.StashKey()
-DISTRIBUTION: pytest.StashKey[Distribution] = pytest.StashKey()
-"""In the process that controls those of pytest-xdist, which have a session each."""
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,6 @@ import pytest
 
 from pytest_kvquant.config.options import FLAG, OPTIONS, group_of
 from pytest_kvquant.fixtures import (
-    DISTRIBUTION,
-    SESSION,
     WithoutBenchmark,
     kv_baseline,
     kv_cell,
@@ -25,6 +23,7 @@ from pytest_kvquant.fixtures import (
     kv_speed,
     kv_zoo,
 )
+from pytest_kvquant.session.stash import DISTRIBUTION, SESSION
 
 __all__ = ["kv_baseline", "kv_cell", "kv_depth", "kv_matrix", "kv_memory", "kv_quality", "kv_speed",
            "kv_zoo"]  # fmt: skip
@@ -78,7 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     silence_benchmark_tables(config)
     pytest.register_assert_rewrite("pytest_kvquant.suite")
-    from pytest_kvquant.watching import RunHooks
+    from pytest_kvquant.session.watching import RunHooks
 
     config.pluginmanager.register(RunHooks(config), "kvquant-watching")
     if not config.pluginmanager.hasplugin("benchmark"):

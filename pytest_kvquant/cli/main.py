@@ -19,7 +19,7 @@ from pytest_kvquant.cli.completion import add_completion, complete
 from pytest_kvquant.cli.versions import Versions
 from pytest_kvquant.config.options import FLAG, GROUPS, OPTIONS, group_of
 from pytest_kvquant.errors import KVQuantError
-from pytest_kvquant.escape import one_line, paragraph
+from pytest_kvquant.machine.escape import one_line, paragraph
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

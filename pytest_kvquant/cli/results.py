@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pytest_kvquant.cli.files import say, write
 from pytest_kvquant.errors import ResultError
-from pytest_kvquant.escape import one_line, paragraph
+from pytest_kvquant.machine.escape import one_line, paragraph
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]

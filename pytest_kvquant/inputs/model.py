@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from pytest_kvquant.errors import ModelError
-from pytest_kvquant.escape import one_line
 from pytest_kvquant.inputs import strange
 from pytest_kvquant.inputs.caches import (
     CachedLayer,
@@ -26,6 +25,7 @@ from pytest_kvquant.inputs.gguf_header import MAGIC, BadHeader, Header
 from pytest_kvquant.inputs.gguf_header import read_header as read_gguf_header
 from pytest_kvquant.inputs.header_fields import Fields
 from pytest_kvquant.inputs.shards import siblings
+from pytest_kvquant.machine.escape import one_line
 
 MOST_LAYERS = 4096
 """No model comes near it; a damaged header claims any number."""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from pytest_kvquant import format
-from pytest_kvquant.escape import one_line, paragraph
+from pytest_kvquant.machine.escape import one_line, paragraph
 from pytest_kvquant.report import matrix_rows, view
 from pytest_kvquant.report.baseline_notes import notes
 from pytest_kvquant.report.links import link

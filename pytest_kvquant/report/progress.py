@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from pytest_kvquant import format
-from pytest_kvquant.escape import one_line
+from pytest_kvquant.machine.escape import one_line
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.eta import Kind, left
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pytest_kvquant import format
-from pytest_kvquant.escape import inert
+from pytest_kvquant.machine.escape import inert
 from pytest_kvquant.report.baseline_notes import notes as baseline_notes
 from pytest_kvquant.report.closing import closing_line
 from pytest_kvquant.report.coverage import in_lines as coverage_lines

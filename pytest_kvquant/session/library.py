@@ -19,8 +19,8 @@ from pytest_kvquant.errors import (
     ModelError,
     SettingsError,
 )
-from pytest_kvquant.escape import throughout
 from pytest_kvquant.inputs.model import Model
+from pytest_kvquant.machine.escape import throughout
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.results.library import Library
 

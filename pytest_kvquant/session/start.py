@@ -15,8 +15,8 @@ from pytest_kvquant.config.complaints import nearest
 from pytest_kvquant.config.options import OPTIONS
 from pytest_kvquant.config.resolver import find_root
 from pytest_kvquant.errors import ResultError, RunRefused
-from pytest_kvquant.escape import one_line
 from pytest_kvquant.machine.apple.power import awake
+from pytest_kvquant.machine.escape import one_line
 from pytest_kvquant.machine.signals import deferred
 from pytest_kvquant.report import output
 from pytest_kvquant.report import terminal as terminal_view

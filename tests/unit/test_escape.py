@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_kvquant.escape import inert, one_line, paragraph, throughout
+from pytest_kvquant.machine.escape import inert, one_line, paragraph, throughout
 
 HOSTILE = st.text(st.characters(codec=None), max_size=80) | st.sampled_from(
     [

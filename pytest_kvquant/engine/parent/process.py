@@ -25,7 +25,7 @@ from pytest_kvquant.errors import (
     CellStrained,
     CellTimeout,
 )
-from pytest_kvquant.escape import one_line, paragraph
+from pytest_kvquant.machine.escape import one_line, paragraph
 from pytest_kvquant.matrix import REFERENCE
 
 PACKAGE_ROOT = Path(__file__).parents[3]

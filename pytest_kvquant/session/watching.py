@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_kvquant.fixtures import DISTRIBUTION, SESSION
 from pytest_kvquant.machine.signals import Watch
+from pytest_kvquant.session.stash import DISTRIBUTION, SESSION
 
 if TYPE_CHECKING:
     from pytest_kvquant.session.distribution import Distribution
