@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant.numerics.arrays import F64
+from pytest_kvquant.numerics.arrays import F64, I32
 from pytest_kvquant.numerics.kernels import TokenFigures
 
 
@@ -244,3 +244,17 @@ def _correlation(a: F64, b: F64) -> float | None:
     if spread == 0.0:
         return None
     return float(((a - a.mean()) * (b - b.mean())).mean() / spread)
+
+
+def unigram_perplexity(tokens: I32) -> float:
+    """The perplexity of a text to a model that knows how often each of its tokens comes.
+
+    Args:
+        tokens: shape ``(n,)``.
+
+    >>> unigram_perplexity(np.array([1, 2, 1, 2], np.int32))
+    2.0
+    """
+    counts = np.unique(tokens, return_counts=True)[1]
+    shares = counts / max(1, len(tokens))
+    return float(np.exp(-(shares * np.log(shares)).sum()))

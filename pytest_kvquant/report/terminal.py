@@ -24,6 +24,7 @@ from pytest_kvquant.report.speed_table import speed_notes, speed_table
 from pytest_kvquant.report.time_lines import time_lines
 from pytest_kvquant.report.view import run_tone
 from pytest_kvquant.report.workload_tables import workload_tables
+from pytest_kvquant.results.plausible import doubt_of
 from pytest_kvquant.results.result import Result
 
 if TYPE_CHECKING:
@@ -149,6 +150,8 @@ def _notes(result: Result) -> list[tuple[str, str]]:
     if len(result.sittings) > 1:
         plain.append(sittings_line(result))
     notes = speed_notes(result.speed)
+    if words := doubt_of(result):
+        failed.insert(0, (words, STYLES["bad"]))
     return [*failed, *undecided, *((line, "") for line in [*notes, *plain])]
 
 

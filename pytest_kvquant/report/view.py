@@ -14,6 +14,7 @@ from pytest_kvquant.report.repeat import command as repeat_command
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.diagnosis import LayerFigures
+from pytest_kvquant.results.plausible import doubt_of
 from pytest_kvquant.results.result import Result
 from pytest_kvquant.results.speed import SpeedCell
 
@@ -41,6 +42,8 @@ def headline(result: Result) -> str:
         parts.insert(0, f"{_sentence(result.incomplete_text)}.")
     if result.selection is not None and not result.selection.whole:
         parts.append(f"{_sentence(result.selection.text)}.")
+    if words := doubt_of(result):
+        parts.insert(0, f"{words}.")
     return " ".join(parts)
 
 

@@ -76,6 +76,8 @@ class CorpusRecord(msgspec.Struct, frozen=True, kw_only=True):
     """SHA-256 over the tokens of these chunks, 16 hex digits."""
     remark: str = ""
     """How the text was made, where that is not the usual way."""
+    unigram_ppl: float = 0.0
+    """Perplexity that the frequencies of the text's own tokens give; 0: an older record."""
 
 
 class SettingsRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,13 +15,14 @@ from pytest_kvquant.engine.parent.timesheet import Timesheet, summed
 from pytest_kvquant.machine.hardware import cpu_name
 from pytest_kvquant.machine.versions import driver_version, os_version
 from pytest_kvquant.report.advice import advise
-from pytest_kvquant.results.cell import NoiseFloor
+from pytest_kvquant.results.cell import Cell, NoiseFloor
 from pytest_kvquant.results.conditions import (
     EnvironmentRecord,
     ModelRecord,
     ReferenceRecord,
     SettingsRecord,
 )
+from pytest_kvquant.results.plausible import doubt
 from pytest_kvquant.results.result import Result, RunTiming, counted
 from pytest_kvquant.session.accepting import AcceptedCells
 from pytest_kvquant.session.account import RunAccount
@@ -110,6 +111,14 @@ class Recorder:
             seconds=self._clock.seconds,
             timing=self._clock.timing(),
         )
+
+    def doubt(self, reference: Cell) -> str:
+        """Why f16's perplexity is out of all reason, in one line; empty where it is not."""
+        task, texts = self._ready.task, self._ready.texts
+        if reference.quality is None:
+            return ""
+        ppl = reference.quality.prefill.ppl_reference
+        return doubt(ppl, task.vocabulary, texts.main.record.unigram_ppl)
 
     def _model(self) -> ModelRecord:
         model = self._ready.model

@@ -158,6 +158,8 @@ class Session:
             account.cells[pair] = msgspec.structs.replace(measured.cell, excused=excused)
             if measured.floor is not None:
                 account.floors[pair] = measured.floor
+            if pair == REFERENCE and (words := self._recorder.doubt(measured.cell)):
+                self._observer.note(words)
             finished.keep_reference(self.compared.use())
             self.kept.leave(self.result)
         return account.cells[pair]

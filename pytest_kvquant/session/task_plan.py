@@ -9,6 +9,7 @@ from pytest_kvquant.engine.batching import sequences_per_batch
 from pytest_kvquant.engine.parent.engine import BatchShape, Engine
 from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.inputs.corpus import cut_chunks
+from pytest_kvquant.numerics.metrics import unigram_perplexity
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.quality.task import Task
 from pytest_kvquant.results.conditions import CorpusRecord
@@ -90,5 +91,6 @@ def plan_text(
         chunks=tuple(numbers.tolist()),
         tokens_hash=task.tokens_hash,
         remark=corpus.remark,
+        unigram_ppl=unigram_perplexity(text.tokens),
     )
     return TextTask(record, task)
