@@ -115,6 +115,7 @@ class Baselines:
         chunks: npt.NDArray[np.int32],
     ) -> None:
         subject = f"{slug(conditions.corpus)}-c{conditions.ctx}"
+        self._root = root
         self.folder = root / hardware / slug(conditions.model) / subject
         self._conditions = conditions
         self._tokens = [hashlib.sha256(chunk.tobytes()).hexdigest()[:8] for chunk in chunks]
@@ -177,6 +178,16 @@ class Baselines:
         self._records[pair] = BaselineRecord(
             verdict="accepted", path=path, text=f"accepted in this run: {path}"
         )
+
+    def proposal(self, pair: str) -> Path:
+        """Where a better baseline of a pair is proposed: beside the folder of all baselines."""
+        own = self.path(pair).relative_to(self._root)
+        return self._root.with_name(f"{self._root.name}-proposed") / own
+
+    def proposed(self, pair: str, before: BaselineRecord) -> None:
+        """Take note that better figures of this run were proposed."""
+        text = f"{before.text}; proposed as the new baseline: {self.proposal(pair)}"
+        self._records[pair] = msgspec.structs.replace(before, verdict="proposed", text=text)
 
     def record(self, pairs: Iterable[Pair], *, whole: bool) -> BaselinesRecord:
         """Where they lie, and which are of no cell.
@@ -272,11 +283,17 @@ def _moved(change: Change) -> str:
         bound = "± ?" if change.reach is None else f"± {100 * change.reach:.2f} %"
         return (
             f"KL {format.kl(change.before)} → {format.kl(change.after)} "
-            f"({100 * change.moved:+.2f} % {bound}, tolerated {100 * change.tolerance:.1f} %)"
+            f"({100 * change.moved:+.2f} % {bound}, {_noises(change)}tolerated "
+            f"{100 * change.tolerance:.1f} %)"
         )
     bound = "± ?" if change.reach is None else f"± {change.reach:.6f}"
     name = {"ln_ppl": "ln PPL", "top1": "top-1"}[change.figure]
     return (
         f"{name} {change.before:.6f} → {change.after:.6f} "
-        f"({change.moved:+.6f} {bound}, tolerated {change.tolerance:g})"
+        f"({change.moved:+.6f} {bound}, {_noises(change)}tolerated {change.tolerance:g})"
     )
+
+
+def _noises(change: Change) -> str:
+    """In units of its own noise: how many standard errors over chunks it moved."""
+    return "" if change.noise is None else f"{abs(change.noise):.1f} × its noise, "

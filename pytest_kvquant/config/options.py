@@ -168,6 +168,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("store", TEXT, "DIR", "where f16 references are kept (default: the user's cache)"),
     Option("store-limit", NUMBER, "GB", "most that the store may hold (default: 20)"),
     Option("baselines", TEXT, "DIR", "where accepted figures are kept (default: baselines)"),
+    Option("ratchet", FLAG, "", "what got better passes, and is proposed in DIR-proposed"),
     Option("json", TEXT, "PATH", "write the whole result here"),
     Option("report", TEXT, "PATH", "write an HTML page here; needs the extra [report]"),
     Option("summary", TEXT, "PATH", "write a markdown summary (default: $GITHUB_STEP_SUMMARY)"),
@@ -202,8 +203,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "ceiling-max", "ceiling-memory", "memory-limit",
     ),
     "what is kept and shown": (
-        "store", "store-limit", "baselines", "json", "report", "summary", "live", "table",
-        "evidence",
+        "store", "store-limit", "baselines", "ratchet", "json", "report", "summary", "live",
+        "table", "evidence",
     ),
 }  # fmt: skip
 """Options by purpose, as ``--help`` shows them."""

@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     recall: int | None = None
     robustness: bool = False
     profile: Literal["quick", "pr", "nightly"] = "pr"
+    ratchet: bool = False
+    """Whether what got better than its baseline passes, and is proposed as a new one."""
     fail_fast: bool = False
     strict: bool = False
     fresh: bool = False

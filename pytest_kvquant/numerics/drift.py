@@ -45,6 +45,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """Mean over chunks: of ln(KL/KL0), of the difference of ln PPL, of top-1."""
     reach: float | None
     """Half the width of its interval; None where it is unbounded."""
+    noise: float | None = None
+    """How many of its own standard errors, over chunks, it moved; None where they show none."""
     tolerance: float
     """The most that it may move."""
     worse: bool
@@ -121,7 +123,9 @@ def _change(
     before, after = float(old.mean()), float(new.mean())
     reach = interval.high - interval.figure
     worse = {"kl": after > before, "ln_ppl": abs(after) > abs(before), "top1": after < before}
+    error = stats.standard_error(moved) if len(moved) > 1 else 0.0
     return Change(
+        noise=interval.figure / error if error > 0 else None,
         figure=figure,
         before=before,
         after=after,

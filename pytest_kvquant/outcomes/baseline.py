@@ -128,6 +128,8 @@ class CellBaseline:
             )
         if self._writes(record):
             self._accept(session)
+        elif record.verdict == "better" and session.settings.ratchet:
+            self._propose(record)
         elif record.verdict in MISSING:
             self._tell_missing(record)
         elif record.verdict in DRIFTED:
@@ -150,6 +152,23 @@ class CellBaseline:
         if self._snapshot.update_snapshots:
             return record.verdict in (*MISSING, *DRIFTED)
         return self._snapshot.update_new_snapshots_only and record.verdict == "none"
+
+    def _propose(self, record: BaselineRecord) -> None:
+        """What got better passes, and is proposed; in CI too, where it is for others to take."""
+        __tracebackhide__ = True
+        session = self._session
+        if wrong := session.verdicts.refusal(self._pair):
+            pytest.fail(
+                f"{self._pair} got better and is not proposed as a baseline: {wrong}.",
+                pytrace=False,
+            )
+        try:
+            session.baselines.propose(session.measure(self._pair), record)
+        except OSError as error:
+            pytest.fail(
+                f"{self._pair}: the proposed baseline could not be written: {error.strerror}.",
+                pytrace=False,
+            )
 
     def _accept(self, session: Session) -> None:
         __tracebackhide__ = True

@@ -40,4 +40,5 @@ WORDS: dict[Verdict, str] = {
     "other": "of another measurement",
     "damaged": "damaged",
     "accepted": "accepted",
+    "proposed": "better and proposed",
 }

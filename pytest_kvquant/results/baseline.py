@@ -13,10 +13,19 @@ if TYPE_CHECKING:
 
 
 Verdict = Literal[
-    "equal", "changed", "better", "worse", "inactive", "none", "other", "damaged", "accepted"
+    "equal",
+    "changed",
+    "better",
+    "worse",
+    "inactive",
+    "none",
+    "other",
+    "damaged",
+    "accepted",
+    "proposed",
 ]
 """Those of :class:`Drift`; or no baseline, one of other tokens or another model, an unreadable one;
-or accepted in this run."""
+or accepted in this run; or better, and proposed in its place (``--kv-ratchet``)."""
 
 DRIFTED: tuple[Verdict, ...] = ("better", "worse", "inactive")
 MISSING: tuple[Verdict, ...] = ("none", "other")

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 
 from pytest_kvquant import __version__
-from pytest_kvquant.baselines.file import Baseline, BaselineConditions
+from pytest_kvquant.baselines.file import Baseline, BaselineConditions, encode
 from pytest_kvquant.baselines.quality import Baselines, hardware_class
+from pytest_kvquant.machine.files import replace
 from pytest_kvquant.machine.hardware import cpu_name
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.baseline import BaselineRecord, BaselinesRecord
@@ -55,6 +56,19 @@ class AcceptedCells:
         """Take note that the figures of a cell were written as its baseline."""
         assert self._baselines is not None
         self._baselines.accepted(str(pair))
+
+    def propose(self, cell: Cell, before: BaselineRecord) -> Path:
+        """Write better figures beside the baselines, for a person to put in their place.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        assert self._baselines is not None
+        path = self._baselines.proposal(cell.pair)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, encode(self.of(cell)).encode())
+        self._baselines.proposed(cell.pair, before)
+        return path
 
     def record(self) -> BaselinesRecord | None:
         """Where baselines lie, and which are of no cell."""

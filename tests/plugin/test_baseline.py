@@ -23,7 +23,7 @@ RUN = (
 CELL, F16, ORPHAN = "q4_0-q4_0.json", "f16-f16.json", "q9_9-q9_9.json"
 
 AMPLIFIED = """
-_clear = Context.clear
+_clear, _close = Context.clear, Context.close
 
 def opened(self, model, *, type_k, type_v, **shape):
     _open(self, model, type_k=type_k, type_v=type_v, **shape)
@@ -44,7 +44,13 @@ def cleared(self):
     if getattr(self, "twin", None) is not None:
         _clear(self.twin)
 
-Context.__init__, Context.decode, Context.clear = opened, decoded, cleared
+def closed(self):
+    _close(self)
+    if getattr(self, "twin", None) is not None:
+        _close(self.twin)
+
+Context.__init__, Context.decode = opened, decoded
+Context.clear, Context.close = cleared, closed
 """
 """A build whose quantized cells are as far from f16 as before, times a factor: the KL grows by it,
 because it is quadratic in the distance."""
@@ -143,6 +149,28 @@ def test_six_percent_are_caught_and_two_are_not(accepted: Project) -> None:
     assert small.code == 0, small.text
     assert "q4_0/q4_0: changed, within tolerance (under the same conditions)" in small.text
     assert accepted.files() == before, "a match within tolerance is not rewritten"
+
+
+def test_a_ratchet_proposes_what_got_better_and_takes_nothing_back(accepted: Project) -> None:
+    before, proposed = accepted.files(), accepted.folder / "baselines-proposed"
+    better = accepted.run(kl=1 / 1.1)
+    assert better.code == 1
+    assert "× its noise" in better.text
+    for shell in ({}, {"CI": "true"}):
+        run = accepted.run("--kv-ratchet", kl=1 / 1.1, **shell)
+        assert run.code == 0, run.text
+        assert "q4_0/q4_0: better than the baseline" in run.text
+        assert "baselines: 1 equal to the last bit, 1 better and proposed" in run.text
+    (new,) = proposed.rglob("*.json")
+    assert new.relative_to(proposed) == (accepted.place / CELL).relative_to(
+        accepted.folder / "baselines"
+    )
+    old = file.decode((accepted.place / CELL).read_text(), "old")
+    taken = file.decode(new.read_text(), "new")
+    assert taken.summary.kl_mean == pytest.approx(old.summary.kl_mean / 1.1, rel=0.01)
+    worse = accepted.run("--kv-ratchet", kl=1.2)
+    assert worse.code == 1, "a ratchet turns one way only"
+    assert accepted.files() == before
 
 
 def test_a_drift_is_accepted_when_asked_for_and_orphans_stay(tmp_path: Path, store: Path) -> None:
