@@ -167,20 +167,33 @@ class Context:
         self.llama.llama_memory_clear(self.memory, True)
 
     def decode(self, tokens: I32, positions: I32, sequences: I32, outputs: npt.NDArray[Any]) -> F32:
-        """Decode one batch and return the logits of the flagged tokens.
+        """Decode tokens and return the logits of the flagged ones.
 
         Args:
-            tokens, positions, sequences: shape ``(n,)``, n at most ``n_batch``.
+            tokens, positions, sequences: shape ``(n,)``; more than ``n_batch`` of them are several
+                batches, one after another, whatever path asks for them.
             outputs: shape ``(n,)``, truthy where logits are wanted.
 
         Returns:
-            A view of the library's own buffer, shape ``(flagged, vocabulary)``, rows in the order
-            of the tokens, valid until the next call.
+            Shape ``(flagged, vocabulary)``, rows in the order of the tokens, valid until the next
+            call: as a rule a view of the library's own buffer.
 
         Raises:
             DecodeFailed: with llama.cpp's code in words.
             DeviceFailed: there is no code, and the device says that it computed nothing.
         """
+        if len(tokens) <= self.batch:
+            return self._decode_batch(tokens, positions, sequences, outputs)
+        given = (tokens, positions, sequences, np.asarray(outputs))
+        pieces = [
+            self._decode_batch(*(array[at : at + self.batch] for array in given)).copy()
+            for at in range(0, len(tokens), self.batch)
+        ]
+        return np.concatenate(pieces)
+
+    def _decode_batch(
+        self, tokens: I32, positions: I32, sequences: I32, outputs: npt.NDArray[Any]
+    ) -> F32:
         batch = self._arrays.fill(tokens, positions, sequences, outputs)
         wanted = int(np.count_nonzero(outputs))
         begun = time.perf_counter_ns()

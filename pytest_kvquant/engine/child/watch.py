@@ -65,11 +65,13 @@ class Watched(Context):
         """Judge the next graphs, or let them pass."""
         self.tap.active = self.oracle.judging = on
 
-    def decode(self, tokens: I32, positions: I32, sequences: I32, outputs: npt.NDArray[Any]) -> F32:
-        """As :meth:`Context.decode`; raises what the oracle raised."""
+    def _decode_batch(
+        self, tokens: I32, positions: I32, sequences: I32, outputs: npt.NDArray[Any]
+    ) -> F32:
+        """One batch, whose nodes are judged; raises what the oracle raised."""
         self.mirrors.tell("given", positions, sequences)
         self.tap.begin()
-        rows = super().decode(tokens, positions, sequences, outputs)
+        rows = super()._decode_batch(tokens, positions, sequences, outputs)
         self.tap.check()
         return rows
 
