@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from pytest_kvquant.errors import ResultError
@@ -29,3 +31,14 @@ def write(path: Path, data: bytes) -> None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ResultError(f"{path} cannot be written: {reason}.") from None
+
+
+def refuse_inputs(out: Path, inputs: Iterable[Path]) -> None:
+    """A file that a command reads is not written over by it.
+
+    Raises:
+        ResultError: it would be.
+    """
+    place = os.path.realpath(out)
+    if str(out) != "-" and any(os.path.realpath(path) == place for path in inputs):
+        raise ResultError(f"{out} is one of the files that are read; write to another one.")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from pytest_kvquant import format
@@ -56,15 +55,6 @@ def article(result: Result, how: str) -> str:
         ResultError: nothing was measured.
     """
     return "\n".join(WRITERS[how](sheet) for sheet in sheets(result))
-
-
-def format_of(path: Path) -> str:
-    """The format that a file's name asks for: ``.csv``, ``.tex``; else markdown.
-
-    >>> format_of(Path("a.csv")), format_of(Path("a.tex")), format_of(Path("a.md"))
-    ('csv', 'latex', 'markdown')
-    """
-    return {".csv": "csv", ".tex": "latex"}.get(path.suffix.lower(), "markdown")
 
 
 def _quality(result: Result, rows: Sequence[Row]) -> Sheet:

@@ -17,8 +17,6 @@ from pytest_kvquant.numerics.arrays import I32, I64
 
 Bools = npt.NDArray[np.bool_]
 
-MOST_SEQUENCES = 64
-
 
 class Placed(NamedTuple):
     """Tokens of one graph, in the order of its rows."""
