@@ -42,7 +42,7 @@ def add(commands: Commands) -> None:
 
 
 def _init(parsed: argparse.Namespace) -> int:
-    from pytest_kvquant.cli.doctor import examine
+    from pytest_kvquant.cli.doctor_examine import examine
 
     out: Path = parsed.out
     if out.exists() and not parsed.force and str(out) != "-":

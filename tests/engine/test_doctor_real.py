@@ -6,7 +6,7 @@ from pathlib import Path
 
 from support.tinygguf import Tiny, write
 
-from pytest_kvquant.cli.doctor import examine
+from pytest_kvquant.cli.doctor_examine import examine
 from pytest_kvquant.machine import memory
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from metal.conftest import Mac
 from metal.test_quality import COMPILER
-from pytest_kvquant.cli.doctor import examine
+from pytest_kvquant.cli.doctor_examine import examine
 from pytest_kvquant.cli.doctor_report import Report, as_text
 
 

@@ -58,7 +58,7 @@ def test_where_nothing_can_be_kept_it_is_compiled(tmp_path: Path) -> None:
 
 def test_records_and_sessions_import_neither_scipy_nor_numba() -> None:
     script = (
-        "import sys, pytest_kvquant.session.start, pytest_kvquant.cli.doctor; "
+        "import sys, pytest_kvquant.session.start, pytest_kvquant.cli.doctor_examine; "
         "print([name for name in ('scipy', 'numba', 'syrupy') if name in sys.modules])"
     )
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The commands on kernels: ``kvquant reproduce`` and ``kvquant coverage``."""
+"""``kvquant reproduce``: one node computed again, from a file that a run wrote."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    """Add the commands to those of ``kvquant``."""
+    """Add the command to those of ``kvquant``."""
     reproduce = commands.add_parser(
         "reproduce",
         help="compute one node again, from a file that a run wrote, on any build and device",
@@ -26,15 +26,6 @@ def add(commands: Commands) -> None:
     reproduce.add_argument("--kv-python", metavar="PATH", help="interpreter whose bindings fit it")
     reproduce.add_argument("--kv-devices", metavar="NAME", help="device (default: the CPU)")
     reproduce.set_defaults(run=_reproduce)
-
-    coverage = commands.add_parser(
-        "coverage",
-        help="corners of kernels that one result covers and another one does not",
-        epilog="exit code: 0 the second covers all that the first does; 1 it lacks some",
-    )
-    coverage.add_argument("before", type=Path, metavar="A", help="result from --kv-json")
-    coverage.add_argument("after", type=Path, metavar="B", help="another one")
-    coverage.set_defaults(run=_coverage)
 
 
 def _reproduce(parsed: argparse.Namespace) -> int:
@@ -80,12 +71,3 @@ def _in_words(found: dict[str, Any], build: dict[str, Any]) -> str:
             f"{one['ratio']:.2g} of the limit)"
         )
     return "\n".join(lines) + "\n"
-
-
-def _coverage(parsed: argparse.Namespace) -> int:
-    from pytest_kvquant.report.coverage import compare
-    from pytest_kvquant.results.file import read
-
-    text, lacking = compare(read(parsed.before), read(parsed.after))
-    sys.stdout.write(text)
-    return 1 if lacking else 0

@@ -1,0 +1,30 @@
+"""A kept result on a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_kvquant.results.result import Result
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def drawn(result: Result) -> str:
+    """The whole result as this terminal shows it: its width, colours and boxes."""
+
+    from pytest_kvquant.report import terminal
+
+    dumb = os.environ.get("TERM") == "dumb"
+    encoding = (sys.stdout.encoding or "utf-8").lower()
+    text = terminal.render(
+        result,
+        width=max(shutil.get_terminal_size((100, 24)).columns, terminal.NARROWEST),
+        colour=sys.stdout.isatty() and not dumb and "NO_COLOR" not in os.environ,
+        ascii_only=dumb or "utf" not in encoding,
+    )
+    return f"{text}\n"

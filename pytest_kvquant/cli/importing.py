@@ -1,0 +1,41 @@
+"""``kvquant import``: the JSON of llama-bench or REFRACT, taken into a history."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_kvquant.cli.files import write
+from pytest_kvquant.errors import ResultError
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add(commands: Commands) -> None:
+    """Add the command to those of ``kvquant``."""
+    imported = commands.add_parser(
+        "import", help="take the JSON of llama-bench or REFRACT into a history"
+    )
+    imported.add_argument("file", type=Path, help="llama-bench -o json, or a report of REFRACT")
+    imported.add_argument("out", type=Path, help="file to write, in the folder of the history")
+    imported.set_defaults(run=_import)
+
+
+def _import(parsed: argparse.Namespace) -> int:
+    from pytest_kvquant.report.snapshot import encode, foreign
+
+    try:
+        data = parsed.file.read_bytes()
+    except OSError as error:
+        raise ResultError(f"{parsed.file} cannot be read: {error.strerror}.") from None
+    points = foreign(data, str(parsed.file))
+    write(parsed.out, encode(points))
+    pairs = {pair for point in points for pair in point.figures}
+    print(
+        f"kvquant import: {len(points)} points of {len(pairs)} pairs in {parsed.out}",
+        file=sys.stderr,
+    )
+    return 0
