@@ -83,13 +83,13 @@ class CellQuality:
         for verdict in ("fail", "inconclusive"):
             for gate in gates:
                 if gate.verdict == verdict:
-                    self._tell(gate, name)
+                    self._tell(gate)
 
-    def _tell(self, gate: Gate, name: str) -> None:
+    def _tell(self, gate: Gate) -> None:
         """Fail, or skip where chance may explain it or nothing is decided yet."""
         __tracebackhide__ = True
         suspect = self._suspect()
-        text = f"{failure_text(gate, str(self._pair))}\n{suspect}{self._conditions(name)}"
+        text = f"{failure_text(gate, str(self._pair))}\n{suspect}{self._conditions(gate.name)}"
         if gate.verdict == "inconclusive" and not self._session.settings.strict:
             pytest.skip(_first_line(gate, self._pair))
         chance = gate.verdict == "fail" and not self._session.verdicts.stands_now(self._pair, gate)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pytest_kvquant import format
 from pytest_kvquant.results.baseline import DRIFTED
@@ -17,8 +17,14 @@ TITLES = {
     "ln_ppl_ratio": "PPL",
     "top1_flips": "flips",
     "decode_kl_mean": "decode KL",
+    "kl_ratio": "KL",
+    "kl_tail_ratio": "KL tail",
+    "ln_ppl_shift": "PPL shift",
+    "top1_flips_ratio": "flips",
+    "decode_kl_ratio": "decode KL",
 }
-"""Gates as a cell of the matrix names them."""
+"""Gates as a cell of the matrix names them. A ratio to the healthy cell bears its figure's name:
+what it is held against stands behind the number."""
 
 NIGHTLY_CAP = 128
 """Chunks that the nightly profile draws at most, before the plain mean decides."""
@@ -45,14 +51,16 @@ def short(cell: Cell | None, speed: SpeedCell | None, ceiling: Ceiling | None) -
 
 
 def by_how_much(gate: Gate) -> str:
-    """A failing gate and its figure over its budget.
+    """A failing gate and its figure over its budget, or over the healthy cell's.
 
     Rounded so that a figure over its budget never reads as one that is on it.
     """
     title = TITLES.get(gate.name, gate.name)
+    if gate.unit == "ratio":
+        return f"{title} {_times(gate.figure)} × healthy"
     if gate.budget == 0:
         return f"{title} not identical"
-    return f"{title} {_times(_excess(gate))} × budget"
+    return f"{title} {_times(_excess(gate))} × {'limit' if gate.question == 'kernel' else 'budget'}"
 
 
 def last_line(cell: Cell) -> str:
@@ -62,49 +70,136 @@ def last_line(cell: Cell) -> str:
 
 
 def lacks(cell: Cell | None, speed: SpeedCell | None) -> list[str]:
-    """What every undecided gate and test lacks, and the option that would decide it."""
+    """What a pair's undecided gates lack together, in a line with the option that would decide
+    them; what may be chance, undecided checks and speeds, a line each kind."""
     found: list[str] = []
     if cell is not None:
-        for gate in cell.gates:
-            if gate.verdict == "inconclusive":
-                found.append(_lacking(gate))
-            elif gate.name in cell.not_significant:
-                found.append(
-                    f"{TITLES.get(gate.name, gate.name)} is {_times(_excess(gate))} × its budget, "
-                    "which fails alone and may be chance among all gates of the run; "
-                    f"--kv-pairs {cell.pair} measures it alone"
-                )
+        open_ones = [gate for gate in cell.gates if gate.verdict == "inconclusive"]
+        found += _lacking([one for one in open_ones if one.name not in DECODED])
+        found += _few_decoded([one for one in open_ones if one.name in DECODED], cell)
+        found += [_perhaps_chance(cell, gate) for gate in cell.gates
+                  if gate.name in cell.not_significant]  # fmt: skip
         found += [f"{one.name}: {one.text}" for one in cell.checks if one.verdict == "inconclusive"]
     if speed is not None:
-        found += [_unsteady(test) for test in speed.tests if test.verdict == "inconclusive"]
+        found += _unsteady([test for test in speed.tests if test.verdict == "inconclusive"])
     return found
 
 
-def _lacking(gate: Gate) -> str:
+DECODED = ("decode_kl_mean", "decode_kl_ratio")
+"""Gates of tokens that are decoded one at a time: more chunks give them no more of these."""
+
+
+def undecided_lines(cells: Iterable[Cell], speeds: Iterable[SpeedCell]) -> list[str]:
+    """A line for each undecided pair; the last ones of many only by name."""
+    measured = {one.pair: one for one in cells}
+    timed = {one.pair: one for one in speeds}
+    open_ones = {
+        pair: words
+        for pair in dict.fromkeys([*measured, *timed])
+        if (words := lacks(measured.get(pair), timed.get(pair)))
+    }
+    told = list(open_ones)[:MOST_UNDECIDED]
+    lines = [f"{pair}: undecided: {words}" for pair in told for words in open_ones[pair]]
+    if more := list(open_ones)[MOST_UNDECIDED:]:
+        lines.append(
+            f"undecided as well: {', '.join(more)}; kvquant show kv.json K/V says what each lacks "
+            "(--kv-json kv.json keeps it)"
+        )
+    return lines
+
+
+MOST_UNDECIDED = 5
+"""Undecided pairs that are told in full above the matrix."""
+
+
+def _few_decoded(gates: Sequence[Gate], cell: Cell) -> list[str]:
+    if not gates or cell.quality is None or cell.quality.decode is None:
+        return _lacking(gates)
+    tokens = cell.quality.decode.tokens
+    named = ", ".join(map(_so_far, gates))
+    return [f"{named}, open after {tokens} tokens: --kv-decode {4 * tokens} would tell more"]
+
+
+def _lacking(gates: Sequence[Gate]) -> list[str]:
+    if not gates:
+        return []
+    emulated = [gate for gate in gates if not gate.rule.startswith(NOT_JUDGED)]
+    lines = [
+        f"{TITLES.get(gate.name, gate.name)} {gate.rule[0].lower()}{gate.rule[1:]}; "
+        "a budget of its own in [budgets] decides without"
+        for gate in gates
+        if gate not in emulated
+    ]
+    if not emulated:
+        return lines[:1]
+    seen = max(gate.chunks for gate in emulated)
+    named = joined(map(_so_far, sorted(emulated, key=_excess, reverse=True)), MOST_NAMED)
+    after = "1 chunk" if seen == 1 else f"{seen} chunks"
+    return [f"{named}, open after {after}: {_option(emulated, seen)}", *lines[:1]]
+
+
+NOT_JUDGED = "Not judged"
+"""How the rule of a gate begins that had nothing to be held against."""
+
+MOST_NAMED = 3
+"""Undecided gates of a pair that are named; how many more there are stands behind them."""
+
+
+def _so_far(gate: Gate) -> str:
+    """Where a gate stands that is not decided."""
     title = TITLES.get(gate.name, gate.name)
-    if gate.chunks_needed is not None and gate.chunks_needed <= NIGHTLY_CAP:
-        return (
-            f"{title} is {_share(gate)} of its budget after {gate.chunks} chunks and lacks about "
-            f"{max(gate.chunks_needed - gate.chunks, 1)} more: --kv-profile nightly, or "
-            f"--kv-chunks {gate.chunks_needed}"
-        )
-    if abs(gate.figure) >= gate.budget:
-        return (
-            f"{title} is over its budget ({_times(_excess(gate))} ×), not yet surely: "
-            f"--kv-profile nightly decides after {NIGHTLY_CAP} chunks"
-        )
+    if gate.unit == "ratio":
+        return f"{title} {gate.figure:.2f} × healthy"
+    kind = "limit" if gate.question == "kernel" else "budget"
+    if not gate.budget or abs(gate.figure) > gate.budget:
+        return f"{title} {_times(_excess(gate))} × {kind}"
+    return f"{title} {_share(gate)} of {kind}"
+
+
+def _option(gates: Sequence[Gate], seen: int) -> str:
+    """What decides all of them."""
+    needed = [gate.chunks_needed for gate in gates]
+    chunks = max((one for one in needed if one is not None), default=0)
+    if None not in needed and chunks <= NIGHTLY_CAP:
+        return f"--kv-chunks {max(chunks, seen + 1)} would decide, or --kv-profile nightly"
+    if seen >= NIGHTLY_CAP:
+        return f"--kv-chunks {max(chunks, 2 * seen)} on a longer text would tell more"
+    near = [gate for gate in gates if gate.question == "fitness" and _excess(gate) >= NEAR]
+    more = "; or a budget of twice the healthy figure" if near and seen >= FEW else ""
+    return f"--kv-profile nightly (at most {NIGHTLY_CAP} chunks) would decide{more}"
+
+
+NEAR = 0.5
+"""Share of a budget beyond which a figure is told to lie close under it."""
+
+FEW = 8
+"""Chunks below which it is their number that is lacking, not a budget's room."""
+
+
+def _perhaps_chance(cell: Cell, gate: Gate) -> str:
     return (
-        f"{title} is {_share(gate)} of its budget, too close to tell: --kv-profile nightly decides "
-        f"after {NIGHTLY_CAP} chunks; a budget of twice the healthy figure decides at once"
+        f"{by_how_much(gate)} fails alone and may be chance among all gates of the run; "
+        f"--kv-pairs {cell.pair} measures it alone"
     )
 
 
-def _unsteady(test: SpeedTest) -> str:
-    rounds = len(test.ratios)
-    return (
-        f"{test.title}: {test.text}; more than {rounds} rounds (--kv-rounds {4 * max(rounds, 6)}) "
-        "or a machine that does nothing else would decide"
-    )
+def _unsteady(tests: Sequence[SpeedTest]) -> list[str]:
+    """Open speed tests in a line; one whose text tells a cause of its own, with that."""
+    if not tests:
+        return []
+    rounds = max(len(test.ratios) for test in tests)
+    cause = next((test.text.partition("; ")[2] for test in tests if "; " in test.text), "")
+    return [
+        f"{joined(map(_speed_so_far, tests), MOST_NAMED)}, open after {rounds} rounds"
+        f"{f' ({cause})' if cause else ''}: --kv-rounds {4 * max(rounds, 6)}, or a machine that "
+        "does nothing else, would decide"
+    ]
+
+
+def _speed_so_far(test: SpeedTest) -> str:
+    if test.ratio is None:
+        return f"{test.title} {test.text}"
+    return f"{test.title} {format.factor(test.ratio)} × f16 (floor {test.floor:g})"
 
 
 def _excess(gate: Gate) -> float:

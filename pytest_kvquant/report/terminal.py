@@ -19,7 +19,7 @@ from pytest_kvquant.report.coverage import in_lines as coverage_lines
 from pytest_kvquant.report.matrix_rows import tone
 from pytest_kvquant.report.matrix_table import STYLES, matrix_tables
 from pytest_kvquant.report.off_device import off_device_lines
-from pytest_kvquant.report.reasons import lacks, last_line
+from pytest_kvquant.report.reasons import last_line, undecided_lines
 from pytest_kvquant.report.speed_table import speed_notes, speed_table
 from pytest_kvquant.report.time_lines import time_lines
 from pytest_kvquant.report.view import run_tone
@@ -120,9 +120,7 @@ def render(
 
 def _notes(result: Result) -> list[tuple[str, str]]:
     """What the tables cannot show, a line each with its style; what fails first."""
-    speeds = {one.pair: one for one in result.speed}
     failed: list[tuple[str, str]] = []
-    undecided: list[tuple[str, str]] = []
     for cell in result.cells:
         if cell.message:
             said = last_line(cell)
@@ -131,13 +129,7 @@ def _notes(result: Result) -> list[tuple[str, str]]:
             failed.append((text, STYLES[tone(cell.verdict)]))
         if cell.diagnosis is not None and cell.diagnosis.verdict != "healthy":
             failed.append((f"{cell.pair}: {cell.diagnosis.sentence}", "yellow"))
-        open_ones = lacks(cell, speeds.get(cell.pair))
-        undecided += [(f"{cell.pair}: undecided: {words}", "yellow") for words in open_ones]
-    timed_only = [one for one in result.speed if one.pair not in {c.pair for c in result.cells}]
-    for speed in timed_only:
-        undecided += [
-            (f"{speed.pair}: undecided: {words}", "yellow") for words in lacks(None, speed)
-        ]
+    undecided = [(line, "yellow") for line in undecided_lines(result.cells, result.speed)]
     plain = [f"{one.pair}: {one.line}" for one in result.ceilings]
     plain += off_device_lines(result)
     plain += [f"for {advice.text}" for advice in result.advice]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.kernel_names import KERNEL_GATES
 from pytest_kvquant.cli.main import main
 
 
@@ -22,6 +23,16 @@ def test_explain_says_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert "A failure means:" in told
     assert main(["explain", "test_kl_divergence"]) == 0
     assert capsys.readouterr().out == told
+
+
+@pytest.mark.parametrize(("gate", "beside"), KERNEL_GATES.items())
+def test_explain_knows_every_gate_that_a_result_names(
+    gate: str, beside: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", beside]) == 0
+    told = capsys.readouterr().out
+    assert "must cost" in told
+    assert f"({gate})" in told
 
 
 def test_explain_lists_all_and_makes_a_page(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from pytest_kvquant.report.reasons import by_how_much, lacks, short
+from pytest_kvquant.report.reasons import by_how_much, lacks, short, undecided_lines
 from pytest_kvquant.results.cell import Cell, Check
 from pytest_kvquant.results.gate import Gate
 
@@ -31,6 +31,11 @@ def test_by_how_much(gate: Callable[..., Gate]) -> None:
     assert by_how_much(gate(figure=0.010001)) == "KL 1.01 × budget"
     assert by_how_much(gate(figure=-0.5, name="ln_ppl_ratio")) == "PPL 50 × budget"
     assert by_how_much(gate(budget=0.0)) == "KL not identical"
+    healthy = gate(name="decode_kl_ratio", unit="ratio", budget=1.15, question="kernel")
+    assert by_how_much(msgspec.structs.replace(healthy, figure=3.1)) == "decode KL 3.1 × healthy"
+    assert by_how_much(msgspec.structs.replace(healthy, figure=0.42)) == "decode KL 0.4 × healthy"
+    shift = gate(name="ln_ppl_shift", unit="ln ratio", figure=-0.5, question="kernel")
+    assert by_how_much(shift) == "PPL shift 50 × limit"
 
 
 def test_the_gravest_comes_first_and_chance_is_left_out(gate: Callable[..., Gate]) -> None:
@@ -57,7 +62,47 @@ def test_what_is_undecided_names_the_option_that_decides_it(gate: Callable[..., 
         )
         (words,) = lacks(cell, None)
         assert option in words
-        assert "80 % of its budget" in words
+        assert words.startswith("KL 80 % of budget, open after 8 chunks: ")
+
+
+def test_a_pair_that_is_undecided_takes_one_line(gate: Callable[..., Gate]) -> None:
+    cell = undecided_cell("a/b", gate)
+    (words,) = lacks(cell, None)
+    assert words.startswith("PPL shift 1.10 × limit, KL 0.97 × healthy, KL 30 % of budget, 1 more")
+    assert "close" not in words
+    assert "budget of twice" not in words  # nothing is near its budget: chunks are what is lacking
+
+
+def test_few_decoded_tokens_ask_for_more_of_them(gate: Callable[..., Gate]) -> None:
+    few = gate(name="decode_kl_ratio", unit="ratio", figure=1.1, verdict="inconclusive",
+               question="kernel", chunks=8)  # fmt: skip
+    cell = Cell(pair="a/b", verdict="inconclusive", gates=(few,))
+    (words,) = lacks(cell, None)
+    assert words.startswith("decode KL 1.10 × healthy")
+
+
+def test_many_undecided_pairs_do_not_bury_the_matrix(gate: Callable[..., Gate]) -> None:
+    cells = tuple(undecided_cell(f"f16/t{number}", gate) for number in range(15))
+    lines = undecided_lines(cells, ())
+    assert len(lines) == 6
+    assert "f16/t14" in lines[-1]
+    assert "kvquant show" in lines[-1]
+
+
+def undecided_cell(pair: str, gate: Callable[..., Gate]) -> Cell:
+    """Four gates that one chunk could not decide, none of them near its budget."""
+    base = gate(verdict="inconclusive", decided_at=None, chunks=1, question="fitness")
+    gates = (
+        msgspec.structs.replace(base, figure=0.003),
+        msgspec.structs.replace(base, name="kl_tail", figure=0.0, chunks_needed=12),
+        msgspec.structs.replace(
+            base, name="kl_ratio", unit="ratio", figure=0.97, budget=1.1, question="kernel"
+        ),
+        msgspec.structs.replace(
+            base, name="ln_ppl_shift", unit="ln ratio", figure=-0.011, question="kernel"
+        ),
+    )
+    return Cell(pair=pair, verdict="inconclusive", gates=gates)
 
 
 def test_what_may_be_chance_is_said_with_a_way_to_tell(gate: Callable[..., Gate]) -> None:
