@@ -18,7 +18,7 @@ within a spacing, which is 2⁻¹⁰ of the smallest value that has it (half of 
 SINGLE_ROUNDING = 2.0**-46 / 12
 """The same of one rounding to f32."""
 
-BLOCKS = 64
+BLOCKS = 16
 """Partial sums looked at, at most, for how an accumulator's rounding adds up."""
 
 
@@ -110,17 +110,17 @@ def _accumulated(weights: F64, v: F64) -> tuple[F64, F64]:
 
     An accumulator is rounded once per key, in proportion to what it holds at that moment.
     """
-    cells = len(v)
-    step = -(-cells // BLOCKS) or 1
-    edges = np.arange(0, cells, step)
-    total, most = np.zeros(len(weights)), np.zeros(len(weights))
+    rows, cells = weights.shape
     if not cells:
-        return total, most
-    for row, weight in enumerate(weights):
-        parts = np.add.reduceat(weight[:, None] * v, edges, axis=0)
-        squares = np.square(np.cumsum(parts, axis=0)).sum(axis=1)
-        total[row], most[row] = step * squares.sum(), squares.max()
-    return total, most
+        return np.zeros(rows), np.zeros(rows)
+    step = -(-cells // BLOCKS)
+    count = -(-cells // step)
+    empty = count * step - cells
+    stretches = np.pad(weights, ((0, 0), (0, empty))).reshape(rows, count, step)
+    values = np.pad(v, ((0, empty), (0, 0))).reshape(count, step, -1)
+    parts = np.matmul(stretches.transpose(1, 0, 2), values)
+    squares = np.square(np.cumsum(parts, axis=0)).sum(axis=2)
+    return step * squares.sum(axis=0), squares.max(axis=0)
 
 
 class Misfit(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -34,32 +35,42 @@ class Taken(NamedTuple):
     """Whether queries are rounded to 8 bits."""
 
 
-def roundings(head: Head, k_type: str, *, on_cpu: bool) -> list[Taken]:
+def roundings(head: Head, k_type: str, *, on_cpu: bool) -> Iterator[Taken]:
     """What kernels may make of the queries before they meet the keys, the likeliest first.
 
     On a CPU f16 keys meet f16 queries, q-types 8-bit ones; on GPUs f16 or f32 as the kernel's
     family has it, and blocks of 8 bits (q8_1) for q-types and few queries.
     """
-    q, k = head.q, head.k
-    exact, halves = Taken(q, k), Taken(q.astype(np.float16).astype(np.float64), k)
+    exact = Taken(head.q, head.k)
     if k_type in ("f32", "f16"):
-        return [exact, halves] if k_type == "f32" or not on_cpu else [halves, exact]
-    if k_type == "bf16":
-        return [Taken(_brain(q), k), exact, halves]
-    eights = [
-        Taken(query_rounding.rounded_to_eights(q, scale_in_half=half), k, in_eights=True)
-        for half in (True, False)
-    ]
-    if not on_cpu:
-        vector = []
+        first, second = exact, _halves(head)
+        yield from (first, second) if k_type == "f32" or not on_cpu else (second, first)
+    elif k_type == "bf16":
+        yield from (Taken(_brain(head.q), head.k), exact, _halves(head))
+    elif not on_cpu:
+        yield _halves(head)
         if k_type in query_rounding.ON_CUDA:
-            rounded = query_rounding.as_vector_kernels(q, k, k_type, head.how.scale)
-            vector.append(Taken(*rounded, in_eights=True))
-        return [halves, *vector, *reversed(eights), exact]
-    if k_type.endswith("_1"):
-        eights.insert(0, Taken(*query_rounding.with_offsets(q, k), in_eights=True))
-    known = k_type.startswith(("q", "iq", "mxfp", "nvfp", "tq"))
-    return [*eights, exact, halves] if known else [exact, *eights, halves]
+            rounded = query_rounding.as_vector_kernels(head.q, head.k, k_type, head.how.scale)
+            yield Taken(*rounded, in_eights=True)
+        yield from (_eights(head, scale_in_half=False), _eights(head, scale_in_half=True), exact)
+    elif k_type.startswith(("q", "iq", "mxfp", "nvfp", "tq")):
+        if k_type.endswith("_1"):
+            yield Taken(*query_rounding.with_offsets(head.q, head.k), in_eights=True)
+        yield from (_eights(head, scale_in_half=True), _eights(head, scale_in_half=False))
+        yield from (exact, _halves(head))
+    else:
+        yield exact
+        yield from (_eights(head, scale_in_half=True), _eights(head, scale_in_half=False))
+        yield _halves(head)
+
+
+def _halves(head: Head) -> Taken:
+    return Taken(head.q.astype(np.float16).astype(np.float64), head.k)
+
+
+def _eights(head: Head, *, scale_in_half: bool) -> Taken:
+    rounded = query_rounding.rounded_to_eights(head.q, scale_in_half=scale_in_half)
+    return Taken(rounded, head.k, in_eights=True)
 
 
 def ties(taken: Taken, head: Head) -> F64:

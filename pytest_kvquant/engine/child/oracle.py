@@ -7,6 +7,7 @@ told and what the model's header says. An operation that is not understood is co
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -27,7 +28,7 @@ from pytest_kvquant.engine.child.ledger import Ledger
 from pytest_kvquant.engine.child.mirror import Mirrors, Placed
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
-from pytest_kvquant.numerics.arrays import I64
+from pytest_kvquant.numerics.arrays import F64, I64
 
 ROTATIONS = {"attn_inp_k_rot", "attn_inp_v_rot"}
 """Inputs of the graph that hold a Hadamard matrix."""
@@ -190,9 +191,8 @@ class Oracle:
         left = node.source(0)
         assert left is not None
         if left.name in ROTATIONS:
-            matrix = rotate(np.eye(left.ne[0], dtype=np.float32), left.ne[0]).astype(np.float64)
             rows = self._some_rows(node)
-            return judge_rope.judge_rotation(node, self.values, layer, matrix, rows)
+            return judge_rope.judge_rotation(node, self.values, layer, _hadamard(left.ne[0]), rows)
         if left.op == "NONE" and not left.root.name.startswith("cache_"):
             return []  # a projection
         return judge_plain.judge_product(node, self.values, self._rng, layer, self._rows)
@@ -244,6 +244,11 @@ class Oracle:
         window = self.facts.window(layer)
         found = judge_mask(node, self.values, mirror, self._placed[layer], window, layer)
         self.ledger.add(found, node)
+
+
+@functools.cache
+def _hadamard(size: int) -> F64:
+    return rotate(np.eye(size, dtype=np.float32), size).astype(np.float64)
 
 
 def _scaled_before(query: Node) -> float:

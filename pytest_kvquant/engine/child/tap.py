@@ -9,6 +9,7 @@ place operations and fused kernels would otherwise hide the inputs of what is ju
 from __future__ import annotations
 
 import ctypes
+import functools
 import re
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
@@ -23,6 +24,12 @@ FORESEEN = frozenset({"SET_ROWS", "FLASH_ATTN_EXT", "SOFT_MAX", "ROPE"})
 
 _LAYER = re.compile(r"(?:-|cache_[a-z_]*_l)(\d+)(?: |$)")
 _ENDS = re.compile(r"attn_(out|output|o|v_b|kv_b)\b.*weight|attn_output")
+
+
+@functools.cache
+def _layer_of(name: bytes) -> int | None:
+    found = _LAYER.search(name.decode("utf-8", "replace"))
+    return None if found is None else int(found[1])
 
 
 class Watcher(Protocol):
@@ -86,10 +93,9 @@ class Tap:
         if (address := ctypes.addressof(tensor)) in self._asked_for:
             self.begin()
         self._asked_for.add(address)
-        if (found := _LAYER.search(name.decode("utf-8", "replace"))) is not None:
-            layer = int(found[1])
-            if layer != self._layer:
-                self._layer, self._past = layer, False
+        layer = _layer_of(name)
+        if layer is not None and layer != self._layer:
+            self._layer, self._past = layer, False
         if op in VIEWS:
             return False
         if self.spoil_ahead is not None:
