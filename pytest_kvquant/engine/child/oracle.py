@@ -116,7 +116,7 @@ class Oracle:
         found = judge_attention.judge(node, self.values, self._rng, layer, self._rows)
         inputs = Inputs.of(node)
         said = parameters(node)
-        scale = said.scale * _scaled_before(inputs.q)
+        scale = said.scale * scaled_before(inputs.q)
         wrong = self.facts.differing(layer, inputs.k.ne[0], scale, said.softcap, said.bias)
         if wrong:
             corner = found[0].corner._replace(operation="parameters")
@@ -251,17 +251,23 @@ def _hadamard(size: int) -> F64:
     return rotate(np.eye(size, dtype=np.float32), size).astype(np.float64)
 
 
-def _scaled_before(query: Node) -> float:
+def scaled_before(query: Node) -> float:
     """By what queries were multiplied on their way from the projection."""
     factor, node = 1.0, query
-    while node.op in CARRIES:
+    while (rotates := _rotates(node)) or node.op in CARRIES:
         if node.op == "SCALE":
             factor *= float(node.floats[0])
-        source = node.source(1 if node.op == "MUL_MAT" else 0)
+        source = node.source(1 if rotates else 0)
         if source is None:
             break
         node = source
     return factor
+
+
+def _rotates(node: Node) -> bool:
+    """Whether it is a rotation that the graph makes before keys are quantized."""
+    left = node.source(0) if node.op == "MUL_MAT" else None
+    return left is not None and left.name in ROTATIONS
 
 
 def cache_of(node: Node) -> Node | None:
