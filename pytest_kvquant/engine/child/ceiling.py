@@ -68,6 +68,8 @@ def try_context(
         DecodeFailed: it does not decode at its end.
     """
     sequences = math.gcd(ctx, SEQUENCES) if model.keeps_all else 1
+    while sequences > min(batch, ubatch):  # a graph of one token for each of them must fit
+        sequences //= 2
     context = Context(
         model,
         type_k=type_k,
