@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test slow faults mutants real metal-sim metal-headers zoo-survey lint docs bench clean
+.PHONY: demo test slow faults mutants real metal-sim metal-headers rpc zoo-survey lint docs bench clean
 
 demo: $(READY)
 	$(BIN)/pytest --kv-matrix
@@ -36,6 +36,11 @@ metal-headers: $(READY)
 real: $(READY)
 	$(BIN)/python -m tools.real_models .venv-real
 	$(BIN)/pytest tests/real -m real
+
+# RPC servers of llama.cpp, built from the sources of the installed llama-cpp-python (minutes).
+rpc: $(READY)
+	$(BIN)/python tests/rpc/build.py
+	$(BIN)/pytest tests/rpc
 
 zoo-survey: $(READY)
 	$(BIN)/python -m tools.zoo_survey

@@ -6,7 +6,14 @@ import signal
 from typing import Literal
 
 CellVerdict = Literal[
-    "crashed", "timeout", "out-of-memory", "strained", "unsupported", "no-reference", "substituted"
+    "crashed",
+    "timeout",
+    "out-of-memory",
+    "strained",
+    "server-lost",
+    "unsupported",
+    "no-reference",
+    "substituted",
 ]
 """DESIGN's words for a cell that could not be measured honestly."""
 
@@ -91,6 +98,12 @@ class CellStrained(CellError):
     """The machine began to suffer, and the worker was stopped before it suffered more."""
 
     verdict: CellVerdict = "strained"
+
+
+class CellServerLost(CellError):
+    """An RPC server that holds a part of the model, or of the cache, is gone."""
+
+    verdict: CellVerdict = "server-lost"
 
 
 class CellUnsupported(CellError):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
-Kind = Literal["compiler", "operation", "kernel", "memory", "failed"]
+Kind = Literal["compiler", "operation", "kernel", "memory", "failed", "server"]
 
 
 class Complaint(NamedTuple):
@@ -21,7 +21,8 @@ class Complaint(NamedTuple):
 
     kind: Kind
     """``compiler``: its kernels do not compile; ``operation``, ``kernel``: one is missing;
-    ``memory``: too little of it; ``failed``: it stopped for another reason."""
+    ``memory``: too little of it; ``server``: an RPC server is gone; ``failed``: it stopped for
+    another reason."""
     line: str
     """The line that says so, as it stands in the log."""
     text: str
@@ -42,6 +43,16 @@ def _rule(kind: Kind, pattern: str, text: str) -> _Rule:
 
 _FAILED_BUFFER = r"command buffer \d+ failed with status \d+\n"
 _TABLE = (
+    _rule(
+        "server",
+        r"(?P<quoted>Remote RPC server crashed or returned malformed response)",
+        "the library lost an RPC server: {quoted}",
+    ),
+    _rule(
+        "server",
+        r"(?P<quoted>[Ff]ailed to connect to (?:RPC server )?\S+:\d+)",
+        "the library lost an RPC server: {quoted}",
+    ),
     _rule(
         "compiler",
         r"(?P<quoted>program_source:\d+:\d+: error: .+)",

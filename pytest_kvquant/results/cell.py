@@ -20,7 +20,8 @@ from pytest_kvquant.results.texts import Robustness, TextFigures
 
 Verdict = Literal[
     "pass", "fail", "inconclusive",
-    "crashed", "timeout", "out-of-memory", "strained", "unsupported", "no-reference", "non-finite",
+    "crashed", "timeout", "out-of-memory", "strained", "server-lost", "unsupported", "no-reference",
+    "non-finite",
     "substituted", "aliased", "inactive", "off-device", "error",
 ]  # fmt: skip
 

@@ -16,7 +16,7 @@ from pytest_kvquant.session.journal import Journal
 
 T = TypeVar("T", SpeedCell, Ceiling)
 
-UNFINISHED = ("timeout", "out-of-memory", "no-reference", "error", "crashed")
+UNFINISHED = ("timeout", "out-of-memory", "no-reference", "error", "crashed", "server-lost")
 """Verdicts of the moment: a cell that has one is tried again."""
 
 

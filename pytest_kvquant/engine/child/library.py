@@ -122,33 +122,6 @@ class LoadedLibrary:
             "types": self.types,
         }
 
-    def add_servers(self, servers: list[str]) -> None:
-        """Connect to RPC servers; each one's devices are then among those of this library.
-
-        Raises:
-            BadLibrary: this build has no RPC backend, or a server does not answer.
-        """
-        pointer = ctypes.c_void_p
-        by_name = self.function("ggml_backend_reg_by_name", pointer, ctypes.c_char_p)
-        registry = by_name(b"RPC")
-        if not registry:
-            raise BadLibrary(
-                f"{self.path} has no RPC backend: build llama.cpp with -DGGML_RPC=ON, or leave "
-                "--kv-rpc out."
-            )
-        look_up = self.function(
-            "ggml_backend_reg_get_proc_address", pointer, pointer, ctypes.c_char_p
-        )
-        address = look_up(registry, b"ggml_backend_rpc_add_server")
-        if not address:
-            raise BadLibrary(f"{self.path} has an RPC backend that takes no servers.")
-        add = ctypes.CFUNCTYPE(pointer, ctypes.c_char_p)(address)
-        register = self.function("ggml_backend_register", None, pointer)
-        for server in servers:
-            if not (found := add(server.encode())):
-                raise BadLibrary(f"The RPC server {server} does not answer; is it running?")
-            register(found)
-
     def buffer_types(self) -> dict[str, int]:
         """Buffer types by name: of each device, and the CPU's."""
         pointer = ctypes.c_void_p

@@ -28,6 +28,7 @@ from pytest_kvquant.engine.child.keep import KeepMessages
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
 from pytest_kvquant.engine.child.orphan import end_with
 from pytest_kvquant.engine.child.probing import ProbeMessages
+from pytest_kvquant.engine.child.rpc import add_servers
 from pytest_kvquant.engine.child.script import ScriptRunner
 from pytest_kvquant.engine.child.steady import SteadyMessages
 from pytest_kvquant.engine.child.timing import TimingMessages
@@ -91,7 +92,7 @@ class Child(
                 self.library = LoadedLibrary(directory)
                 self.codecs = Codecs(self.library)
                 if servers := message.fields["servers"]:
-                    self.library.add_servers(servers)
+                    add_servers(self.library, servers)
             self._loaded = (directory,)
         with self.channel.spent("library"):
             identity = self.library.identity() if full else {}

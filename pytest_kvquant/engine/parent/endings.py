@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Iterable
 
 from pytest_kvquant.engine.device_errors import Complaint, complaint
-from pytest_kvquant.errors import CellCrashed, CellError, CellOutOfMemory, CellUnsupported
+from pytest_kvquant.engine.servers import answers
+from pytest_kvquant.errors import (
+    CellCrashed,
+    CellError,
+    CellOutOfMemory,
+    CellServerLost,
+    CellUnsupported,
+)
 
 LINES = 12
 """Lines of the library's log that a verdict quotes."""
@@ -28,6 +36,7 @@ _KINDS: dict[str, type[CellError]] = {
     "kernel": CellUnsupported,
     "memory": CellOutOfMemory,
     "failed": CellCrashed,
+    "server": CellServerLost,
 }
 """What each kind of complaint makes of a cell."""
 
@@ -54,6 +63,8 @@ def refused(message: str, log: str, *, kind: str) -> CellError:
         kind: class of the child's exception.
     """
     brief = quoted(log)
+    if kind == "LostServer":
+        return CellServerLost(message, log=brief)
     if kind == "BadLibrary":  # says everything itself
         return CellUnsupported(message, log=brief)
     if (found := complaint(log)) is not None:
@@ -78,6 +89,15 @@ def died(code: int, log: str) -> CellError:
     if found.kind == "memory":
         return CellOutOfMemory(f"{words} It was out of memory.", log=brief)
     return _by(found, f"{found.text[0].upper()}{found.text[1:]}. {words}", brief)
+
+
+def with_servers(lost: CellServerLost, servers: Iterable[str]) -> CellServerLost:
+    """The verdict with the servers that cannot be reached now, where there are any."""
+    gone = [server for server in servers if not answers(server)]
+    if not gone:
+        return lost
+    plural = "s" if len(gone) > 1 else ""
+    return CellServerLost(f"RPC server{plural} {', '.join(gone)} lost. {lost}", log=lost.log)
 
 
 def _by(found: Complaint, message: str, log: str) -> CellError:

@@ -22,6 +22,7 @@ from pytest_kvquant.engine.shaders import resources
 from pytest_kvquant.errors import (
     CellCrashed,
     CellError,
+    CellServerLost,
     CellStrained,
     CellTimeout,
 )
@@ -253,4 +254,7 @@ class WorkerProcess:
             code = self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             return CellCrashed("The worker hung up but did not end.", log=self.log())
-        return endings.died(code, self.log_text())
+        error = endings.died(code, self.log_text())
+        if isinstance(error, CellServerLost):
+            return endings.with_servers(error, self._setup.get("rpc", []))
+        return error
