@@ -51,14 +51,19 @@ class Facts(NamedTuple):
             return None
         return self.ropes_of_windows if self.window(layer) else self.ropes
 
-    def differing(self, layer: int, head: int, scale: float, softcap: float, bias: float) -> str:
-        """What an attention node says otherwise than the header, in words; or nothing."""
-        del layer, head
+    def differing(self, scale: float | None, softcap: float, bias: float) -> str:
+        """What an attention node says otherwise than the header, in words; or nothing.
+
+        Args:
+            scale: of queries times keys, all in all; ``None`` where it is not known.
+        """
         for name, meant, found in (
             ("scale", self.scale, scale),
             ("softcap", self.softcap, softcap),
             ("ALiBi bias", self.bias, bias),
         ):
-            if meant is not None and abs(found - meant) > TOLERANCE * max(abs(meant), 1e-9):
+            if meant is None or found is None:
+                continue
+            if abs(found - meant) > TOLERANCE * max(abs(meant), 1e-9):
                 return f"its {name} is {found:g}, by the model's header {meant:g}"
         return ""

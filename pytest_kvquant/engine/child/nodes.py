@@ -8,6 +8,7 @@ read and the reason is said.
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,6 +55,9 @@ class InitParams(ctypes.Structure):
         ("no_alloc", ctypes.c_bool),
     )
 
+_COPY = re.compile(r"[^#]+#(.+)#\d+")
+"""Backend, name of the tensor, number of the copy: how ggml_backend_sched names its copies."""
+
 
 class Ggml:
     """The library's functions on tensors.
@@ -76,6 +80,8 @@ class Ggml:
         self._buffer_name = library.function("ggml_backend_buffer_name", ctypes.c_char_p, pointer)
         self._ops: dict[int, str] = {}
         self._buffers: dict[int, tuple[str, bool]] = {}
+        self.graph: dict[bytes, int] = {}
+        """Addresses of the nodes of the graph under way, by name."""
         self.type_names = {entry["id"]: name for name, entry in library.types.items()}
         self._check_layout()
 
@@ -188,6 +194,23 @@ class Node:
         """One input."""
         found = self.raw.contents.src[number]
         return Node(self.ggml, found) if found else None
+
+    @property
+    def stem(self) -> str:
+        """Its name, or that of what it is a copy of."""
+        copied = _COPY.fullmatch(self.name)
+        return copied[1] if copied else self.name
+
+    @property
+    def original(self) -> Node | None:
+        """What it is a copy of, where the scheduler made it for another device; else itself.
+
+        ``None``: a copy of a tensor that is not known.
+        """
+        if self.op != "NONE" or not (copied := _COPY.fullmatch(self.name)):
+            return self
+        address = self.ggml.graph.get(copied[1].encode())
+        return Node(self.ggml, ctypes.cast(address, TensorPointer)) if address else None
 
     @property
     def root(self) -> Node:

@@ -116,8 +116,9 @@ class Oracle:
         found = judge_attention.judge(node, self.values, self._rng, layer, self._rows)
         inputs = Inputs.of(node)
         said = parameters(node)
-        scale = said.scale * scaled_before(inputs.q)
-        wrong = self.facts.differing(layer, inputs.k.ne[0], scale, said.softcap, said.bias)
+        before = scaled_before(inputs.q)
+        scale = None if before is None else said.scale * before
+        wrong = self.facts.differing(scale, said.softcap, said.bias)
         if wrong:
             corner = found[0].corner._replace(operation="parameters")
             text = f"attention of layer {layer}: {wrong}"
@@ -190,7 +191,7 @@ class Oracle:
     def _judge_mul_mat(self, node: Node, layer: int) -> Sequence[NodeFinding] | None:
         left = node.source(0)
         assert left is not None
-        if left.name in ROTATIONS:
+        if left.stem in ROTATIONS:
             rows = self._some_rows(node)
             return judge_rope.judge_rotation(node, self.values, layer, _hadamard(left.ne[0]), rows)
         if left.op == "NONE" and not left.root.name.startswith("cache_"):
@@ -251,23 +252,23 @@ def _hadamard(size: int) -> F64:
     return rotate(np.eye(size, dtype=np.float32), size).astype(np.float64)
 
 
-def scaled_before(query: Node) -> float:
-    """By what queries were multiplied on their way from the projection."""
-    factor, node = 1.0, query
-    while (rotates := _rotates(node)) or node.op in CARRIES:
+def scaled_before(query: Node) -> float | None:
+    """By what queries were multiplied on their way from the projection; ``None``: not known."""
+    factor, node = 1.0, query.original
+    while node is not None and ((rotates := _rotates(node)) or node.op in CARRIES):
         if node.op == "SCALE":
             factor *= float(node.floats[0])
         source = node.source(1 if rotates else 0)
         if source is None:
             break
-        node = source
-    return factor
+        node = source.original
+    return factor if node is not None else None
 
 
 def _rotates(node: Node) -> bool:
     """Whether it is a rotation that the graph makes before keys are quantized."""
     left = node.source(0) if node.op == "MUL_MAT" else None
-    return left is not None and left.name in ROTATIONS
+    return left is not None and left.stem in ROTATIONS
 
 
 def cache_of(node: Node) -> Node | None:

@@ -93,6 +93,7 @@ class Tap:
         if (address := ctypes.addressof(tensor)) in self._asked_for:
             self.begin()
         self._asked_for.add(address)
+        self.ggml.graph[name] = address
         layer = _layer_of(name)
         if layer is not None and layer != self._layer:
             self._layer, self._past = layer, False
@@ -114,6 +115,7 @@ class Tap:
         """The next node is of a new graph."""
         self._layer, self._past = -1, False
         self._asked_for.clear()
+        self.ggml.graph.clear()
         self.watcher.begins()
 
     def _shown(self, raw: Any) -> bool:
