@@ -43,7 +43,7 @@ class Measuring:
         settings, task, model = ready.settings, ready.task, ready.model
         self._prober = Prober(task, model, settings.probe)
         self._examiner = make_examiner(settings, task, model, ready.library)
-        self._off_device = frozenset(
+        self.off_device = frozenset(
             pair for pair in account.pairs if off_device(pair, ready.expect, ready.library.device)
         )
 
@@ -96,7 +96,7 @@ class Measuring:
             self._account.cells_in_run,
             self._prober,
             compared.workloads,
-            off_device=self._off_device,
+            off_device=self.off_device,
             emulation=compared.emulation,
             quantizers=compared.quantizers,
             owned=self._bounds.owned(pair),

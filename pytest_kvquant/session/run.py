@@ -89,6 +89,7 @@ class Session:
             folder=cache_folder() / "zoo",
             build=ready.library.build,
             threads=ready.task.shape.threads,
+            off_device=self._measuring.off_device,
         )
 
         # judge

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,6 +79,7 @@ class ZooRun:
 
     Args:
         folder: where models are kept.
+        off_device: pairs that are declared to leave their attention to the CPU.
     """
 
     def __init__(
@@ -90,9 +91,10 @@ class ZooRun:
         folder: Path,
         build: str,
         threads: int,
+        off_device: Collection[Pair] = (),
     ) -> None:
         self._settings, self._engine, self._folder = settings, engine, folder
-        self._build, self._threads = build, threads
+        self._build, self._threads, self._off_device = build, threads, frozenset(off_device)
         self.members = chosen(settings)
         self.plan = [ZooPlace(member.name, pair) for member in self.members for pair in pairs]
         """What is tested, member by member."""
@@ -122,6 +124,7 @@ class ZooRun:
             pair=place.pair,
             cell=cell,
             budgets=resolve_budgets(place.pair, embedded=False, overrides={}),
+            off_device=place.pair in self._off_device,
             reference_kernels=examiner.examine(REFERENCE),
         )
         judged = [one.decide(subject) for one in registry.checks_that_need("kernels")]

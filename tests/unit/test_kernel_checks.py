@@ -207,6 +207,10 @@ def test_attention_that_left_the_device_of_its_cache_fails_unless_it_is_declared
     said = kernels.attention_placement(subject(found, off_device=True))
     assert said is not None
     assert said.verdict == "pass"
+    said = kernels.attention_placement(subject(found)._replace(reference_kernels=found))
+    assert said is not None
+    assert said.verdict == "pass"
+    assert "so is f16's: no pair of types can run there" in said.text
 
 
 def test_what_the_processor_computes_in_pinned_memory_must_not_change_either() -> None:

@@ -7,7 +7,7 @@ import pytest
 from support import cuda_vector_kernel as kernel
 
 from pytest_kvquant.engine.child.attention_inputs import Head
-from pytest_kvquant.engine.child.attention_noise import FACTOR, noise_of
+from pytest_kvquant.engine.child.attention_noise import FACTOR, Types, noise_of
 from pytest_kvquant.engine.child.judge_attention import against_arithmetic
 from pytest_kvquant.numerics import attention, query_rounding
 from pytest_kvquant.numerics.attention import Scores
@@ -52,7 +52,7 @@ def test_the_model_is_what_the_kernel_computes(kind: str, size: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_healthy_vector_kernel_is_right(kind: str, seed: int) -> None:
-    ratio, _ = against_arithmetic(example(kind, seed), kind, "f16", on_cpu=False)
+    ratio, _ = against_arithmetic(example(kind, seed), Types(kind, "f16"), on_cpu=False)
     assert ratio <= 1
 
 
@@ -66,7 +66,7 @@ def test_one_percent_of_one_head_is_wrong(kind: str, change: str) -> None:
         how = head.how._replace(scale=1.01 * head.how.scale)
         taken = query_rounding.as_vector_kernels(head.q, head.k, kind, how.scale)
         wrong = head._replace(out=attention.attend(*taken, head.v, head.mask, how).out)
-    ratio, _ = against_arithmetic(wrong, kind, "f16", on_cpu=False)
+    ratio, _ = against_arithmetic(wrong, Types(kind, "f16"), on_cpu=False)
     assert ratio > 1
 
 
@@ -76,11 +76,13 @@ def test_the_limit_is_not_above_five_modelled_errors(kind: str) -> None:
     head = example(kind, 5)
     taken = query_rounding.as_vector_kernels(head.q, head.k, kind, head.how.scale)
     meant = attention.attend(*taken, head.v, head.mask, head.how)
-    noise = noise_of(meant, head, "f16", False)
+    noise = noise_of(meant, head, Types(kind, "f16"), on_cpu=False)
     rng = np.random.default_rng(0)
     off = rng.normal(size=meant.out.shape)
     off *= np.sqrt(1.2 * FACTOR * noise / np.square(off).sum(axis=1))[:, None]
-    ratio, _ = against_arithmetic(head._replace(out=meant.out + off), kind, "f16", on_cpu=False)
+    ratio, _ = against_arithmetic(
+        head._replace(out=meant.out + off), Types(kind, "f16"), on_cpu=False
+    )
     assert ratio > 1
 
 

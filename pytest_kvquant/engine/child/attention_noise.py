@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -24,6 +25,14 @@ HALF_UNIT = 2.0**-12
 TIE = 2e-4
 """Of a step: nearer to the middle than this, arithmetic in f32 decides (127 steps, two roundings
 and an approximate division: 127 · 2⁻²¹ is 6e-5)."""
+
+
+class Types(NamedTuple):
+    """Of the cache, and what the processor does with f16."""
+
+    k: str
+    v: str
+    adds_in_half: bool = False
 
 
 class Taken(NamedTuple):
@@ -103,19 +112,33 @@ def _brain(q: F64) -> F64:
     return np.asarray(rounded.astype(np.uint32).view(np.float32), np.float64)
 
 
-def noise_of(meant: attention.Attended, head: Head, v_type: str, on_cpu: bool) -> F64:
+def adds_in_half() -> bool:
+    """Whether this processor computes in f16: ggml then sums queries times f16 keys in it.
+
+    See ``GGML_F16_VEC`` in ggml's ``simd-mappings.h``. A build for older processors does not, and
+    is allowed more than it needs.
+    """
+    asked = importlib.import_module("numpy._core._multiarray_umath")
+    features = getattr(asked, "__cpu_features__", {})
+    return any(features.get(name) for name in ("AVX512FP16", "ASIMDHP"))
+
+
+def noise_of(meant: attention.Attended, head: Head, types: Types, *, on_cpu: bool) -> F64:
     """Squared error that arithmetic models for each row.
 
-    A CPU sums f16 values in f16, all others in f32. On GPUs the family of the kernel decides, and
-    scores, weights and unpacked rows are f16.
+    A CPU sums f16 values in f16, all others in f32; products with f16 keys in f16 where it can. On
+    GPUs the family of the kernel decides, and scores, weights and unpacked rows are f16.
     """
     size = np.linalg.norm(head.q, axis=1) * float(np.linalg.norm(head.k, axis=1).max(initial=0))
     largest = np.abs(head.how.scale) * size
-    unit = SINGLE_UNIT if on_cpu else HALF_UNIT
-    # a sum of d products, rounded d times to its own size
-    per_score = unit * (np.sqrt(head.q.shape[1]) * largest if on_cpu else np.maximum(1.0, largest))
+    if not on_cpu:
+        per_score = HALF_UNIT * np.maximum(1.0, largest)
+    elif types.k == "f16" and types.adds_in_half:
+        per_score = HALF_UNIT * largest  # of many lanes: few sums are as large as the last ones
+    else:  # a sum of d products, rounded d times to its own size
+        per_score = SINGLE_UNIT * np.sqrt(head.q.shape[1]) * largest
     moved = np.square(meant.by_score).sum(axis=1) + np.square(meant.out).sum(axis=1) * 1e-2
     by_scores = np.square(np.minimum(per_score, 1.0) + 8 * SINGLE_UNIT) * moved
-    if on_cpu and v_type != "f16":
+    if on_cpu and types.v != "f16":
         return np.asarray(meant.singles + by_scores) + 1e-30
     return np.asarray(meant.halves + meant.weights_in_half + by_scores) + 1e-30

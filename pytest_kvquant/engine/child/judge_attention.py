@@ -15,6 +15,8 @@ from pytest_kvquant.engine.child.attention_inputs import (
 from pytest_kvquant.engine.child.attention_noise import (
     FACTOR,
     Taken,
+    Types,
+    adds_in_half,
     noise_of,
     roundings,
     ties,
@@ -73,26 +75,25 @@ def corner_of(node: Node, inputs: Inputs, how: Parameters, seen: int) -> Corner:
 def _judge_head(
     head: Head, node: Node, inputs: Inputs, how: Parameters, layer: int, *, on_cpu: bool
 ) -> NodeFinding:
-    ratio, found = against_arithmetic(head, inputs.k.type, inputs.v.type, on_cpu=on_cpu)
+    types = Types(inputs.k.type, inputs.v.type, adds_in_half())
+    ratio, found = against_arithmetic(head, types, on_cpu=on_cpu)
     seen = int((head.mask > -np.inf).sum(axis=1).max(initial=0))
     corner = corner_of(node, inputs, how, seen)
     text = _words(corner, head, found, seen) if not ratio <= 1 else ""
     return NodeFinding(corner, node.name, layer, ratio, 1.0, found.error, text)
 
 
-def against_arithmetic(
-    head: Head, k_type: str, v_type: str, *, on_cpu: bool
-) -> tuple[float, attention.Misfit]:
+def against_arithmetic(head: Head, types: Types, *, on_cpu: bool) -> tuple[float, attention.Misfit]:
     """The largest figure of a head over its limit, and how its output differs.
 
     Of all ways in which kernels round, the one counts that is nearest to the output.
     """
     ratio, found = np.inf, None
     nearest: list[tuple[Taken, attention.Attended, attention.Misfit]] = []
-    for taken in roundings(head, k_type, on_cpu=on_cpu):
+    for taken in roundings(head, types.k, on_cpu=on_cpu):
         meant = attention.attend(taken.q, taken.k, head.v, head.mask, head.how)
         nearest.append((taken, meant, attention.misfit(head.out, meant)))
-        one = _ratio(nearest[-1][2], head, meant, noise_of(meant, head, v_type, on_cpu))
+        one = _ratio(nearest[-1][2], head, meant, noise_of(meant, head, types, on_cpu=on_cpu))
         if found is None or one < ratio:
             ratio, found = one, nearest[-1][2]
         if ratio <= 1:
@@ -100,10 +101,10 @@ def against_arithmetic(
     if ratio > 1:  # perhaps a tie was rounded otherwise
         for taken, meant, misfit in nearest:
             if taken.in_eights:
-                noise = noise_of(meant, head, v_type, on_cpu) + ties(taken, head)
+                noise = noise_of(meant, head, types, on_cpu=on_cpu) + ties(taken, head)
                 if (one := _ratio(misfit, head, meant, noise)) < ratio:
                     ratio, found = one, misfit
-    if ratio > 1 and on_cpu and v_type == "f16":
+    if ratio > 1 and on_cpu and types.v == "f16":
         ratio, found = min((ratio, found), *_in_halves(head, nearest), key=lambda one: one[0])
     assert found is not None
     return ratio, found

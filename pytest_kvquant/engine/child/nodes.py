@@ -55,6 +55,7 @@ class InitParams(ctypes.Structure):
         ("no_alloc", ctypes.c_bool),
     )
 
+
 _COPY = re.compile(r"[^#]+#(.+)#\d+")
 """Backend, name of the tensor, number of the copy: how ggml_backend_sched names its copies."""
 
