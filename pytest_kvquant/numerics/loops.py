@@ -130,10 +130,10 @@ def _index(row: Any, value: Any) -> int:
     return 0
 
 
-_WORTH_A_THREAD = 1 << 20
-"""Logits for which another thread is asked: milliseconds, many times what asking it takes."""
+_WORTH_A_THREAD = 1 << 17
+"""Logits for which another thread is asked: a millisecond, many times what asking it takes."""
 
-_MOST_THREADS = 8
+_MOST_THREADS = 16
 """Beyond, memory is what is waited for."""
 
 
