@@ -16,7 +16,7 @@ def say(text: str) -> None:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file in one step; ``-`` prints.
+    """Write a file in one step, and the folder that it goes to; ``-`` prints.
 
     Raises:
         ResultError: it cannot be written.
@@ -27,6 +27,7 @@ def write(path: Path, data: bytes) -> None:
         say(data.decode())
         return
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         replace(path, data)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

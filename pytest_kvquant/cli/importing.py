@@ -35,7 +35,7 @@ def _import(parsed: argparse.Namespace) -> int:
     write(parsed.out, encode(points))
     pairs = {pair for point in points for pair in point.figures}
     print(
-        f"kvquant import: {len(points)} points of {len(pairs)} pairs in {parsed.out}",
+        f"kvquant import: in {parsed.out}: points {len(points)}, pairs {len(pairs)}",
         file=sys.stderr,
     )
     return 0

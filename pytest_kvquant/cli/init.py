@@ -84,7 +84,8 @@ def lines(report: Report, typed: Mapping[str, str | None], folder: Path) -> Iter
     yield "# depths = [0, 8192]"
     yield ""
     yield "# The most that a pair may change, by pattern; later ones overlay earlier ones."
-    yield "# Run once, then set twice the healthy figures."
+    yield "# kvquant calibrate measures and writes these; without any, a pair is held against"
+    yield "# what its types must cost on your model."
     yield '# [budgets."*/q4_0"]'
     yield "# kl_mean = 0.03          # nats"
     yield "# top1_flips = 0.08       # share of tokens"
@@ -120,7 +121,11 @@ def _types(report: Report) -> Iterator[str]:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    whole, base = path.expanduser().resolve(), folder.resolve()
+    """As the file names it: links stay as they are (a model in a cache is one), and so does what is
+    no path (a name that ``kvquant models`` lists)."""
+    if not path.expanduser().exists() and len(path.parts) == 1:
+        return str(path)
+    whole, base = (one.expanduser().absolute() for one in (path, folder))
     return str(whole.relative_to(base)) if whole.is_relative_to(base) else str(whole)
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pytest_kvquant import format
 from pytest_kvquant.errors import ResultError
+from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.drift import Change, Drift, drift
 from pytest_kvquant.report import markdown, matrix_rows, view
 from pytest_kvquant.report.matrix_rows import Row
@@ -173,20 +174,19 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def _add_arrows(page: markdown.Page, comparison: Comparison) -> None:
-    cells = {(cell.after.k, cell.after.v): cell for cell in comparison.cells}
+    cells = {(cell.after.k, cell.after.v): arrow(cell) for cell in comparison.cells}
+    cells |= {Pair.parse(pair): "❌ **vanished**" for pair in comparison.only_before}
     columns = list(dict.fromkeys(v for _, v in cells))
     lines = [markdown.table_head(["K \\\\ V", *map(markdown.code, columns)])]
     for kind in dict.fromkeys(k for k, _ in cells):
-        entries = (arrow(cells.get((kind, column))) for column in columns)
+        entries = (cells.get((kind, column), "") for column in columns)
         lines.append(markdown.table_line([markdown.code(kind), *entries]))
     text = "".join(lines) + "\n"
     page.add(text if page.fits(text, 0.8) else "_The matrix is too wide to fit here._\n\n")
 
 
-def arrow(cell: CellComparison | None) -> str:
+def arrow(cell: CellComparison) -> str:
     """A cell of the matrix with arrows."""
-    if cell is None:
-        return ""
     figure = cell.after.verdict if cell.after.kl is None else format.kl(cell.after.kl)
     kl = _kl_change(cell)
     went = "=" if kl is None or abs(kl.moved) < 1e-12 else "▲" if kl.moved > 0 else "▼"

@@ -20,6 +20,17 @@ from pytest_kvquant.results.file import decode
 
 BARS = "▁▂▃▄▅▆▇█"
 
+HEADS = {
+    "kl": "KL (nats)",
+    "top1": "top-1",
+    "ppl_delta": "PPL delta",
+    "tg_ratio": "tg × f16",
+    "memory": "bytes/token",
+    "tg": "tg (tok/s)",
+    "pp": "pp (tok/s)",
+}
+"""Each with its unit, as the head of a column."""
+
 METRICS = {
     "kl": format.kl,
     "top1": format.percent,
@@ -132,14 +143,28 @@ def as_text(found: Iterable[PairHistory], metric: str, *, width: int = 110) -> s
         markup=False, emoji=False, file=out, width=width, highlight=False, no_color=True
     )
     for one in found:
-        runs = f"{len(one.started)} runs, {one.started[0]} to {one.started[-1]}"
-        table = Table(title=f"{one.title}\n{runs}", title_justify="left")
-        for at, name in enumerate(("pair", "trend", metric, "→", "change", "new level")):
+        title = f"{one.title}\n{_span(one.started)}"
+        if not one.trends[metric]:
+            console.print(f"{title}\nnone of its runs has {HEADS[metric]}", markup=False)
+            continue
+        table = Table(title=title, title_justify="left")
+        for at, name in enumerate(("pair", "trend", HEADS[metric], "→", "change", "new level")):
             table.add_column(name, justify="left" if at in (0, 1, 5) else "right")
         for trend in one.trends[metric]:
             table.add_row(*_line(one, trend, metric))
         console.print(table, markup=False)
     return out.getvalue()
+
+
+def _span(started: Sequence[str]) -> str:
+    """How many runs, and when.
+
+    >>> _span(["2026-11-01T00:00:00+00:00"])
+    '1 run, 2026-11-01T00:00:00+00:00'
+    """
+    if len(started) == 1:
+        return f"1 run, {started[0]}"
+    return f"{len(started)} runs, {started[0]} to {started[-1]}"
 
 
 def render(found: Sequence[PairHistory]) -> str:

@@ -85,6 +85,8 @@ def test_a_pair_that_vanished_is_worse(
     one, two = _write(tmp_path / "a.json", small), _write(tmp_path / "b.json", fewer)
     assert main(["compare", one, two]) == 1
     assert f"1 vanished: {small.cells[-1].pair}." in capsys.readouterr().out
+    assert main(["compare", "--markdown", one, two]) == 1
+    assert "| ❌ **vanished** |" in capsys.readouterr().out
     assert main(["compare", two, one]) == 0
 
 
@@ -209,6 +211,7 @@ def test_history(small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[st
     line = next(line for line in told.out.splitlines() if "│ q4_0/q4_0" in line)
     assert "▁▁▁▁▁|███" in line
     assert "2026-11-06" in line
+    assert "KL (nats)" in told.out
     assert "other.json is not a result" in told.err
     assert "series-0" in page.read_text()
 

@@ -36,6 +36,15 @@ def test_the_file_is_one_that_a_run_takes(tmp_path: Path) -> None:
     assert settings.types == ("f16", "q8_0", "turbo4", "turbo3")
 
 
+def test_links_and_names_of_models_stay_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(b"")
+    (tmp_path / "model.gguf").symlink_to(tmp_path / "blob")
+    assert 'model = "model.gguf"' in text(
+        {**NOTHING, "model": str(tmp_path / "model.gguf")}, tmp_path
+    )
+    assert 'model = "SmolLM2-135M"' in text({**NOTHING, "model": "SmolLM2-135M"}, tmp_path)
+
+
 def test_every_comment_that_is_a_setting_is_one_that_a_run_takes(tmp_path: Path) -> None:
     made = text(NOTHING, tmp_path, ("f16", "q8_0", "q5_1", "q4_0"))
     settings = "\n".join(
