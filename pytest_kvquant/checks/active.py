@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_kvquant.checks.declaration import check
-from pytest_kvquant.checks.facts import fact
+from pytest_kvquant.checks.facts import fact, unseen
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.cell import Check
@@ -47,7 +47,7 @@ def active(subject: Subject) -> Check | None:
     """
     if subject.same_pair:
         return None
-    assert subject.floor is not None
-    assert subject.cell.quality is not None
+    if subject.floor is None or subject.cell.quality is None:
+        return unseen("active", "the cell's KL, or f16's against itself,")
     figure = subject.cell.quality.prefill.kl_mean
     return check_active(subject.pair, subject.quantized, figure, subject.floor.kl)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pytest_kvquant.checks.declaration import check
-from pytest_kvquant.checks.facts import fact
+from pytest_kvquant.checks.facts import fact, unseen
 from pytest_kvquant.checks.subject import Subject
+from pytest_kvquant.matrix import REFERENCE
 from pytest_kvquant.results.cell import Check
 from pytest_kvquant.results.diagnosis import ALLOWED, Diagnosis
 
@@ -43,4 +44,6 @@ def contents(subject: Subject) -> Check:
     A failure means: the kernel that quantizes and stores rows is wrong; the text says on which
     side, by which path, which heads and rows.
     """
+    if subject.cell.diagnosis is None and subject.pair != REFERENCE:
+        return unseen("contents", "what the first layer stores")
     return check_contents(subject.cell.diagnosis)

@@ -13,6 +13,11 @@ FLOOR_FACTOR = 10.0
 """A figure within this many times what f16 shows is noise."""
 
 
+def unseen(name: str, what: str) -> Check:
+    """A check whose input is not there: nothing was seen, so nothing passes."""
+    return Check(name=name, verdict="inconclusive", text=f"{what} was not measured: not looked at")
+
+
 def fact(
     name: str, verdict: str, text: str, *, figure: float | None = None, limit: float | None = None
 ) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ def check_footprint(census: CensusRecord, placed: Placement | None, floor: float
             model's geometry says, to the byte.
     """
     held, compression = census.bytes_per_token, census.compression_measured
-    if not held or compression is None or not census.understood:
+    if not (held and math.isfinite(held)) or compression is None or not census.understood:
         return fact(
             "footprint", "inconclusive", f"what a token should take is not known: {census.text}"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from pytest_kvquant.checks.declaration import check
-from pytest_kvquant.checks.facts import fact
+from pytest_kvquant.checks.facts import fact, unseen
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.quality.effective_types import Explanation
 from pytest_kvquant.results.cell import Check
@@ -53,5 +53,6 @@ def types(subject: Subject) -> Check:
     A failure means: every figure would be that of another pair, so nothing else is measured. Ask
     for what is really held, or declare it: ``[expect."K/V"] substituted = "…"``.
     """
-    assert subject.explanation is not None
+    if subject.explanation is None:
+        return unseen("types", "what the cache holds")
     return check_types(subject.explanation, subject.effective, subject.expected, subject.log)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import pytest
 
+from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.gate_text import failure_text
 from pytest_kvquant.checks.judging import judge_figures, owned_gates
 from pytest_kvquant.checks.kernel_names import KERNEL_GATES
+from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.matrix import REFERENCE
 from pytest_kvquant.numerics.metrics import Quality
 from pytest_kvquant.outcomes.mark import read_mark
 from pytest_kvquant.report.links import link
@@ -77,7 +80,7 @@ class CellQuality:
         names = (name,) if set_here else (KERNEL_GATES.get(name, ""), name)
         gates = [gate for gate in self._gates() if gate.name in names]
         if not gates:
-            pytest.skip(self._missing(name))
+            self._tell_missing(name)
         for gate in gates:
             self._node.user_properties += properties(gate, self.figures)
         for verdict in ("fail", "inconclusive"):
@@ -129,7 +132,7 @@ class CellQuality:
         cell = self._session.checked(self._pair)
         check = next((check for check in cell.checks if check.name == name), None)
         if check is None:
-            pytest.skip(self._missing(name))
+            self._tell_missing(name)
         if name == "distinct" and check.verdict == "pass":
             self._session.verdicts.distinct_so_far(self._pair)
         if check.verdict == "fail":
@@ -142,11 +145,16 @@ class CellQuality:
         if check.verdict != "pass":
             pytest.skip(f"{self._pair}: {check.text}")
 
-    def _missing(self, name: str) -> str:
-        """Why a gate or a check of a measured cell is not there."""
-        if self._session.settings.fail_fast and self.cell.verdict == "fail":
-            return f"{name} was not measured: {self._pair} had failed (--kv-fail-fast)"
-        return f"{name} was switched off"
+    def _tell_missing(self, name: str) -> NoReturn:
+        """Skip a gate or a check that is not there, with why; what was asked for fails if that is
+        to be strict."""
+        __tracebackhide__ = True
+        settings = self._session.settings
+        if settings.fail_fast and self.cell.verdict == "fail":
+            pytest.skip(f"{name} was not measured: {self._pair} had failed (--kv-fail-fast)")
+        if words := never_made(name, self.cell, settings):
+            (pytest.fail if settings.strict else pytest.skip)(f"{self._pair}: {words}")
+        pytest.skip(f"{name} was switched off, or says nothing of {self._pair}")
 
     def _suspect(self) -> str:
         """The kernel to look at, or why none is named; a paragraph of the failure text."""
@@ -184,3 +192,24 @@ def _first_line(gate: Gate, pair: Pair) -> str:
     first = failure_text(gate, str(pair)).splitlines()[0]
     needed = f"; about {gate.chunks_needed} chunks would decide" if gate.chunks_needed else ""
     return first + needed
+
+
+def never_made(name: str, cell: Cell, settings: Settings) -> str:
+    """What was asked for of a measured cell and is not there, in words; empty where it was not
+    asked for, or says nothing of this cell.
+
+    Args:
+        name: of a gate or a check.
+    """
+    found = registry.find(name)
+    if found is None:
+        return ""
+    missing = {
+        "contents": settings.probe == "always" and cell.diagnosis is None
+        and cell.pair != str(REFERENCE),
+        "decode": settings.decode > 0 and not any(one.name == name for one in cell.gates),
+        "trajectory": settings.trajectory > 0 and cell.trajectory is None,
+        "shapes": not cell.shapes,
+        "kernels": settings.coverage_level != "off" and cell.kernels is None,
+    }  # fmt: skip
+    return f"{name} was asked for and not measured" if missing.get(found.needs) else ""
