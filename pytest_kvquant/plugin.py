@@ -90,6 +90,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """With ``-n``: what cannot work ends the run before a process is started."""
     config = session.config
+    elsewhere = config.getoption("tx", None) and not hasattr(config, "workerinput")
+    if config.getoption("kv_matrix") and elsewhere and not config.getoption("numprocesses", None):
+        raise pytest.UsageError(
+            "--kv-matrix does not run over --tx: on one machine -n N --kv-devices D1,D2 gives each "
+            "process a device; several machines take a --kv-shard I/N each, and kvquant merge "
+            "makes one result of theirs."
+        )
     if config.getoption("kv_matrix") and config.getoption("numprocesses", None):
         from pytest_kvquant.session.start import prepare_distribution
         from pytest_kvquant.xdist import XdistHooks

@@ -10,7 +10,7 @@ from pytest_kvquant.checks.facts import FLOOR_FACTOR, fact
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.matrix import REFERENCE
 from pytest_kvquant.quality import batch_noise
-from pytest_kvquant.quality.scenario_limits import F16_APART
+from pytest_kvquant.quality.scenario_limits import f16_apart
 from pytest_kvquant.results.cell import Check
 from pytest_kvquant.results.kernels import BROKEN, Examination
 
@@ -133,7 +133,7 @@ def ladder(subject: Subject) -> Check | None:
         if one.own is None:
             continue
         if subject.pair == REFERENCE:  # it cannot be held against itself
-            allowed = F16_APART
+            allowed = f16_apart(found)
         else:
             noise = batch_noise.of_rung(subject.reference_kernels, one.depth, one.tokens)
             own = min(batch_noise.usual(found), subject.budgets.kl_mean)
@@ -168,13 +168,13 @@ def flash_attention(subject: Subject) -> Check | None:
     found = subject.cell.kernels
     if found is None or found.without_flash is None:
         return None
-    apart = found.without_flash
-    text = f"with and without flash attention f16 differs by KL {apart:.2g}, allowed {F16_APART:g}"
-    same = apart <= F16_APART
+    apart, limit = found.without_flash, f16_apart(found)
+    text = f"with and without flash attention f16 differs by KL {apart:.2g}, allowed {limit:.2g}"
+    same = apart <= limit
     said = "f16 is the same with and without flash attention"
     text = said if same else text + _doubt(subject)
     verdict = "pass" if same else "fail"
-    return fact("flash_attention", verdict, text, figure=apart, limit=F16_APART)
+    return fact("flash_attention", verdict, text, figure=apart, limit=limit)
 
 
 @check("operations", title="cache operations", test="test_operations", group="kernels",

@@ -8,7 +8,7 @@ from pytest_kvquant.checks.declaration import check
 from pytest_kvquant.checks.facts import FLOOR_FACTOR, fact
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.matrix import REFERENCE
-from pytest_kvquant.results.cell import Check, TwoPaths
+from pytest_kvquant.results.cell import Check, NoiseFloor, TwoPaths
 
 BUDGET_SHARE = 0.1
 """Two shapes of one cell may differ by this share of its KL budget: a rounding that falls the
@@ -59,13 +59,26 @@ def check_shapes(
     return shapes, restore
 
 
-def check_reference_paths(paths: TwoPaths | None, floor: float) -> Check | None:
+PARTED = 2.0
+"""Times what f16 shows between a chunk at once and in parts: a model that turns the rounding of a
+sum into more than others does so in every batch size."""
+
+MOST_APART = 1.5e-2
+"""Nats: no model is so sensitive that more is rounding."""
+
+
+def check_reference_paths(
+    paths: TwoPaths | None, floor: float, parted: float = 0.0
+) -> Check | None:
     """f16 must say the same of the same tokens, one at a time and at once; ``None``: it does.
 
     Every pair is compared with f16 path by path, so that a fault of f16's own decode path would be
     taken for the references.
+
+    Args:
+        parted: KL of f16 between a chunk at once and in parts, nats.
     """
-    limit = max(FLOOR_FACTOR * floor, PATHS_LIMIT)
+    limit = max(FLOOR_FACTOR * floor, PATHS_LIMIT, min(MOST_APART, PARTED * parted))
     # NaN is a disagreement: hence not (kl <= limit).
     if paths is None or paths.kl <= limit:
         return None
@@ -79,6 +92,10 @@ def check_reference_paths(paths: TwoPaths | None, floor: float) -> Check | None:
         figure=paths.kl,
         limit=limit,
     )
+
+
+def _reference_paths(found: NoiseFloor) -> Check | None:
+    return check_reference_paths(found.paths, found.kl, found.shapes.get("parted", 0.0))
 
 
 def _disagreement(wrong: list[str], kl: Mapping[str, float], limits: Mapping[str, float]) -> str:
@@ -100,7 +117,7 @@ def shapes(subject: Subject) -> Check | None:
         return None
     assert subject.floor is not None
     own = subject.pair == REFERENCE and subject.floor.paths is not None
-    wrong = check_reference_paths(subject.floor.paths, subject.floor.kl) if own else None
+    wrong = _reference_paths(subject.floor) if own else None
     return wrong or _judged(subject)[0]
 
 

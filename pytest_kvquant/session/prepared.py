@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from pytest_kvquant.config.expectations import with_packaged
@@ -15,8 +16,9 @@ from pytest_kvquant.engine.parent.kept import KeptWorker, SteadinessCheck
 from pytest_kvquant.engine.parent.timesheet import Timesheet
 from pytest_kvquant.engine.parent.workers import Workers, usual_isolation
 from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.inputs.beyond import warnings
 from pytest_kvquant.inputs.logits_file import LogitsFile
-from pytest_kvquant.inputs.model import Model, read_model
+from pytest_kvquant.inputs.model import Model, read_header, read_model
 from pytest_kvquant.inputs.reference_store import ReferenceStore
 from pytest_kvquant.machine.environment import Environment, hook_in_words, scrub
 from pytest_kvquant.machine.files import cache_folder
@@ -111,6 +113,8 @@ def prepare(
         hashes=cache_folder() / "hashes",
         tell=lambda file, size: note(f"{file.name} ({size / 1e9:.1f} GB) is hashed, once"),
     )
+    for line in _beyond(model, settings):
+        note(line)
     logits, words = words_of(settings)
     environment = scrub(shell, settings.environment)
     engine = measured_engine(settings, shell, environment)
@@ -221,3 +225,9 @@ def _hire_of_reference(
 def _open_store(settings: Settings, note: Note) -> ReferenceStore:
     folder = settings.store or cache_folder() / "references"
     return ReferenceStore(folder, int(settings.store_limit * 1e9), tell=note)
+
+
+def _beyond(model: Model, settings: Settings) -> list[str]:
+    """What a person should know of contexts that the model was not trained for."""
+    longest = max(settings.ctx, settings.recall or 0, *(settings.depths or (0,)))
+    return warnings(model, read_header(Path(model.path)), longest, settings.setup)

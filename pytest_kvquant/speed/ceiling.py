@@ -34,7 +34,7 @@ STEP = geometry.CELLS
 FIRST = 16 * STEP
 """Where an ascent begins."""
 
-PRECISION = 0.025
+PRECISION = 0.01
 """The search ends when the bounds are this close, as a share."""
 
 

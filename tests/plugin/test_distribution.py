@@ -106,6 +106,16 @@ def test_devices_that_cannot_be_are_refused(
     assert "Traceback" not in ran.text
 
 
+@pytest.mark.parametrize("words", [("--tx", "2*popen"), ("--tx", "ssh=nowhere//python=python3")])
+def test_a_farm_over_tx_is_refused_in_one_line(tmp_path: Path, words: tuple[str, ...]) -> None:
+    ran = pytest_in(tmp_path, "--kv-matrix", *SMALL, "--dist=load", *words)
+    assert ran.code == 4, ran.text
+    assert "does not run over --tx" in ran.text
+    assert "kvquant merge" in ran.text
+    assert "Traceback" not in ran.text
+    assert "KeyError" not in ran.text
+
+
 def test_without_more_processes_the_first_device_is_used(tmp_path: Path) -> None:
     one, two = two_cores()
     ran = pytest_in(

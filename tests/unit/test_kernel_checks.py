@@ -107,6 +107,30 @@ def test_f16_cannot_be_held_against_itself() -> None:
     assert said.verdict == "fail"
 
 
+def rungs_of(*own: float) -> Examination:
+    rungs = tuple(RungRecord(depth=250, tokens=size + 1, own=kl) for size, kl in enumerate(own))
+    return Examination(level="standard", rungs=rungs, without_flash=0.0058)
+
+
+GEMMA = (0.0017, 0.0049, 0.0037, 0.0042, 0.0043, 0.0045, 0.0042, 0.0041, 0.0045, 0.0051, 0.0081)
+"""f16 of Gemma 3 270M on a CPU, healthy: KL between batches of 1 to 33 tokens and of 250."""
+
+
+def test_a_model_that_is_sensitive_in_every_batch_size_is_no_fault() -> None:
+    found = rungs_of(*GEMMA)
+    for check in (kernels.ladder, kernels.flash_attention):
+        said = check(subject(found, REFERENCE, found))
+        assert said is not None
+        assert said.verdict == "pass", said.text
+
+
+def test_one_batch_size_that_is_wrong_stands_out_on_it() -> None:
+    found = rungs_of(*GEMMA, 0.03)
+    said = kernels.ladder(subject(found, REFERENCE, found))
+    assert said is not None
+    assert said.verdict == "fail"
+
+
 def test_on_a_cpu_looking_changes_no_bit() -> None:
     rungs = (RungRecord(depth=0, tokens=1, fused=1e-12),)
     on_cpu = Examination(level="standard", corners=(corner(),), rungs=rungs)

@@ -1,0 +1,47 @@
+"""Contexts that a model was not trained for, in words: its figures there are of something else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pytest_kvquant.inputs.model import Model
+
+GAINED = ("yarn", "linear", "longrope")
+"""Kinds of rope scaling that reach beyond the original context."""
+
+
+def warnings(
+    model: Model, header: Mapping[str, Any], tokens: int, setup: Mapping[str, Any]
+) -> list[str]:
+    """What a person should know of the context lengths of a run.
+
+    Args:
+        header: fields of the GGUF header by name.
+        tokens: the longest context that anything of the run has.
+        setup: options of llama.cpp that the user set.
+    """
+
+    def of(key: str) -> Any:
+        return header.get(f"{model.architecture}.{key}")
+
+    scaled = str(setup.get("rope-scaling") or of("rope.scaling.type") or "none")
+    original = of("rope.scaling.original_context_length")
+    trained = model.context_trained
+    own = str(of("rope.scaling.type") or "none")
+    switched_off = own in GAINED and scaled not in GAINED
+    if isinstance(original, int) and tokens > original and scaled not in GAINED:
+        why = "--kv-llama switched it off" if switched_off else "its header does not say how"
+        return [
+            f"contexts of {tokens:,} tokens: the model was trained on {original:,}, reaches "
+            f"{trained:,} by scaled ropes (YaRN), and {why}: give --kv-llama '--rope-scaling yarn "
+            f"--rope-scale {trained / original:g} --yarn-orig-ctx {original}'"
+        ]
+    if trained and tokens > trained and "rope-scaling" not in setup:
+        return [
+            f"contexts of {tokens:,} tokens: the model was trained for {trained:,}, and what it "
+            "writes beyond means little; scaled ropes reach further (--kv-llama '--rope-scaling "
+            f"yarn --rope-scale {tokens / trained:.3g} --yarn-orig-ctx {trained}'), if it was made "
+            "for them"
+        ]
+    return []
