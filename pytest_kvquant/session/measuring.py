@@ -21,6 +21,16 @@ from pytest_kvquant.session.kernels import make_examiner
 from pytest_kvquant.session.observer import Observer, phase
 from pytest_kvquant.session.prepared import Prepared
 
+DOING = {
+    "census": "types of its cache",
+    "probe": "contents of its cache",
+    "paths": "decode path, greedy text, batch shapes",
+    "workloads": "recall and other texts",
+    "kernels": "kernels and cache operations",
+    "explanation": "diagnosis",
+}
+"""Parts of a cell's work, by their names in the timesheet, that a person who waits is told of."""
+
 
 class Measuring:
     """Measures cells, one at a time.
@@ -43,9 +53,14 @@ class Measuring:
         settings, task, model = ready.settings, ready.task, ready.model
         self._prober = Prober(task, model, settings.probe)
         self._examiner = make_examiner(settings, task, model, ready.library)
+        task.workers.timesheet.watch = self._tell
         self.off_device = frozenset(
             pair for pair in account.pairs if off_device(pair, ready.expect, ready.library.device)
         )
+
+    def _tell(self, part: str) -> None:
+        if part in DOING:
+            self._observer.step(DOING[part], 0, 0)
 
     def measure(self, pair: Pair) -> MeasuredCell:
         """A cell measured now; a fault of our own code is that cell's verdict, told once."""

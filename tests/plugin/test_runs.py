@@ -165,6 +165,7 @@ def test_on_a_terminal_one_line_is_rewritten(folder: Path, result: dict[str, Any
         os.close(ours)
     assert live.returncode == 0, text.decode()
     assert f"\rkvquant: 2/2 {PAIR}: quality, 2 of at most 2 chunks".encode() in text
+    assert f"\rkvquant: 2/2 {PAIR}: quality, types of its cache".encode() in text
     assert b"\x1b[32m" in text
 
 

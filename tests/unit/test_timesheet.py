@@ -83,6 +83,15 @@ def test_parts_within_parts_and_what_is_left() -> None:
     }
 
 
+def test_who_watches_is_told_what_begins() -> None:
+    timesheet = Timesheet(Clock())
+    told: list[str] = []
+    timesheet.watch = told.append
+    with timesheet.scope("explanation"), timesheet.part("probe"):
+        pass
+    assert told == ["explanation", "probe"]
+
+
 def test_a_worker_that_decodes_on_is_counted_when_it_says_so() -> None:
     """Rows of one batch are compared while the next one is decoded: its span comes later."""
     clock = Clock()

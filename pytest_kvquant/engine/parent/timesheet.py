@@ -77,6 +77,8 @@ class Timesheet:
 
     def __init__(self, clock: Callable[[], int] = time.perf_counter_ns) -> None:
         self._clock = clock
+        self.watch: Callable[[str], None] = lambda _: None
+        """Told what begins: a part, or a scope by its own name."""
         self._places: list[Place] = [("run", OTHER)]
         self._since = self._begun = clock()
         self._pending: list[Segment] = []
@@ -116,6 +118,7 @@ class Timesheet:
     def _at(self, place: Place) -> Iterator[None]:
         self._cut()
         self._places.append(place)
+        self.watch(place[0] if place[1] == OTHER else place[1])
         try:
             yield
         finally:
