@@ -142,8 +142,8 @@ OPTIONS: tuple[Option, ...] = (
         "zoo",
         TEXT,
         "WHICH",
-        "pairs on tiny models of other head sizes, too: off (default), on (by profile), handful, "
-        "all, or names",
+        "pairs on tiny models of other head sizes, too: off, handful (default in pr), all (in "
+        "nightly), or names",
     ),
     Option("scenarios", LIST, "PATH,…", "Python files with further scenarios of cache operations"),
     Option(

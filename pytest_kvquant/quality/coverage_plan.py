@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from pytest_kvquant.matrix import REFERENCE, Pair
 
 LADDER = (1, 2, 3, 4, 5, 7, 8, 9, 16, 31, 32, 33, 64)
 """Query tokens: kernels change at powers of two, at 8 and at 32; speculative decoding and parallel
@@ -52,6 +55,37 @@ def level(name: str, *, cells: int, ubatch: int, depths: tuple[int, ...] = ()) -
     everywhere = {0: whole, near: LADDER, cells // 2: LADDER, end: LADDER}
     everywhere |= {depth: LADDER for depth in depths if 0 < depth <= cells - 65}
     return Level(name, tuple(sorted(everywhere.items())), 4, scenarios=True, left_out=())
+
+
+ON_EVERY_PAIR = frozenset({"shift_head"})
+"""Scenarios that are not shared out: a crash of some pairs alone has been seen there."""
+
+
+def shared_out(names: Sequence[str], pairs: Sequence[Pair]) -> dict[str, frozenset[Pair]]:
+    """Who does what where not all is done on every pair.
+
+    Each K type and each V type does everything at least once, with changing partners; f16/f16 does
+    all, for the others are compared with it.
+
+    Args:
+        names: of scenarios, or of members of the zoo.
+        pairs: of the run, in its order.
+    """
+    found = {}
+    for number, name in enumerate(names):
+        at = number % len(pairs) if pairs else 0
+        turned = [*pairs[at:], *pairs[:at]]
+        taken = {pair for pair in turned if pair == REFERENCE or name in ON_EVERY_PAIR}
+        waiting = [{pair.k for pair in pairs}, {pair.v for pair in pairs}]
+        for wanted in (2, 1):  # first those that bring two types at once
+            for pair in turned:
+                news = [kind in left for kind, left in zip(pair, waiting, strict=True)]
+                if sum(news) >= wanted:
+                    taken.add(pair)
+                    for kind, left in zip(pair, waiting, strict=True):
+                        left.discard(kind)
+        found[name] = frozenset(taken)
+    return found
 
 
 def sampled(layers: list[int], count: int, seed: int) -> tuple[int, ...]:

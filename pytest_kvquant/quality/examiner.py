@@ -23,7 +23,7 @@ from pytest_kvquant.inputs.attention import attention_facts
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.arrays import I32
-from pytest_kvquant.quality.coverage_plan import Level, sampled
+from pytest_kvquant.quality.coverage_plan import Level, sampled, shared_out
 from pytest_kvquant.quality.findings import with_seen
 from pytest_kvquant.quality.scenario_limits import own_limit, reference_limit
 from pytest_kvquant.quality.scenarios.registry import Scenario, all_scenarios
@@ -57,6 +57,9 @@ class Examined(NamedTuple):
     reproducers: Path | None = None
     """Where inputs and outputs of wrong nodes go."""
     scenario_files: tuple[Path, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    """Of the run: scenarios of the level ``standard`` are shared out among them; empty: each pair
+    plays all."""
     workers: Workers | None = None
     """Whom to hire; ``None``: a process is started for each pair."""
 
@@ -87,6 +90,16 @@ class Examiner:
         )
         chosen = all_scenarios(subject.scenario_files) if level.scenarios else []
         self._scenarios = [one for one in chosen if level.name == "full" or one.level != "full"]
+
+        self._shared = (
+            shared_out([one.name for one in self._scenarios], subject.pairs)
+            if level.name == "standard"
+            else {}
+        )
+
+    def _plays(self, scenario: Scenario, pair: Pair) -> bool:
+        shared = self._shared.get(scenario.name)
+        return not shared or pair == REFERENCE or pair in shared or bool(scenario.file)
 
     def take_reference(self, other: Examiner) -> None:
         """Compare with what another examiner of the same subject found of f16."""
@@ -120,11 +133,19 @@ class Examiner:
         try:
             found = self._sweep(bench, pair, found)
             if found.problem is None:
-                for scenario in self._scenarios:
-                    found = self._play(bench, pair, scenario, found)
+                found = self._play_all(bench, pair, found)
         finally:
             bench.close()
         return msgspec.structs.replace(found, seconds=time.perf_counter() - begun)
+
+    def _play_all(self, bench: Workplace, pair: Pair, found: Examination) -> Examination:
+        chosen = [one for one in self._scenarios if self._plays(one, pair)]
+        for scenario in chosen:
+            found = self._play(bench, pair, scenario, found)
+        if others := len(self._scenarios) - len(chosen):
+            left = f"{others} of {len(self._scenarios)} scenarios, which other pairs of a type play"
+            found = msgspec.structs.replace(found, left_out=(*found.left_out, left))
+        return found
 
     def _sweep(self, bench: Workplace, pair: Pair, found: Examination) -> Examination:
         try:

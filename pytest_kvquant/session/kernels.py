@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.inputs.model import Model
-from pytest_kvquant.matrix import REFERENCE
+from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.quality.coverage_plan import level
 from pytest_kvquant.quality.examiner import Examined, Examiner
 from pytest_kvquant.quality.task import Task
@@ -21,9 +22,9 @@ CELLS = 512
 
 
 def make_examiner(
-    settings: Settings, task: Task, model: Model, library: Library
+    settings: Settings, task: Task, model: Model, library: Library, pairs: Sequence[Pair]
 ) -> Examiner | None:
-    """The examiner of a run; ``None`` where coverage is off."""
+    """The examiner of a run of these pairs; ``None`` where coverage is off."""
     name = settings.coverage_level
     if name == "off":
         return None
@@ -44,6 +45,7 @@ def make_examiner(
         build=library.build,
         reproducers=_folder(settings),
         scenario_files=tuple(Path(one) for one in settings.scenarios),
+        pairs=tuple(pairs),
         workers=task.workers,
     )
     return Examiner(examined, level(name, cells=cells, ubatch=ubatch, depths=depths))

@@ -52,7 +52,7 @@ class Measuring:
         self._account, self._evidence, self._observer = account, evidence, observer
         settings, task, model = ready.settings, ready.task, ready.model
         self._prober = Prober(task, model, settings.probe)
-        self._examiner = make_examiner(settings, task, model, ready.library)
+        self._examiner = make_examiner(settings, task, model, ready.library, account.pairs)
         task.workers.timesheet.watch = self._tell
         self.off_device = frozenset(
             pair for pair in account.pairs if off_device(pair, ready.expect, ready.library.device)

@@ -87,7 +87,8 @@ class Session:
             ready.engine,
             account.pairs,
             folder=cache_folder() / "zoo",
-            build=ready.library.build,
+            library=ready.library,
+            expect=ready.expect,
             threads=ready.task.shape.threads,
             off_device=self._measuring.off_device,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,16 +11,21 @@ import msgspec
 import numpy as np
 
 from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.declared import as_declared
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import resolve_budgets
+from pytest_kvquant.config.expectations import declared_failures
+from pytest_kvquant.config.overrides import Expect
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.parent.engine import Engine
+from pytest_kvquant.engine.parent.workers import Workers, usual_isolation
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.inputs.model import read_model
 from pytest_kvquant.matrix import REFERENCE, Pair
-from pytest_kvquant.quality.coverage_plan import Level, level
+from pytest_kvquant.quality.coverage_plan import Level, level, shared_out
 from pytest_kvquant.quality.examiner import Examined, Examiner
 from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.results.library import Library
 from pytest_kvquant.results.zoo import ZooCell
 from pytest_kvquant.zoo.blocks import VOCABULARY
 from pytest_kvquant.zoo.declaration import Member
@@ -51,15 +56,33 @@ class ZooPlace(NamedTuple):
         return f"{self.member}-{self.pair}"
 
 
+def asked_for(settings: Settings) -> str:
+    """What ``--kv-zoo`` says; unless it says anything, what belongs to how much is examined."""
+    if settings.zoo is None:
+        return {"standard": "handful", "full": "all"}.get(settings.coverage_level, "off")
+    if settings.zoo == "on":
+        return "all" if settings.profile == "nightly" else "handful"
+    return settings.zoo
+
+
+def planned(settings: Settings, members: Sequence[str], pairs: Sequence[Pair]) -> list[ZooPlace]:
+    """Members and pairs: all on all, but for the handful of a run that did not ask for it.
+
+    There members are shared out: each K type and each V type meets every one of them.
+    """
+    if settings.zoo is not None or settings.coverage_level != "standard":
+        return [ZooPlace(member, pair) for member in members for pair in pairs]
+    shared = shared_out(members, pairs)
+    return [ZooPlace(name, pair) for name in members for pair in pairs if pair in shared[name]]
+
+
 def chosen(settings: Settings) -> tuple[Member, ...]:
     """The members that a run asks for.
 
     Raises:
         SettingsError: there is no such member.
     """
-    asked = settings.zoo or "off"
-    if asked == "on":
-        asked = "all" if settings.profile == "nightly" else "handful"
+    asked = asked_for(settings)
     if asked == "off":
         return ()
     if asked == "all":
@@ -89,14 +112,16 @@ class ZooRun:
         pairs: Sequence[Pair],
         *,
         folder: Path,
-        build: str,
+        library: Library,
+        expect: Mapping[str, Expect],
         threads: int,
         off_device: Collection[Pair] = (),
     ) -> None:
         self._settings, self._engine, self._folder = settings, engine, folder
-        self._build, self._threads, self._off_device = build, threads, frozenset(off_device)
+        self._library, self._expect, self._threads = library, expect, threads
+        self._off_device = frozenset(off_device)
         self.members = chosen(settings)
-        self.plan = [ZooPlace(member.name, pair) for member in self.members for pair in pairs]
+        self.plan = planned(settings, [member.name for member in self.members], pairs)
         """What is tested, member by member."""
         self._examiners: dict[str, Examiner] = {}
         self._cells: dict[ZooPlace, ZooCell] = {}
@@ -126,9 +151,12 @@ class ZooRun:
             budgets=resolve_budgets(place.pair, embedded=False, overrides={}),
             off_device=place.pair in self._off_device,
             reference_kernels=examiner.examine(REFERENCE),
+            declared=declared_failures(place.pair, self._library.device, self._expect),
         )
         judged = [one.decide(subject) for one in registry.checks_that_need("kernels")]
-        checks = tuple(check for check in judged if check is not None)
+        checks = tuple(
+            as_declared(check, subject.declared) for check in judged if check is not None
+        )
         wrong = [check.text for check in checks if check.verdict == "fail"]
         open_ = [check.text for check in checks if check.verdict == "inconclusive"]
         blank = ZooCell(
@@ -146,6 +174,9 @@ class ZooRun:
     def _examiner(self, name: str) -> Examiner:
         if name not in self._examiners:
             model = read_model(file_of(by_name(name), self._folder), hashed=False)
+            isolation = usual_isolation(self._library)
+            layers = self._settings.gpu_layers
+            workers = Workers(self._engine, model.path, layers, isolation)
             generator = np.random.default_rng(self._settings.seed)
             tokens = generator.integers(1, min(VOCABULARY, 257), CELLS).astype(np.int32)
             subject = Examined(
@@ -156,7 +187,8 @@ class ZooRun:
                 ubatch=UBATCH,
                 threads=self._threads,
                 seed=self._settings.seed,
-                build=self._build,
+                build=self._library.build,
+                workers=workers if isolation == "fork" else None,
             )
             self._examiners[name] = Examiner(subject, self._level())
         return self._examiners[name]

@@ -19,6 +19,7 @@ from pathlib import Path
 from metal.build import ROOT, CannotBuild, fetch, library_folder
 
 from mutants.catalogue import ALL, X86, Edit
+from pytest_kvquant.engine.child.abi import source_tree
 
 SWITCH = "KVQUANT_MUTANT"
 
@@ -110,8 +111,11 @@ def build(folder: Path, *, jobs: int = 2) -> Path:
         mutate(source(), tree / "ggml")
         # not on its own: a source distribution leaves out what only that needs
         (tree / "CMakeLists.txt").write_text(PROJECT, encoding="utf-8")
+        # the path that the other libraries say they come from: they count as one build
+        as_theirs = f"-ffile-prefix-map={tree}={_tree_of(library_folder(os.environ))}"
         for command in (
-            ("cmake", "-S", tree, "-B", made, "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON",
+            ("cmake", f"-DCMAKE_C_FLAGS={as_theirs}", f"-DCMAKE_CXX_FLAGS={as_theirs}",
+             "-S", tree, "-B", made, "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON",
              "-DBUILD_SHARED_LIBS=ON", "-DGGML_LLAMAFILE=ON", "-DGGML_BUILD_TESTS=OFF",
              "-DGGML_BUILD_EXAMPLES=OFF"),
             ("cmake", "--build", made, "--target", "ggml-cpu", "-j", str(jobs)),
@@ -129,6 +133,12 @@ def build(folder: Path, *, jobs: int = 2) -> Path:
             shutil.copyfile(built, old)
     part.rename(library)
     return library
+
+
+def _tree_of(libraries: Path) -> str:
+    """The source tree that a library names in its own messages."""
+    found = (source_tree(one) for one in sorted(libraries.glob("libggml-base*")))
+    return next((tree for tree in found if tree), "")
 
 
 def place() -> Path:

@@ -27,6 +27,8 @@ class Scenario(NamedTuple):
     """``standard`` or ``full``: the least coverage with which it is played."""
     known: str = ""
     """What of llama.cpp itself makes it fail, in a sentence."""
+    file: str = ""
+    """The file of a user that it comes from; empty: it is one of the package."""
 
 
 _KNOWN: dict[str, Scenario] = {}
@@ -55,7 +57,9 @@ def scenario(
 
     def declare(record: Callable[[Tape], None]) -> Callable[[Tape], None]:
         name = record.__name__
-        _KNOWN[name] = Scenario(name, title, record, sequences, cells, unified, level, known)
+        own = record.__module__.startswith("pytest_kvquant.")
+        file = "" if own else record.__code__.co_filename
+        _KNOWN[name] = Scenario(name, title, record, sequences, cells, unified, level, known, file)
         return record
 
     return declare
