@@ -19,7 +19,9 @@ from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import resolve_budgets
 from pytest_kvquant.data import EMBEDDED_MODEL
 from pytest_kvquant.engine.child.main import HOOK
-from pytest_kvquant.engine.parent.engine import Engine
+from pytest_kvquant.engine.parent.engine import BatchShape, Engine
+from pytest_kvquant.engine.parent.kept import SteadinessCheck
+from pytest_kvquant.engine.parent.workers import Isolation, Workers
 from pytest_kvquant.inputs.model import read_model
 from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.matrix import REFERENCE, Pair
@@ -59,9 +61,15 @@ class Planting:
     """Clean examinations of f16, each made once; and faulty ones beside them."""
 
     def __init__(
-        self, folder: Path, seed: int = 0, library: Path | None = None, threads: int = 1
+        self,
+        folder: Path,
+        seed: int = 0,
+        library: Path | None = None,
+        threads: int = 1,
+        isolation: Isolation | None = None,
     ) -> None:
         self.folder, self.seed, self.library, self.threads = folder, seed, library, threads
+        self.isolation = isolation
         self._clean: dict[str, Examiner] = {}
 
     def examiner(self, model: str, hook: dict[str, str], *, scenarios: bool) -> Examiner:
@@ -77,9 +85,20 @@ class Planting:
             timeout=120,
         )
         tokens = np.random.default_rng(5).integers(5, 200, CELLS).astype(np.int32)
-        subject = Examined(engine, found, 0, tokens, threads=self.threads, seed=self.seed)
+        subject = Examined(engine, found, 0, tokens, threads=self.threads, seed=self.seed,
+            workers=self.workers(engine, path, tokens),
+        )  # fmt: skip
         chosen = level("standard", cells=CELLS, ubatch=CELLS)
         return Examiner(subject, chosen._replace(scenarios=scenarios))
+
+    def workers(self, engine: Engine, model: Path, tokens: np.ndarray) -> Workers | None:
+        """Whom examiners hire; ``None``: a process is started for each pair."""
+        if self.isolation is None:
+            return None
+        workers = Workers(engine, str(model), 0, self.isolation)
+        shape = BatchShape(ctx=64, scored=31, sequences=1, batch=64, ubatch=64, threads=1)
+        workers.check = SteadinessCheck(tokens[:64], shape)
+        return workers
 
     def clean(self, model: str) -> Examiner:
         if model not in self._clean:
@@ -90,14 +109,8 @@ class Planting:
     def plant(self, fault: Planted) -> Caught:
         hits = self.folder / "hits"
         hits.unlink(missing_ok=True)
-        hook = {
-            HOOK: str(Path(__file__).parent / "hook.py"),
-            "KVQUANT_OPERATION_FAULT": json.dumps(fault._asdict()),
-            "KVQUANT_OPERATION_HITS": str(hits),
-        }
         pair = Pair.parse(fault.pair)
-        scenarios = fault.corner in BETWEEN
-        faulty = self.examiner(fault.model, hook, scenarios=scenarios)
+        faulty = self.spoilt(fault, scenarios=fault.corner in BETWEEN)
         clean = self.clean(fault.model)
         if pair != REFERENCE:
             faulty.take_reference(clean)
@@ -109,6 +122,15 @@ class Planting:
         seconds = faulty.examine(pair).seconds
         told = "; ".join(failing.values())
         return Caught(fault, count, tuple(failing), told, seconds, located)
+
+    def spoilt(self, fault: Planted, *, scenarios: bool) -> Examiner:
+        """An examiner in whose workers the fault lives."""
+        hook = {
+            HOOK: str(Path(__file__).parent / "hook.py"),
+            "KVQUANT_OPERATION_FAULT": json.dumps(fault._asdict()),
+            "KVQUANT_OPERATION_HITS": str(self.folder / "hits"),
+        }
+        return self.examiner(fault.model, hook, scenarios=scenarios)
 
     def failing(self, pair: Pair, examiner: Examiner, reference: Examination) -> dict[str, str]:
         """Checks that fail for a pair, and what they say."""
