@@ -166,11 +166,16 @@ class Page:
 
 
 def _failure(failure: Failure) -> str:
+    """A pair that failed with all that is known of it; an undecided one in a line."""
+    row, briefly = failure.row, plain("; ".join(failure.briefly[:2]))
+    head = (
+        f"{MARKS[row.tone]} {code(row.pair)} **{row.verdict}**{f': {briefly}' if briefly else ''}"
+    )
+    if row.tone == "open" and briefly:
+        return f"{head}\n\n"
     words = "\n\n".join(failure.reasons)
     if len(words) > LONGEST_REASON:
         words = f"{words[:LONGEST_REASON]} … (cut)"
-    row = failure.row
-    head = f"{MARKS[row.tone]} {code(row.pair)} **{row.verdict}**"
     return f"{head}\n" + fenced(f"{words}\n\n{failure.command}") + "\n"
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from pytest_kvquant.checks.gate_text import failure_text
 from pytest_kvquant.report.matrix_rows import LOST, TONES, Row, Tone, rows
+from pytest_kvquant.report.reasons import lacks, short
 from pytest_kvquant.report.repeat import command as repeat_command
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell
@@ -23,6 +24,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Why a cell does not pass."""
 
     row: Row
+    briefly: tuple[str, ...]
+    """What failed and by how much; of an undecided one what it lacks, and what decides it."""
     reasons: tuple[str, ...]
     """Each a sentence, and below it lines of two spaces, a name, two spaces or more, a value."""
     log: str | None
@@ -88,6 +91,11 @@ def failures(result: Result) -> tuple[Failure, ...]:
     found = [
         Failure(
             row=row,
+            briefly=tuple(
+                short(cells.get(row.pair), speeds.get(row.pair), ceilings.get(row.pair))
+                if row.tone == "bad"
+                else lacks(cells.get(row.pair), speeds.get(row.pair))
+            ),
             reasons=(
                 *_quality_reasons(cells.get(row.pair)),
                 *_speed_reasons(speeds.get(row.pair)),

@@ -48,6 +48,25 @@ def test_verdict_first(matrix: Callable[..., Result]) -> None:
     assert "All 4 cells pass" in summary(small)
 
 
+def test_an_undecided_pair_takes_a_line_and_a_failed_one_says_by_how_much(
+    matrix: Callable[..., Result],
+) -> None:
+    small = matrix(types=("f16", "q8_0"))
+    replace = msgspec.structs.replace
+    first, *rest = small.cells[3].gates
+    opened = replace(
+        small.cells[2], verdict="inconclusive", gates=(replace(first, verdict="inconclusive"),)
+    )
+    twice = replace(first, verdict="fail", figure=2 * first.budget)
+    failed = replace(small.cells[3], verdict="fail", gates=(twice, *rest))
+    text = summary(replace(small, cells=(*small.cells[:2], opened, failed)))
+    (line,) = [line for line in text.splitlines() if line.startswith("⚠️ `q8_0/f16`")]
+    assert "open after" in line
+    assert "--kv-" in line
+    assert "❌ `q8_0/q8_0` **fail**: KL 2.0 × budget\n" in text
+    assert text.index("❌ `q8_0/q8_0`") < text.index("⚠️ `q8_0/f16`")
+
+
 def test_what_changed_since_the_baseline(matrix: Callable[..., Result]) -> None:
     small = matrix(types=("f16", "q8_0"))
     record = BaselineRecord(verdict="worse", path="b.json", text="mean KL rose by 9 %")
