@@ -1,6 +1,13 @@
-"""KL measured over KL emulated, pair by pair: the table of docs/healthy.md.
+"""KL measured over KL emulated: model × type × build, the table of docs/healthy-table.md.
 
-python -m tools.healthy_table MODEL.gguf TEXT CHUNKS K/V … [--lib DIR] [--python PATH]
+``python -m tools.healthy_table`` measures what docs/healthy-table.json does not have yet, of all
+models and builds that are here, pair by pair, and writes both files; it can be stopped at any
+time. A second build: ``--lib DIR --python PATH --name NAME``. ``--only MODEL``, ``--pairs K/V,…``
+and ``--chunks N`` choose; ``--again`` measures what is there, too.
+
+Models: the embedded one, kvq-ref-15m of ../shared, the checkpoints of ``make real``
+(``KVQUANT_REAL_MODELS``), two members of the zoo. The text is prose of the package, as long as it
+goes, or wikitext-2 of ../shared.
 """
 
 from __future__ import annotations
@@ -8,13 +15,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.checks.healthy import KL, ratio_gate
+from pytest_kvquant.data import DATA, EMBEDDED_MODEL
 from pytest_kvquant.engine.parent.engine import BatchShape, Engine
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.inputs.model import read_model
@@ -23,50 +34,177 @@ from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.kernels import compare_rows
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.quality.healthy import heads_by_layer
+from pytest_kvquant.zoo import store
+from pytest_kvquant.zoo.members import by_name
+from tools.real_models import GEMMA3, SMOLLM2
 
+ROOT = Path(__file__).parents[1]
+KEPT, PAGE = ROOT / "docs" / "healthy-table.json", ROOT / "docs" / "healthy-table.md"
+SHARED = ROOT.parent / "shared"
 SHAPE = BatchShape(ctx=512, scored=256, sequences=1, batch=512, ubatch=512, threads=2)
+UPSTREAM = ("q8_0/q8_0", "q5_1/q5_1", "q4_0/q4_0", "f16/q4_0", "q8_0/q4_0")
+FORK = ("q8_0/q8_0", "q8_0/turbo4", "turbo4/turbo4", "turbo3/turbo3", "turbo2/turbo2")
+HEAD = (
+    "| model | pair | chunks | KL emulated | KL measured | ratio | interval | scatter | verdict |\n"
+    "|---|---|--:|--:|--:|--:|---|--:|---|\n"
+)
 Logits = list[npt.NDArray[np.float32]]
 
 
+class Row(msgspec.Struct, frozen=True):
+    """One pair of one model and build."""
+
+    model: str
+    build: str
+    pair: str
+    measured: tuple[float, ...]
+    """KL per chunk, nats."""
+    emulated: tuple[float, ...]
+    """Of the healthy cell, nats."""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Build, model, pair."""
+        return self.build, self.model, self.pair
+
+
+class Subject(NamedTuple):
+    """A model that is here, and its text."""
+
+    name: str
+    path: Path
+    text: Path
+    chunks: int
+
+
+def subjects(folder: Path) -> Iterator[Subject]:
+    """Models that are here, the quick ones first."""
+    wikitext = SHARED / "corpora" / "wikitext-2.test.txt"
+    text = wikitext if wikitext.is_file() else DATA / "corpus.txt"
+    yield Subject("embedded", EMBEDDED_MODEL, DATA / "corpus.txt", 16)
+    reference = SHARED / "models" / "kvq-ref-15m.q8_0.gguf"
+    if reference.is_file():
+        yield Subject("kvq-ref-15m", reference, text, 8)
+    for name in ("llama-112", "qwen2-128"):
+        yield Subject(f"zoo {name}", store.file_of(by_name(name), folder), text, 8)
+    real = Path(os.environ.get("KVQUANT_REAL_MODELS", ROOT / ".venv-real")) / "models"
+    for title, checkpoint in (("SmolLM2-135M", SMOLLM2), ("Gemma 3 270M", GEMMA3)):
+        if (real / checkpoint.file).is_file():
+            yield Subject(title, real / checkpoint.file, text, 8)
+
+
 def main() -> None:
-    """Measure and print a row per pair."""
-    given = argparse.ArgumentParser(description=__doc__)
-    given.add_argument("model")
-    given.add_argument("text")
-    given.add_argument("chunks", type=int)
-    given.add_argument("pairs", nargs="+")
+    """Measure what is missing, and write both files after every pair."""
+    given = argparse.ArgumentParser(prog="python -m tools.healthy_table", description=__doc__)
     given.add_argument("--lib")
     given.add_argument("--python", default=sys.executable)
+    given.add_argument("--name", default="upstream llama.cpp", help="of the build, in the table")
+    given.add_argument("--only", default="")
+    given.add_argument("--pairs", default="")
+    given.add_argument("--chunks", type=int)
+    given.add_argument("--again", action="store_true")
     asked = given.parse_args()
+    usual = FORK if asked.lib else UPSTREAM
+    pairs = [Pair.parse(one) for one in (asked.pairs.split(",") if asked.pairs else usual)]
     environment = scrub(dict(os.environ), {})
     engine = Engine(python=asked.python, directory=asked.lib, environment=environment, timeout=600)
-    heads = heads_by_layer(read_model(Path(asked.model)))
+    rows = {row.key: row for row in read()}
+    with tempfile.TemporaryDirectory() as folder:
+        for subject in subjects(Path(folder)):
+            if asked.only and asked.only not in subject.name:
+                continue
+            left = [one for one in pairs if asked.again
+                    or (asked.name, subject.name, str(one)) not in rows]  # fmt: skip
+            chosen = subject._replace(chunks=asked.chunks or subject.chunks)
+            for row in measure(chosen, asked.name, left, engine) if left else ():
+                rows[row.key] = row
+                write(list(rows.values()))
+    write(list(rows.values()))
+
+
+def measure(subject: Subject, build: str, pairs: list[Pair], engine: Engine) -> Iterator[Row]:
+    """A row per pair; f16 once."""
+    heads = heads_by_layer(read_model(subject.path))
     with Worker(engine) as worker:
-        worker.library(asked.lib)
-        told = worker.model(asked.model, gpu_layers=0)
-        chunks = _chunks(worker, Path(asked.text), asked.chunks, told)
+        worker.library(engine.directory)
+        told = worker.model(str(subject.path), gpu_layers=0)
+        chunks = _chunks(worker, subject, told)
         worker.open(REFERENCE, SHAPE)
         reference = _logits(worker, chunks, told["vocabulary"])
-        for pair in map(Pair.parse, asked.pairs):
-            worker.open_healthy(_sides(engine, asked, pair), heads, SHAPE)
-            healthy = _kl(reference, _logits(worker, chunks, told["vocabulary"]))
-            with Worker(engine) as own:
-                own.library(asked.lib)
-                own.model(asked.model, gpu_layers=0)
+        for pair in pairs:
+            with Worker(engine) as own:  # some builds keep state from one context to the next
+                own.library(engine.directory)
+                own.model(str(subject.path), gpu_layers=0)
+                sides = own.stored(pair, SHAPE)
                 own.open(pair, SHAPE)
                 measured = _kl(reference, _logits(own, chunks, told["vocabulary"]))
-            _tell(pair, measured, healthy)
+            worker.open_healthy(sides, heads, SHAPE)
+            emulated = _kl(reference, _logits(worker, chunks, told["vocabulary"]))
+            yield Row(subject.name, build, str(pair), measured, emulated)
 
 
-def _sides(engine: Engine, asked: argparse.Namespace, pair: Pair) -> list:  # type: ignore[type-arg]
-    with Worker(engine) as worker:
-        worker.library(asked.lib)
-        worker.model(asked.model, gpu_layers=0)
-        return worker.stored(pair, SHAPE)
+def read() -> list[Row]:
+    """What was measured earlier."""
+    if not KEPT.is_file():
+        return []
+    return msgspec.json.decode(KEPT.read_bytes(), type=list[Row])
 
 
-def _chunks(worker: Worker, text: Path, count: int, told: dict[str, Any]) -> npt.NDArray[np.int32]:
-    tokens = worker.tokenize(text.read_bytes()[: 16 * SHAPE.ctx * count])
+def write(rows: list[Row]) -> None:
+    """Both files."""
+    ordered = sorted(rows, key=lambda row: row.key)
+    lines = ",\n".join(msgspec.json.encode(row).decode() for row in ordered)
+    KEPT.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    PAGE.write_text(page(ordered), encoding="utf-8")
+
+
+def page(rows: list[Row]) -> str:
+    """The table in markdown."""
+    text = (
+        "# Healthy cells\n\n`python -m tools.healthy_table` writes this page from "
+        "`healthy-table.json`, and measures what that lacks: mean KL to f16 of a cell, over that "
+        "of its emulation with f16's kernels, chunks of 512 tokens, 256 scored, on CPUs. Interval "
+        "and verdict are those of the gate `kl_ratio` with its default limits; scatter is that of "
+        "the ratio of a chunk.\n"
+    )
+    for build in sorted({row.build for row in rows}, reverse=True):
+        text += f"\n## {build}\n\n{HEAD}"
+        before = ""
+        for row in (one for one in rows if one.build == build):
+            text += _line(row, row.model if row.model != before else "")
+            before = row.model
+    wrong = [row for row in rows if _judged(row).verdict == "fail"]
+    undecided = sum(_judged(row).verdict == "inconclusive" for row in rows)
+    models = len({row.model for row in rows})
+    return text + (
+        f"\n{len(rows)} rows of {models} models: {len(wrong)} outside the limits, {undecided} not "
+        "decided on these chunks.\n"
+    )
+
+
+def _line(row: Row, model: str) -> str:
+    gate = _judged(row)
+    measured, emulated = np.array(row.measured), np.array(row.emulated)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scatter = float(np.std(np.log(measured / emulated)))
+    low = "–" if gate.low is None else f"{gate.low:.2f}"
+    high = "–" if gate.high is None else f"{gate.high:.2f}"
+    return (
+        f"| {model} | {row.pair} | {len(measured)} | {emulated.mean():.3g} | {measured.mean():.3g} "
+        f"| {measured.mean() / emulated.mean():.3f} | {low} to {high} | {scatter:.0%} "
+        f"| {gate.verdict} |\n"
+    )
+
+
+def _judged(row: Row) -> Any:
+    rules = Rules(cap=len(row.measured))
+    return ratio_gate("kl_ratio", np.array(row.measured), np.array(row.emulated), rules, KL)
+
+
+def _chunks(worker: Worker, subject: Subject, told: dict[str, Any]) -> npt.NDArray[np.int32]:
+    text = subject.text.read_bytes()[: 16 * SHAPE.ctx * subject.chunks]
+    tokens = worker.tokenize(text)
+    count = min(subject.chunks, len(tokens) // SHAPE.ctx)
     chunks = tokens[: SHAPE.ctx * count].reshape(count, SHAPE.ctx).copy()
     if told["bos"] is not None:
         chunks[:, 0] = told["bos"]
@@ -80,23 +218,10 @@ def _logits(worker: Worker, chunks: npt.NDArray[np.int32], vocabulary: int) -> L
     return [np.concatenate(blocks) for _, blocks in sorted(found.items())]
 
 
-def _kl(reference: Logits, other: Logits) -> npt.NDArray[np.float64]:
+def _kl(reference: Logits, other: Logits) -> tuple[float, ...]:
     none = np.zeros(SHAPE.scored, np.int32)
-    pairs = zip(reference, other, strict=True)
-    return np.array([compare_rows(a, b, none[: len(a)]).kl.mean() for a, b in pairs])
-
-
-def _tell(pair: Pair, measured: npt.NDArray[np.float64], healthy: npt.NDArray[np.float64]) -> None:
-    gate = ratio_gate("kl_ratio", measured, healthy, Rules(cap=len(measured)), KL)
-    scatter = float(np.std(np.log(measured / healthy)))
-    low = "–" if gate.low is None else f"{gate.low:.2f}"
-    high = "–" if gate.high is None else f"{gate.high:.2f}"
-    sys.stdout.write(
-        f"| {pair} | {healthy.mean():.3g} | {measured.mean():.3g} | "
-        f"{measured.mean() / healthy.mean():.3f} | {low} to {high} | {scatter:.0%} | "
-        f"{gate.verdict} at {gate.decided_at} |\n"
-    )
-    sys.stdout.flush()
+    both = zip(reference, other, strict=True)
+    return tuple(float(compare_rows(a, b, none[: len(a)]).kl.mean()) for a, b in both)
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ class Planted(NamedTuple):
 
 
 FAULTS = (
-    Planted("noisy", "noise on K and V", "q8_0/q8_0", 0.02),
-    Planted("v_scale", "V too large", "q8_0/q8_0", 0.03),
-    Planted("noisy", "noise on K and V", "q4_0/q4_0", 0.1),
+    Planted("noisy", "noise on K and V", "q8_0/q8_0", 0.08),
+    Planted("v_scale", "V too large", "q8_0/q8_0", 0.06),
+    Planted("noisy", "noise on K and V", "q4_0/q4_0", 0.25),
 )
 
 
@@ -63,7 +63,7 @@ class Bench:
         settings = Settings(
             model=self.model, corpus=(str(self.corpus),), pairs=(planted.pair,), chunks=chunks,
             store=self._folder, environment=hook, decode=0, trajectory=0, recall=0,
-            coverage="off", probe="off",
+            coverage="off", probe="off", fail_fast=True,
         )  # fmt: skip
         return Session(settings, dict(os.environ), Quiet()).measure(Pair.parse(planted.pair))
 

@@ -71,6 +71,8 @@ class Planting:
         self.folder, self.seed, self.library, self.threads = folder, seed, library, threads
         self.isolation = isolation
         self._clean: dict[str, Examiner] = {}
+        self.reproducers: Path | None = None
+        """Where wrong nodes are written; ``None``: nowhere."""
 
     def examiner(self, model: str, hook: dict[str, str], *, scenarios: bool) -> Examiner:
         path = EMBEDDED_MODEL
@@ -87,6 +89,7 @@ class Planting:
         tokens = np.random.default_rng(5).integers(5, 200, CELLS).astype(np.int32)
         subject = Examined(engine, found, 0, tokens, threads=self.threads, seed=self.seed,
             workers=self.workers(engine, path, tokens),
+            reproducers=self.reproducers,
         )  # fmt: skip
         chosen = level("standard", cells=CELLS, ubatch=CELLS)
         return Examiner(subject, chosen._replace(scenarios=scenarios))
