@@ -12,6 +12,9 @@ from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics import writes
 from pytest_kvquant.numerics.arrays import F32, I64, U8
 
+BLANK = 0x5A
+"""A byte of a row that is still to be written: finite as a scale, and far from any row."""
+
 MOST_ROWS = 64
 """Rows of one write that are compared; all of smaller ones."""
 
@@ -42,6 +45,20 @@ def read(node: Node, values: Values, rng: np.random.Generator) -> Write | None:
     where = cells[rows].astype(np.int64)
     stored = values.plane(node, rows=where)
     return Write(rows, where, given, stored)
+
+
+def blank(node: Node, cells: I64) -> None:
+    """Overwrite the rows that a SET_ROWS node is about to write.
+
+    The same tokens have been written there in a batch of another size: a row that is not written
+    now would hold what it should, and nobody would see it.
+    """
+    source, root = node.source(0), node.root
+    if source is None or source.ne[0] != root.ne[0] or source.ne[2] * source.ne[3] > 1:
+        return  # a transposed V is written element by element
+    row = np.full(root.ggml.row_bytes(root.type, root.ne[0]), BLANK, np.uint8)
+    for cell in cells.tolist():
+        root.ggml.write(root.raw, row, cell * root.nb[1])
 
 
 def judge(node: Node, values: Values, rng: np.random.Generator, layer: int) -> list[NodeFinding]:
