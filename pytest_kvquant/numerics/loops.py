@@ -41,7 +41,7 @@ def _float_of_bits(_typing: Any, _bits: Any) -> Any:
     return types.float64(types.int64), generate
 
 
-@njit(inline="always")
+@njit(inline="always", error_model="numpy")
 def _exp(x: float) -> Any:
     """e**x for x ≤ 0, relative error below 1e-15; zero below e**−700.
 
@@ -70,7 +70,7 @@ def _exp(x: float) -> Any:
     return 0.0 if absent else p
 
 
-@njit(inline="always")
+@njit(inline="always", error_model="numpy")
 def _series(d: float) -> Any:
     """e**d − 1 − d for |d| ≤ ``_SMALL``, relative error below 1e-13: its Taylor series."""
     s = 1.0 / 362880.0
@@ -84,7 +84,7 @@ def _series(d: float) -> Any:
     return s * d * d
 
 
-@njit(inline="always")
+@njit(inline="always", error_model="numpy")
 def _centre(p_row: Any, q_row: Any, p_best: Any, q_best: Any) -> Any:
     """Roughly Σ p·(y − x), to a few percent of what y − x varies by, which is near enough.
 
@@ -114,7 +114,7 @@ def _centre(p_row: Any, q_row: Any, p_best: Any, q_best: Any) -> Any:
     return (np.float64(q_best) - np.float64(p_best)) + np.float64(moved / total)
 
 
-@njit(inline="always")
+@njit(inline="always", error_model="numpy")
 def _maximum(row: Any, start: int, stop: int) -> Any:
     best = np.float32(-np.inf)
     for j in range(start, stop):
@@ -122,7 +122,7 @@ def _maximum(row: Any, start: int, stop: int) -> Any:
     return best
 
 
-@njit(inline="always")
+@njit(inline="always", error_model="numpy")
 def _index(row: Any, value: Any) -> int:
     for j in range(row.shape[0]):
         if row[j] == value:
@@ -161,7 +161,7 @@ def visit(reference: F32, cell: F32, *others: Any) -> None:
 
 
 @cached
-@njit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST, nogil=True, error_model="numpy")
 def _visit(
     reference: F32,
     cell: F32,

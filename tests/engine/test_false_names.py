@@ -23,7 +23,7 @@ def test_a_clean_cell_passes_everything(tmp_path: Path) -> None:
     assert failed(cells["f16/f16"]) == set()
     assert {check.name for check in cells[CLEAN].checks} == {
         "types", "placement", "off_device", "footprint", "measurable", "active", "distinct",
-        "shapes", "restore", "trajectory", "quantizer",
+        "shapes", "restore", "trajectory", "quantizer", "steady_memory",
     }  # fmt: skip
     assert cells[CLEAN].quality is not None
     assert cells[CLEAN].quality.decode is not None
@@ -167,7 +167,7 @@ def lying(state, types, **options):
 census.read = lying
 """
     cells = run(tmp_path, CLEAN, hook=hook)
-    assert failed(cells[CLEAN]) == {"active", "distinct"}
+    assert failed(cells[CLEAN]) == {"active", "distinct", "footprint"}
     assert cells[CLEAN].verdict == "aliased"
 
 

@@ -120,7 +120,7 @@ def test_a_substitution_that_nobody_declared_has_no_footprint(tmp_path: Path) ->
 
 
 MIXED_LAYERS = """
-from pytest_kvquant.engine.child import timing
+from pytest_kvquant.engine.child import stream
 
 plant()
 _read = census.read
@@ -134,11 +134,15 @@ def mixed(state, types, **options):
     cache = cache._replace(layers=(first, *cache.layers[1:]))
     return found._replace(caches=(cache,), bytes_per_token=cache.bytes_per_token)
 
-census.read = timing.read = mixed
+census.read = stream.read = mixed
 """
 
 
-def test_layers_that_differ_as_declared_are_measured(tmp_path: Path) -> None:
+def test_layers_that_differ_as_declared_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_kvquant.checks.footprint.BESIDE", 1.0)  # the census is made up
+
     def start(name: str, **declared: Any) -> Session:
         return run.start(
             tmp_path / name, pairs=(str(ASKED),), hook=MIXED_LAYERS,

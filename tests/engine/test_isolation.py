@@ -163,7 +163,9 @@ def test_memory_that_is_not_given_back_is_seen(folder: Path, fresh: dict[str, Ce
         pytest.skip("only Linux says what a process has of its own")
     found = cells(folder, "warm", "f16/f16 q8_0/q8_0", hook=LOST_MEMORY)
     assert "were not given back" in found["q8_0/q8_0"].again
-    assert figures(found["q8_0/q8_0"]) == figures(fresh["q8_0/q8_0"])
+    assert found["q8_0/q8_0"].digests == fresh["q8_0/q8_0"].digests
+    failing = [check.name for check in found["q8_0/q8_0"].checks if check.verdict == "fail"]
+    assert failing == ["steady_memory"]  # in a process of its own it is lost as well
 
 
 def test_a_verdict_other_than_pass_is_of_a_fresh_process(folder: Path) -> None:

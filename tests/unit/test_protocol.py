@@ -31,7 +31,7 @@ def in_a_child(channel: Channel, body: Callable[[], None]) -> int:
             code = 0
         finally:
             os._exit(code)
-    channel.close()
+    channel.let_go()
     return pid
 
 
