@@ -17,7 +17,7 @@ PLACES = (PACKAGE / "ci", PACKAGE.parent / "docs" / "ci")
 """Where the files lie: in an installed package, in a checkout."""
 
 
-class Gate(NamedTuple):
+class ReadyMade(NamedTuple):
     """A ready-made gate."""
 
     file: str
@@ -31,22 +31,22 @@ class Gate(NamedTuple):
 
 
 GATES = {
-    "action": Gate(
+    "action": ReadyMade(
         "action.yml",
         ".github/actions/kv-gate/action.yml",
         "in a workflow, after the build: uses: ./.github/actions/kv-gate, with lib and bindings",
     ),
-    "hosted": Gate(
+    "hosted": ReadyMade(
         "hosted.yml",
         ".github/workflows/kv-gate.yml",
         "set its build step and the release of the bindings (kvquant doctor names it)",
     ),
-    "gitlab": Gate(
+    "gitlab": ReadyMade(
         "gitlab.yml",
         "kv-gate.gitlab-ci.yml",
         "in .gitlab-ci.yml: include: {local: kv-gate.gitlab-ci.yml}, and set KV_LIB, KV_BINDINGS",
     ),
-    "pre-push": Gate(
+    "pre-push": ReadyMade(
         "pre-push",
         ".git/hooks/pre-push",
         "KV_LIB and KV_OPTIONS of the shell override its defaults",
@@ -79,7 +79,7 @@ def _ci(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _source(gate: Gate) -> Path:
+def _source(gate: ReadyMade) -> Path:
     for place in PLACES:
         if (place / gate.file).is_file():
             return place / gate.file
