@@ -5,6 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
+
+from pytest_kvquant.engine.child import judge_write
 from pytest_kvquant.engine.child.facts import Facts
 from pytest_kvquant.engine.child.mirror import Mirrors
 from pytest_kvquant.engine.child.oracle import Oracle, scaled_before
@@ -21,11 +24,35 @@ def test_a_node_without_rows_is_not_looked_at() -> None:
     assert oracle.ledger.as_data() == []
 
 
+def fake(**fields: Any) -> Any:
+    """A node that the scheduler has not copied."""
+    node = SimpleNamespace(**fields)
+    node.original = node
+    return node
+
+
 def test_a_scale_before_a_rotation_counts() -> None:
     """Gemma scales its queries before they are rotated: a quantized K was called wrong."""
-    projection = SimpleNamespace(op="MUL_MAT", name="Qcur", source=lambda _: None)
-    scaled = SimpleNamespace(op="SCALE", floats=[0.0625, 0.0], source=lambda _: projection)
-    matrix = SimpleNamespace(name="attn_inp_k_rot")
-    turned = SimpleNamespace(op="MUL_MAT", source=lambda number: (matrix, scaled)[number])
-    query = SimpleNamespace(op="PERMUTE", source=lambda _: turned)
-    assert scaled_before(cast(Any, query)) == 0.0625
+    matrix = fake(stem="attn_inp_k_rot")
+    projection = fake(op="MUL_MAT", stem="Qcur", source=lambda _: None)
+    scaled = fake(op="SCALE", floats=[0.0625, 0.0], source=lambda _: projection)
+    turned = fake(op="MUL_MAT", source=lambda number: (matrix, scaled)[number])
+    query = fake(op="PERMUTE", source=lambda _: turned)
+    assert scaled_before(query) == 0.0625
+
+
+def test_rows_are_overwritten_before_they_are_written() -> None:
+    """A row that a kernel forgot held what a larger batch of the same tokens had put there."""
+    written: dict[int, int] = {}
+    ggml = SimpleNamespace(
+        row_bytes=lambda _, elements: 2 * elements,
+        write=lambda _, data, offset: written.update({offset: len(data)}),
+    )
+    root = SimpleNamespace(ggml=ggml, type="f16", ne=(8, 512, 1, 1), nb=(2, 16, 0, 0), raw=None)
+    source = SimpleNamespace(ne=(8, 2, 1, 1))
+    node = cast(Any, SimpleNamespace(root=root, source=lambda _: source))
+    judge_write.blank(node, np.array([250, 251]))
+    assert written == {250 * 16: 16, 251 * 16: 16}
+    transposed = cast(Any, SimpleNamespace(root=root, source=lambda _: SimpleNamespace(ne=(1, 16))))
+    judge_write.blank(transposed, np.array([0]))
+    assert len(written) == 2
