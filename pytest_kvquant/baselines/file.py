@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_kvquant.errors import KVQuantError
+from pytest_kvquant.machine.files import read_regular
 
 SCHEMA = "pytest-kvquant-baseline/1"
 SUFFIX = ".json"
@@ -121,7 +122,7 @@ def read(path: Path) -> Baseline | None:
         BaselineError: it cannot be read, or is damaged.
     """
     try:
-        return decode(path.read_text(encoding="utf-8"), str(path))
+        return decode(read_regular(path).decode("utf-8"), str(path))
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import statistics
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.machine.files import read_regular
 from pytest_kvquant.machine.hardware import Hardware
 from pytest_kvquant.results import nonfinite
 from pytest_kvquant.speed.stored import Stored, StoredSpeed
@@ -88,9 +88,7 @@ def read_stored(
         SettingsError: it cannot be read, or is not a result.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
-            raise OSError(errno.EINVAL, "it is no regular file")
-        result = nonfinite.decode(path.read_bytes(), _Result)
+        result = nonfinite.decode(read_regular(path), _Result)
     except (OSError, ValueError, RecursionError, msgspec.DecodeError) as error:
         raise SettingsError(
             f"--kv-speed-baseline {path} is not a result written by --kv-json: {error}."

@@ -40,6 +40,12 @@ def refuse_inputs(out: Path, inputs: Iterable[Path]) -> None:
     Raises:
         ResultError: it would be.
     """
-    place = os.path.realpath(out)
-    if str(out) != "-" and any(os.path.realpath(path) == place for path in inputs):
+    if str(out) != "-" and any(_is_same(out, path) for path in inputs):
         raise ResultError(f"{out} is one of the files that are read; write to another one.")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.realpath(one) == os.path.realpath(other)
+    except ValueError:  # no file can be called that
+        return False

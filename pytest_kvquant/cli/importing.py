@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_kvquant.cli.files import write
 from pytest_kvquant.errors import ResultError
+from pytest_kvquant.machine.files import read_regular
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -28,9 +29,10 @@ def _import(parsed: argparse.Namespace) -> int:
     from pytest_kvquant.report.snapshot import encode, foreign
 
     try:
-        data = parsed.file.read_bytes()
-    except OSError as error:
-        raise ResultError(f"{parsed.file} cannot be read: {error.strerror}.") from None
+        data = read_regular(parsed.file)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ResultError(f"{parsed.file} cannot be read: {reason}.") from None
     points = foreign(data, str(parsed.file))
     write(parsed.out, encode(points))
     pairs = {pair for point in points for pair in point.figures}

@@ -61,3 +61,15 @@ def write_durably(path: Path, data: bytes) -> None:
 def cache_folder() -> Path:
     """Where this user's machine keeps what can be made again."""
     return Path(platformdirs.user_cache_dir("pytest-kvquant"))
+
+
+def read_regular(path: Path) -> bytes:
+    """What a file holds.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device, which could be waited for for ever.
+        ValueError: no file can be called that.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "a folder" if path.is_dir() else "no regular file")
+    return path.read_bytes()

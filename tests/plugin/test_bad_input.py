@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -110,6 +111,18 @@ CASES = {
     "zoo member unknown": (["--kv-zoo=lama"], "lama"),
     "options of llama.cpp unknown": (["--kv-llama=--flash-atn on"], "flash-atn"),
     "hook missing": (["--kv-config=hook.toml"], "absent.py cannot be read (No such file"),
+    "speed baseline cut": (
+        ["--kv-speed=on", "--kv-speed-baseline=cut.json"],
+        "cut.json is not a result",
+    ),
+    "speed baseline is a folder": (
+        ["--kv-speed=on", "--kv-speed-baseline=nothing"],
+        "nothing",
+    ),
+    "speed baseline is a pipe": (
+        ["--kv-speed=on", "--kv-speed-baseline=pipe"],
+        "pipe",
+    ),
     "scored too many": (["--kv-scored=64"], "--kv-scored must lie between 1 and"),
 }
 
@@ -128,6 +141,8 @@ def test_refused_before_the_first_cell(
     (folder / "typo3.toml").write_text("[floors]\n'*/*' = { slowdwn = 0.1 }\n")
     (folder / "typo4.toml").write_text("[expect]\n'f16/q8_0' = { substitutd = 'f16/f16' }\n")
     (folder / "hook.toml").write_text("[environment]\nKVQUANT_WORKER_HOOK = 'absent.py'\n")
+    (folder / "cut.json").write_text('{"schema": "pytest-kv')
+    os.mkfifo(folder / "pipe")
     bare = folder / "bare"
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
     bare.chmod(0o755)

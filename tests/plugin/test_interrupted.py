@@ -149,6 +149,19 @@ def test_exitfirst_is_an_interruption(tmp_path: Path) -> None:
     assert "stopping after 1 failures" in result["interruption"]
 
 
+def test_nothing_is_accepted_of_a_pair_that_was_not_finished(tmp_path: Path) -> None:
+    """``-x`` ends the run in the third pair: baselines are those of the two before it."""
+    (tmp_path / "kvquant.toml").write_text("[budgets.'q8_0/f16']\nkl_mean = 1e-9\nkl_tail = 0\n")
+    run = pytest_in(
+        tmp_path, "--kv-matrix", *SMALL, "--kv-store=store", FOUR, "-x", "--snapshot-update",
+        "--kv-json=kv.json",
+    )  # fmt: skip
+    assert run.code == 1, run.text
+    assert not read(tmp_path / "kv.json")["complete"]
+    accepted = {path.name for path in (tmp_path / "baselines").rglob("*.json")}
+    assert accepted == {"f16-f16.json", "f16-q8_0.json"}
+
+
 def test_selected_is_not_interrupted(tmp_path: Path) -> None:
     run = pytest_in(
         tmp_path, "--kv-matrix", *SMALL, "--kv-store=store", FOUR, "--kv-json=kv.json",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import msgspec
 import pytest
 
 from pytest_kvquant.cli.main import main
+from pytest_kvquant.results.cell import Check
 from pytest_kvquant.results.file import encode, read
-from pytest_kvquant.results.result import Result
+from pytest_kvquant.results.result import SCHEMA, Result
 
 replace = msgspec.structs.replace
 
@@ -147,6 +149,65 @@ def test_a_file_that_is_no_result(
     error = capsys.readouterr().err
     assert error.startswith(f"kvquant compare: {path}")
     assert error.count("\n") == 1
+
+
+COMMANDS = ("compare", "merge", "history", "llama-bench", "show", "report", "coverage", "export",
+            "import")  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("kind", ["truncated", "later", "empty", "folder", "pipe", "NUL"])
+def test_what_cannot_be_read_is_one_line(
+    kind: str, command: str, small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Truncated, of a later schema, empty, a folder, a pipe that nobody writes to, a name."""
+    path = tmp_path / "x.json"
+    whole = encode(small)
+    match kind:
+        case "truncated":
+            path.write_bytes(whole[: len(whole) // 2])
+        case "later":
+            path.write_bytes(whole.replace(SCHEMA.encode(), b"pytest-kvquant/99", 1))
+        case "empty":
+            path.touch()
+        case "folder":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case "NUL":
+            path = tmp_path / "a\0b"
+    out = str(tmp_path / "o")
+    words = {
+        "compare": [str(path), str(path)],
+        "merge": [str(path), "-o", out],
+        "coverage": [str(path), str(path)],
+        "export": ["--csv", out, str(path)],
+        "import": [str(path), out],
+    }
+    assert main([command, *words.get(command, [str(path)])]) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert said.err.startswith(f"kvquant {command}: ")
+    assert said.err.count("\n") == 1
+    assert "Traceback" not in said.err
+
+
+def test_the_worst_f16_of_all_shards_counts(small: Result, tmp_path: Path) -> None:
+    """Each shard has an f16/f16; one that fails is not dropped for the first one's pass."""
+    reference, *others = small.cells
+    assert reference.verdict == "pass"
+    broken = replace(
+        reference, verdict="fail",
+        checks=(Check(name="shapes", verdict="fail", text="differs"), *reference.checks),
+    )  # fmt: skip
+    shards = [
+        _write(tmp_path / "a.json", replace(small, cells=(reference, *others[:4]))),
+        _write(tmp_path / "b.json", replace(small, cells=(broken, *others[4:]))),
+    ]
+    for order in (shards, shards[::-1]):
+        assert main(["merge", *order, "-o", str(tmp_path / "all.json")]) == 1
+        merged = {cell.pair: cell for cell in read(tmp_path / "all.json").cells}
+        assert merged["f16/f16"].verdict == "fail"
 
 
 def test_merge_puts_shards_together(small: Result, tmp_path: Path) -> None:
