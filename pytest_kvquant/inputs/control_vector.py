@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 
 from pytest_kvquant.errors import ModelError
+from pytest_kvquant.machine.files import replace
 
 
 def write_array(path: Path, out: Path) -> None:
@@ -34,4 +36,9 @@ def write_array(path: Path, out: Path) -> None:
     array = np.zeros((max(rows), width), np.float32)
     for layer, row in rows.items():
         array[layer - 1] = row
-    np.save(out, array)
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    try:
+        replace(out, buffer.getvalue())  # whole or not at all: what is there is taken for whole
+    except OSError as error:
+        raise ModelError(f"{out} cannot be written: {error.strerror}; free space there.") from None

@@ -61,6 +61,11 @@ class _Compiled(caching.CompileResultCacheImpl):  # type: ignore[misc]
 class _Kept(caching.FunctionCache):  # type: ignore[misc]
     _impl_class = _Compiled
 
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled form; where the disk is full it is compiled again the next time."""
+        with suppress(OSError):
+            super().save_overload(sig, data)
+
 
 def cached(dispatcher: Any) -> Any:
     """A compiled function that finds its compiled forms again, as far as a place can be written."""

@@ -67,7 +67,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     chunks: int
     """Chunks of the same tokens that both have."""
     changes: tuple[Change, ...]
-    """By figure."""
+    """By figure; none where one of them is no number, which is worse than anything."""
 
 
 def drift(
@@ -93,6 +93,8 @@ def drift(
         raise ValueError("two measurements with no chunk in common cannot be compared")
     old = {name: np.asarray(before[name][:chunks]) for name in ("kl", "ln_ppl", "top1")}
     new = {name: np.asarray(after[name][:chunks]) for name in ("kl", "ln_ppl", "top1")}
+    if not all(np.isfinite(values).all() for values in (*old.values(), *new.values())):
+        return Drift(verdict="worse", chunks=chunks, changes=())  # nothing compares as fine with it
     if all(np.array_equal(old[name], new[name]) for name in old):
         return Drift(verdict="equal", chunks=chunks, changes=())
     kl0, kl = float(old["kl"].mean()), float(new["kl"].mean())

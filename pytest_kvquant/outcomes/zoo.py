@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_kvquant.errors import RunRefused
+
 if TYPE_CHECKING:
     from pytest_kvquant.results.zoo import ZooCell
     from pytest_kvquant.session.run import Session
@@ -26,7 +28,10 @@ class ZooMember:
     def check(self) -> None:
         """Pass, fail or skip by what its kernels show."""
         __tracebackhide__ = True
-        found = self.cell
+        try:
+            found = self.cell
+        except RunRefused as error:
+            pytest.fail(f"{self._place}: {error}", pytrace=False)
         where = f"{found.member} ({found.like}), {found.pair}"
         if found.verdict == "pass":
             return

@@ -19,7 +19,7 @@ from pytest_kvquant.config.overrides import Expect
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.workers import Workers, usual_isolation
-from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.errors import ModelError, SettingsError
 from pytest_kvquant.inputs.model import read_model
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.quality.coverage_plan import Level, level, shared_out
@@ -130,7 +130,7 @@ class ZooRun:
         """The findings of one place, made now if they have not been.
 
         Raises:
-            OSError: the model cannot be written.
+            ModelError: the model cannot be written.
         """
         if place not in self._cells:
             self._cells[place] = self._measure(place)
@@ -173,7 +173,14 @@ class ZooRun:
 
     def _examiner(self, name: str) -> Examiner:
         if name not in self._examiners:
-            model = read_model(file_of(by_name(name), self._folder), hashed=False)
+            try:
+                path = file_of(by_name(name), self._folder)
+            except OSError as error:
+                raise ModelError(
+                    f"The zoo's model {name} cannot be written to {self._folder} "
+                    f"({error.strerror}); free space there, or leave --kv-zoo out."
+                ) from None
+            model = read_model(path, hashed=False)
             isolation = usual_isolation(self._library)
             layers = self._settings.gpu_layers
             workers = Workers(self._engine, model.path, layers, isolation)

@@ -19,6 +19,8 @@ from pytest_kvquant.checks.trajectory import check_trajectory
 from pytest_kvquant.config.resolver import find_root, resolve
 from pytest_kvquant.errors import ReferenceBroken, SettingsError
 from pytest_kvquant.matrix import Pair
+from pytest_kvquant.numerics.drift import drift
+from pytest_kvquant.numerics.rounds import RoundRules, decide, is_cliff, judge_absolute
 from pytest_kvquant.quality.prefill import require_numbers
 from pytest_kvquant.results import nonfinite
 from pytest_kvquant.results.cell import Cell, CensusRecord, LayerRecord, NoiseFloor
@@ -103,6 +105,27 @@ def test_a_floor_that_is_no_number_is_not_zero() -> None:
     assert math.isnan(nonfinite.worst([NAN, 0.0]))
     floor = NoiseFloor(kl=NAN, ubatch=1, threads=1, tie_band=NAN, shapes={})
     assert math.isnan(nonfinite.decode(nonfinite.encode(floor), NoiseFloor).kl)
+
+
+FIGURES = {"kl": [0.01, 0.011], "ln_ppl": [0.001, 0.002], "top1": [0.99, 0.98]}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("value", [NAN, math.inf])
+def test_what_is_no_number_never_compares_as_fine(name: str, value: float) -> None:
+    """With a baseline or an earlier result, on either side and on both."""
+    odd = {**FIGURES, name: [value, 0.5]}
+    for before, after in ((FIGURES, odd), (odd, FIGURES), (odd, odd)):
+        assert drift(before, after).verdict == "worse"
+
+
+def test_a_speed_that_is_no_number_decides_nothing() -> None:
+    rules = RoundRules(least=6, most=24, threshold=20.0)
+    with pytest.raises(ValueError, match="not finite"):
+        decide([NAN] * 24, 0.5, rules)
+    assert not is_cliff([NAN, NAN, NAN])
+    absolute = {"floor": 10.0, "stored_reference": 10.0, "steady": True}
+    assert judge_absolute([NAN] * 20, [10.0] * 20, **absolute) != "pass"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["decode", "trajectory", "pp", "tg"])
