@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from pytest_kvquant.checks.healthy import KL, ratio_gate
 from pytest_kvquant.data import DATA, EMBEDDED_MODEL
+from pytest_kvquant.engine.messages.model import ModelLoaded
 from pytest_kvquant.engine.parent.engine import BatchShape, Engine
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.inputs.model import read_model
@@ -130,16 +131,16 @@ def measure(subject: Subject, build: str, pairs: list[Pair], engine: Engine) -> 
         told = worker.model(str(subject.path), gpu_layers=0)
         chunks = _chunks(worker, subject, told)
         worker.open(REFERENCE, SHAPE)
-        reference = _logits(worker, chunks, told["vocabulary"])
+        reference = _logits(worker, chunks, told.vocabulary)
         for pair in pairs:
             with Worker(engine) as own:  # some builds keep state from one context to the next
                 own.library(engine.directory)
                 own.model(str(subject.path), gpu_layers=0)
                 sides = own.stored(pair, SHAPE)
                 own.open(pair, SHAPE)
-                measured = _kl(reference, _logits(own, chunks, told["vocabulary"]))
+                measured = _kl(reference, _logits(own, chunks, told.vocabulary))
             worker.open_healthy(sides, heads, SHAPE)
-            emulated = _kl(reference, _logits(worker, chunks, told["vocabulary"]))
+            emulated = _kl(reference, _logits(worker, chunks, told.vocabulary))
             yield Row(subject.name, build, str(pair), measured, emulated)
 
 
@@ -201,13 +202,13 @@ def _judged(row: Row) -> Any:
     return ratio_gate("kl_ratio", np.array(row.measured), np.array(row.emulated), rules, KL)
 
 
-def _chunks(worker: Worker, subject: Subject, told: dict[str, Any]) -> npt.NDArray[np.int32]:
+def _chunks(worker: Worker, subject: Subject, told: ModelLoaded) -> npt.NDArray[np.int32]:
     text = subject.text.read_bytes()[: 16 * SHAPE.ctx * subject.chunks]
     tokens = worker.tokenize(text)
     count = min(subject.chunks, len(tokens) // SHAPE.ctx)
     chunks = tokens[: SHAPE.ctx * count].reshape(count, SHAPE.ctx).copy()
-    if told["bos"] is not None:
-        chunks[:, 0] = told["bos"]
+    if told.bos is not None:
+        chunks[:, 0] = told.bos
     return chunks
 
 

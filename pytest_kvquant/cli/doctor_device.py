@@ -14,7 +14,7 @@ from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import CellError
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.library import Library
-from pytest_kvquant.results.operations import from_paths, off_device_text
+from pytest_kvquant.results.operations import off_device_text
 
 THREADS = 2
 
@@ -55,7 +55,7 @@ def try_pairs(
 
 
 def _try(worker: Worker, pair: Pair, device: str) -> Trial:
-    operations = from_paths(worker.operations(pair, threads=THREADS))
+    operations = worker.operations(pair, threads=THREADS)
     return Trial(pair, off_device=off_device_text(operations, device))
 
 

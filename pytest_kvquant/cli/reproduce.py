@@ -6,11 +6,13 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_kvquant.errors import CellError, LibraryError
 
 if TYPE_CHECKING:
+    from pytest_kvquant.engine.messages.kernels import Reproduced
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
@@ -30,6 +32,7 @@ def add(commands: Commands) -> None:
 
 def _reproduce(parsed: argparse.Namespace) -> int:
     from pytest_kvquant.engine.parent.engine import Engine
+    from pytest_kvquant.engine.parent.examination import reproduce
     from pytest_kvquant.engine.parent.worker import Worker
     from pytest_kvquant.machine.environment import scrub
 
@@ -42,32 +45,27 @@ def _reproduce(parsed: argparse.Namespace) -> int:
     try:
         with Worker(engine) as worker:
             build = worker.library(engine.directory, full=True)
-            found = worker.exchange(
-                "reproduce",
-                answer="reproduced",
-                path=str(parsed.file.absolute()),
-                device=parsed.kv_devices,
-            )
+            path = str(parsed.file.absolute())
+            found = reproduce(worker, path, parsed.kv_devices)
     except CellError as error:
         raise LibraryError(str(error)) from None
-    sys.stdout.write(_in_words(found, build))
-    return 1 if any(one["text"] for one in found["findings"]) else 0
+    sys.stdout.write(_in_words(found, str(build["path"])))
+    return 1 if any(one.text for one in found.findings) else 0
 
 
-def _in_words(found: dict[str, Any], build: dict[str, Any]) -> str:
-    about = found["about"]
+def _in_words(found: Reproduced, library: str) -> str:
+    about = found.about
     lines = [
-        f"{about['operation']} {about['name']}, layer {about['layer']}",
-        f"  the file: {about['text']} ({about['build']})",
-        f"  here: {build['path']}, {found['device']}; NMSE against the file's output "
-        f"{found['change']:.2g}",
+        f"{about.operation} {about.name}, layer {about.layer}",
+        f"  the file: {about.text} ({about.build})",
+        f"  here: {library}, {found.device}; NMSE against the file's output {found.change:.2g}",
     ]
-    if not found["understood"]:
+    if not found.understood:
         lines.append("  not judged: the operation is not understood")
-    for one in found["findings"]:
-        verdict = f"wrong: {one['text']}" if one["text"] else "right"
+    for one in found.findings:
+        verdict = f"wrong: {one.text}" if one.text else "right"
         lines.append(
-            f"  {verdict} (NMSE {one['error']:.2g} against exact arithmetic, "
-            f"{one['ratio']:.2g} of the limit)"
+            f"  {verdict} (NMSE {one.error:.2g} against exact arithmetic, "
+            f"{one.ratio:.2g} of the limit)"
         )
     return "\n".join(lines) + "\n"

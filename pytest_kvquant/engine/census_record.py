@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class CensusLayer(NamedTuple):
@@ -56,20 +55,3 @@ class Census(NamedTuple):
     """Of all attention caches; window caches stop growing at their window. ``None``: unknown."""
     problem: str | None = None
     """Why the state is not readable, in words; then there are no caches."""
-
-    def as_data(self) -> dict[str, Any]:
-        """Plain data, as JSON carries it; :func:`from_data` is the way back."""
-        caches = [
-            {**cache._asdict(), "layers": [layer._asdict() for layer in cache.layers]}
-            for cache in self.caches
-        ]
-        return {**self._asdict(), "caches": caches}
-
-
-def from_data(data: Mapping[str, Any]) -> Census:
-    """A census that came as plain data."""
-    caches = tuple(
-        Cache(**{**cache, "layers": tuple(CensusLayer(**layer) for layer in cache["layers"])})
-        for cache in data["caches"]
-    )
-    return Census(**{**data, "caches": caches})

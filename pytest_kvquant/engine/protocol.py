@@ -21,10 +21,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from pytest_kvquant.engine.messages import base
 
 _HEAD = struct.Struct("<IQ")
 """Length of the JSON, length of the bytes behind it."""
@@ -34,12 +36,19 @@ _LONGEST = 1e6
 """Seconds: the system's calls count milliseconds in 32 bits."""
 
 
+S = TypeVar("S", bound=base.Said)
+
+
 class Message(NamedTuple):
     """One message: ``name`` says what it is, ``fields`` is plain data, ``payload`` is bulk."""
 
     name: str
     fields: dict[str, Any]
     payload: bytes = b""
+
+    def read(self, kind: type[S]) -> S:
+        """As the class that it is of; see :func:`pytest_kvquant.engine.messages.base.read`."""
+        return base.read(self.fields, kind)
 
 
 class Closed(Exception):
@@ -70,8 +79,17 @@ class Channel:
             value = struct.pack("@ll", int(whole), int(part * 1e6) + 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
-    def send(self, name: str, payload: bytes = b"", /, **fields: Any) -> None:
+    def tell(self, said: base.Said, payload: bytes = b"") -> None:
         """Send one message.
+
+        Raises:
+            Silent: the other side took nothing for as long as patience lasts.
+            Closed: the other side is gone.
+        """
+        self.send(said.NAME, payload, **said.fields)
+
+    def send(self, name: str, payload: bytes = b"", /, **fields: object) -> None:
+        """Send one message by its name and its fields.
 
         Raises:
             Silent: the other side took nothing for as long as patience lasts.
@@ -80,7 +98,7 @@ class Channel:
         if self.spans:
             fields["spans"] = self.spans.copy()
             self.spans.clear()
-        head = json.dumps([name, fields], separators=(",", ":")).encode()
+        head = json.dumps([name, fields], separators=(",", ":"), default=base.plain).encode()
         try:
             self._socket.sendall(_HEAD.pack(len(head), len(payload)) + head)
             if payload:

@@ -6,6 +6,7 @@ that kills the worker costs that scenario: the next ones go on in a fresh proces
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Collection, Sequence
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from pytest_kvquant.engine.messages.kernels import ScenarioPlayed
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.examination import WatchPlan, ascend, play_scenario
 from pytest_kvquant.engine.parent.workers import Workers
@@ -159,10 +161,10 @@ class Examiner:
         found = with_seen(found, seen)
         if pair == REFERENCE and self.level.name != "minimal":
             found = self._sweep_without_flash(bench, found)
-        left = () if seen["takes_back"] else (NO_TAIL,)
+        left = () if seen.takes_back else (NO_TAIL,)
         return msgspec.structs.replace(
             found,
-            rungs=msgspec.convert(seen["rungs"], tuple[RungRecord, ...]),
+            rungs=tuple(RungRecord(**dataclasses.asdict(one)) for one in seen.rungs),
             left_out=(*found.left_out, *left),
         )
 
@@ -179,7 +181,7 @@ class Examiner:
             left = f"f16 without flash attention: {error.verdict}: {error}"
             return msgspec.structs.replace(found, left_out=(*found.left_out, left))
         found = with_seen(found, seen)
-        apart = max((one["reference"] or 0.0 for one in seen["rungs"]), default=None)
+        apart = max((one.reference or 0.0 for one in seen.rungs), default=None)
         return msgspec.structs.replace(found, without_flash=apart)
 
     def _text(self, bench: Workplace) -> I32:
@@ -215,22 +217,22 @@ class Examiner:
     def _judged(
         self,
         scenario: Scenario,
-        seen: dict[str, Any],
+        seen: ScenarioPlayed,
         found: Examination,
         sizes: Collection[int],
     ) -> ScenarioRecord:
-        if seen["unsupported"]:
-            text = f"the library says that it cannot: {seen['unsupported']}"
+        if seen.unsupported:
+            text = f"the library says that it cannot: {seen.unsupported}"
             return ScenarioRecord(
                 name=scenario.name, title=scenario.title, verdict="unsupported", text=text
             )
-        own = max(seen["own"], default=None)
-        reference = max(seen["reference"].values(), default=None)
+        own = max(seen.own, default=None)
+        reference = max(seen.reference.values(), default=None)
         limits = (
             own_limit(found, self._done.get(REFERENCE), scenario.name, sizes),
             reference_limit(found),
         )
-        wrong = sum(one["failed"] for one in seen["corners"])
+        wrong = sum(one.failed for one in seen.corners)
         complaints = []
         if own is not None and not own <= limits[0]:
             complaints.append(
@@ -241,7 +243,7 @@ class Examiner:
                 f"KL against f16 in the same steps is {reference:.2g}, allowed {limits[1]:.2g}"
             )
         if wrong:
-            complaints.append(f"{wrong} nodes are wrong, first: {seen['failures'][0]['text']}")
+            complaints.append(f"{wrong} nodes are wrong, first: {seen.failures[0].text}")
         return ScenarioRecord(
             name=scenario.name,
             title=scenario.title,

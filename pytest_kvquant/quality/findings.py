@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
 
 import msgspec
 
+from pytest_kvquant.engine.messages.kernels import Seen
 from pytest_kvquant.results.kernels import CornerRecord, Examination, NodeFailure
 
 
-def with_seen(found: Examination, seen: dict[str, Any], scenario: str = "") -> Examination:
+def with_seen(found: Examination, seen: Seen, scenario: str = "") -> Examination:
     """The findings with those of another watch; equal corners are summed up.
 
     Args:
         scenario: in which they were made; empty on the ascent.
     """
     corners = {_key(one): one for one in found.corners}
-    for one in msgspec.convert(seen["corners"], tuple[CornerRecord, ...]):
+    for one in [CornerRecord(**dataclasses.asdict(one)) for one in seen.corners]:
         old = corners.get(_key(one))
         corners[_key(one)] = one if old is None else _sum(old, one)
     failures = tuple(
-        msgspec.structs.replace(one, scenario=scenario)
-        for one in msgspec.convert(seen["failures"], tuple[NodeFailure, ...])
+        NodeFailure(**dataclasses.asdict(one), scenario=scenario) for one in seen.failures
     )
     unknown = dict(found.unknown)
-    for name, count in seen["unknown"].items():
+    for name, count in seen.unknown.items():
         unknown[name] = unknown.get(name, 0) + count
     return msgspec.structs.replace(
         found,
@@ -34,7 +34,7 @@ def with_seen(found: Examination, seen: dict[str, Any], scenario: str = "") -> E
     )
 
 
-def _key(one: CornerRecord) -> tuple[Any, ...]:
+def _key(one: CornerRecord) -> tuple[object, ...]:
     return (one.operation, one.k_type, one.v_type, one.head_k, one.head_v, one.group, one.tokens,
             one.length, one.mask, one.backend)  # fmt: skip
 

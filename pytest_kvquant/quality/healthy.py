@@ -17,7 +17,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant.engine.parent.worker import StoredSide, Worker
+from pytest_kvquant.engine.parent.rows import StoredSide
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import CellError
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.inputs.reference_store import Reference

@@ -39,8 +39,8 @@ def measure(worker: Worker, pair: Pair, shape: BatchShape, log: str) -> SteadyMe
     small = msgspec.structs.replace(shape, ctx=min(shape.ctx, CTX), sequences=1)
     found = worker.steady(pair, small)
     return SteadyMemory(
-        per_token=kept(found["decode"], found["tokens"]),
-        per_context=kept(found["contexts"], 1),
+        per_token=kept(found.decode, found.tokens),
+        per_context=kept(found.contexts, 1),
         compute=compute_buffers(log),
     )
 

@@ -37,7 +37,7 @@ class Workplace:
             worker = self._worker = self._hired.enter_context(hired)
             worker.library(self._engine.directory)
             loaded = worker.model(self._model.path, gpu_layers=self._gpu_layers)
-            self.bos = loaded["bos"]
+            self.bos = loaded.bos
         return self._worker
 
     def drop(self) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -27,13 +26,6 @@ class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the buffer that the results lie in: ``MTL0``, ``CPU``, …"""
     nodes: int
     """How many."""
-
-
-def from_paths(paths: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[OperationRecord, ...]:
-    """What a worker tells of each path, as records."""
-    return tuple(
-        OperationRecord(path=path, **entry) for path, found in paths.items() for entry in found
-    )
 
 
 def on_cpu(operations: Iterable[OperationRecord]) -> list[OperationRecord]:

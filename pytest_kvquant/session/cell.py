@@ -17,7 +17,6 @@ from pytest_kvquant.errors import CellError
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.quality import prefill
 from pytest_kvquant.results.cell import Cell, Timing, Verdict
-from pytest_kvquant.results.operations import from_paths
 from pytest_kvquant.session import diagnosing
 from pytest_kvquant.session.cell_inputs import CellInputs, Measured
 from pytest_kvquant.session.cell_steps import with_paths, with_quality, with_workloads
@@ -142,8 +141,8 @@ def _identified(subject: Subject, worker: Worker, inputs: CellInputs) -> Subject
     log = worker.log_text()
     placed = placement(log)
     if subject.all_on_gpu:
-        paths_of = worker.operations(subject.pair, threads=inputs.task.shape.threads)
-        placed = msgspec.structs.replace(placed, operations=from_paths(paths_of))
+        ran = worker.operations(subject.pair, threads=inputs.task.shape.threads)
+        placed = msgspec.structs.replace(placed, operations=ran)
     cell = msgspec.structs.replace(subject.cell, census=found.record, placement=placed)
     subject = subject._replace(
         cell=cell, log=log, explanation=found.explanation, effective=found.effective

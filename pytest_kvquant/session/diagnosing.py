@@ -7,14 +7,16 @@ a time, and a healthy cell of its types emulated beside it.
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from pytest_kvquant.checks.diagnosis import diagnose
+from pytest_kvquant.engine.messages.probe import CellEmulated, Probed, SideFigures
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import CellError
 from pytest_kvquant.inputs.model import Model
@@ -79,7 +81,7 @@ class Prober:
             found = self._probe(worker, singles)
         diagnosis = self._read(found, None, failed=True)
         if not diagnosis.suspects:  # the stored rows are right: is the rest what rounding does?
-            diagnosis = self._read(found, self._emulate(found["figures"]), failed=True)
+            diagnosis = self._read(found, self._emulate(found.figures), failed=True)
         return msgspec.structs.replace(diagnosis, seconds=time.perf_counter() - begun)
 
     def _store(self, singles: list[int]) -> None:
@@ -90,53 +92,54 @@ class Prober:
                 reference.probe_reference(self._tokens, Path(self._folder.name), absent)
             self._stored |= set(absent)
 
-    def _probe(self, worker: Worker, singles: list[int]) -> dict[str, Any]:
+    def _probe(self, worker: Worker, singles: list[int]) -> Probed:
         return worker.probe(self._tokens, Path(self._folder.name), singles, self._widths)
 
-    def _emulate(self, figures: list[dict[str, Any]]) -> dict[str, Any] | None:
+    def _emulate(self, figures: Sequence[SideFigures]) -> CellEmulated | None:
         """A healthy cell of the types found; ``None`` where the cell's basis is not known."""
-        if not figures or any(one["rotation"] is None for one in figures):
+        rows = [
+            (one.cache, one.place, one.side, one.type, one.rotation, self._width(one))
+            for one in figures
+            if one.rotation is not None
+        ]
+        if not rows or len(rows) < len(figures):
             return None
-        names = ("cache", "place", "side", "type", "rotation")
-        rows = [(*(one[name] for name in names), self._width(one)) for one in figures]
         sides = list(dict.fromkeys(rows))
         with self._task.workers.shared() as worker:
             self._task.open_cell(worker, REFERENCE)
             return worker.emulate_cell(self._tokens, Path(self._folder.name), sides)
 
-    def _width(self, figures: dict[str, Any]) -> int:
+    def _width(self, figures: SideFigures) -> int:
         """Elements of a head of one side of a cache."""
-        known = figures["cache"] if figures["cache"] < len(self._widths) else 0
-        return self._widths[known]["KV".index(figures["side"])]
+        known = figures.cache if figures.cache < len(self._widths) else 0
+        return self._widths[known]["KV".index(figures.side)]
 
-    def _read(
-        self, found: dict[str, Any], emulated: dict[str, Any] | None, *, failed: bool
-    ) -> Diagnosis:
-        propagation = emulated["propagation"] if emulated else []
-        strayed = {(one["cache"], one["place"], one["side"]): one["nmse"] for one in propagation}
-        first = _first_cache(found["figures"])
-        single = {one["cache"] for one in found["figures"]} == {0}
+    def _read(self, found: Probed, emulated: CellEmulated | None, *, failed: bool) -> Diagnosis:
+        propagation = emulated.propagation if emulated else ()
+        strayed = {(one.cache, one.place, one.side): one.nmse for one in propagation}
+        first = _first_cache(found.figures)
+        single = {one.cache for one in found.figures} == {0}
         figures = []
-        for one in found["figures"]:
-            cache, place = one["cache"], one["place"]
+        for one in found.figures:
+            cache, place = one.cache, one.place
             clean = cache == first and place == 0
             numbered = single and place < len(self._layers)
             known = {
                 "clean": clean,
                 "layer": self._layers[place] if numbered else place,
-                "expected": None if clean else strayed.get((cache, place, one["side"])),
+                "expected": None if clean else strayed.get((cache, place, one.side)),
             }
-            figures.append(msgspec.convert({**one, **known}, LayerFigures))
-        logits = found["logits"]
+            figures.append(msgspec.convert({**dataclasses.asdict(one), **known}, LayerFigures))
+        logits = found.logits
         compared = (
-            PathKL(**logits, expected=emulated["kl"] if emulated else None)
+            PathKL(**logits, expected=emulated.kl if emulated else None)
             if set(logits) == {"prefill", "decode"}
             else None
         )
         diagnosis = diagnose(figures, compared, failed=failed)
-        if found["problem"] is None:
+        if found.problem is None:
             return diagnosis
-        missing = (f"the state of the cache is not readable: {found['problem']}",)
+        missing = (f"the state of the cache is not readable: {found.problem}",)
         return msgspec.structs.replace(diagnosis, against=(*missing, *diagnosis.against))
 
 
@@ -151,13 +154,13 @@ def head_widths(model: Model) -> list[tuple[int, int]]:
     return [(k or whole[0], v or k or whole[1]) for k, v in found] or [whole]
 
 
-def _first_cache(figures: list[dict[str, Any]]) -> int | None:
+def _first_cache(figures: Sequence[SideFigures]) -> int | None:
     """The cache that holds the model's first layer: where there are several, the one that shows."""
     worst: dict[int, float] = {}
     for one in figures:
-        if one["place"] == 0:
-            times = one["nmse"] / one["explained"]
-            worst[one["cache"]] = max(times, worst.get(one["cache"], 0.0))
+        if one.place == 0:
+            times = one.nmse / one.explained
+            worst[one.cache] = max(times, worst.get(one.cache, 0.0))
     best = min(worst, key=lambda cache: worst[cache], default=None)
     return best if len(worst) == 1 or (best is not None and worst[best] <= ALLOWED) else None
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
 from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.engine.messages.model import ModelLoaded
 from pytest_kvquant.engine.parent.devices import in_use
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.worker import Worker
@@ -46,7 +46,7 @@ def identify(worker: Worker, engine: Engine) -> Library:
     return msgspec.convert(throughout(identity), Library)
 
 
-def load(worker: Worker, model: Model, gpu_layers: int, *, only: bool = False) -> dict[str, Any]:
+def load(worker: Worker, model: Model, gpu_layers: int, *, only: bool = False) -> ModelLoaded:
     """What the worker says of the model that it has loaded.
 
     Args:
@@ -103,7 +103,7 @@ def meet_reference(
         try:
             words = settings.reference_devices or settings.devices
             library = in_use(identify(worker, engine), words, settings.gpu_layers)
-            vocabulary = int(load(worker, model, settings.gpu_layers)["vocabulary"])
+            vocabulary = load(worker, model, settings.gpu_layers).vocabulary
         except (LibraryError, ModelError) as error:
             flag = "lib" if settings.reference_lib is not None else "devices"
             raise LibraryError(f"--kv-reference-{flag}: {error}") from None

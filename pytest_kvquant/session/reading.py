@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.engine.messages.model import ModelLoaded
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.inputs.corpus import Corpus
@@ -32,7 +32,7 @@ class TextsOfRun:
 
     def __init__(
         self,
-        loaded: dict[str, Any],
+        loaded: ModelLoaded,
         words: list[Corpus | str],
         settings: Settings,
         engine: Engine,
@@ -42,7 +42,7 @@ class TextsOfRun:
     ) -> None:
         self._loaded, self._words, self._settings = loaded, words, settings
         self._engine, self._model, self._note = engine, model, note
-        self.vocabulary = int(loaded["vocabulary"])
+        self.vocabulary = loaded.vocabulary
         self._shape = plan_shape(settings, self.vocabulary, default_threads())
         trained = model.context_trained
         if trained and settings.ctx > trained:
@@ -86,8 +86,7 @@ class TextsOfRun:
     @property
     def bos(self) -> int | None:
         """The token that every sequence starts with, if there is one."""
-        bos: int | None = self._loaded["bos"]
-        return bos
+        return self._loaded.bos
 
     @property
     def hashes(self) -> str:

@@ -7,13 +7,14 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.data import EMBEDDED_CORPUS
+from pytest_kvquant.engine.messages.model import ModelLoaded
 from pytest_kvquant.engine.parent.engine import BatchShape
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.engine.sequences import from_start
@@ -62,7 +63,7 @@ class TextReader:
 
     def __init__(
         self,
-        loaded: dict[str, Any],
+        loaded: ModelLoaded,
         shape: BatchShape,
         chunks: int,
         settings: Settings,
@@ -84,7 +85,7 @@ class TextReader:
                 found,
                 size=BYTES_PER_TOKEN * self._shape.ctx * self._chunks,
                 seed=self._settings.seed,
-                speaker=Speaker(self._loaded["template"], **self._loaded["texts"]),
+                speaker=Speaker(self._loaded.template, **self._loaded.texts),
             )
         return TextOfRun(found, self._tokenized(worker, found))
 
@@ -124,8 +125,8 @@ class TextReader:
                     worker,
                     prompts,
                     shape,
-                    vocabulary=int(self._loaded["vocabulary"]),
-                    bos=self._loaded["bos"],
+                    vocabulary=self._loaded.vocabulary,
+                    bos=self._loaded.bos,
                     seed=seed,
                 ).ravel()
             except CellError as error:

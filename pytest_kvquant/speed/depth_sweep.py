@@ -63,7 +63,7 @@ def measure(pair: Pair, plan: SpeedPlan, setup: SpeedSetup) -> SpeedCell:
     account = sweep.account
     return msgspec.structs.replace(
         found,
-        rollback=account.description.get("rollback", ""),
+        rollback=account.description.rollback if account.description else "",
         prefilled={name: tuple(counts) for name, counts in account.prefilled.items()},
         wall=time.perf_counter() - begun,
         library=account.library_seconds,

@@ -38,15 +38,16 @@ def record(
         steady = rounds.steadiness(series.reference_ns)
     stored = setup.stored.find(pair, series.kind, count, series.depth)
     described, away = account.description, account.off_device or ""
+    assert described is not None
     return SpeedTest(
         build_commit=setup.library.ggml_commit or "",
         cpu_info=setup.library.processors,
         gpu_info=", ".join(device.description for device in setup.library.gpus),
         backends=setup.library.accelerators,
         model_filename=setup.model.path,
-        model_type=str(described["model_type"]),
-        model_size=int(described["model_size"]),
-        model_n_params=int(described["model_n_params"]),
+        model_type=described.model_type,
+        model_size=described.model_size,
+        model_n_params=described.model_n_params,
         n_batch=setup.batch,
         n_ubatch=setup.ubatch,
         n_threads=setup.threads,

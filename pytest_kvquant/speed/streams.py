@@ -10,20 +10,23 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pytest_kvquant.config.expectations import held_as, substitute
 from pytest_kvquant.config.floors import Floors
 from pytest_kvquant.config.overrides import MIXED
 from pytest_kvquant.engine.parent.engine import Engine
-from pytest_kvquant.engine.parent.timed import Profile, TimedWorker
+from pytest_kvquant.engine.parent.timed import TimedWorker
 from pytest_kvquant.engine.parent.timesheet import Timesheet
 from pytest_kvquant.errors import CellSubstituted
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.results.library import Library
-from pytest_kvquant.results.operations import from_paths, off_device_text
+from pytest_kvquant.results.operations import off_device_text
 from pytest_kvquant.speed.stored import StoredSpeed
+
+if TYPE_CHECKING:
+    from pytest_kvquant.engine.messages.timing import Profile, StreamsOpened
 
 _SLOW_PATH = re.compile(r"\(slow\)|fall(?:s|ing)? ?back", re.IGNORECASE)
 """As in ``no FlashAttention vector kernel compiled for K/V types …, converting … (slow)``."""
@@ -74,7 +77,8 @@ class Account:
     def __init__(self) -> None:
         self.prefilled: dict[str, list[int]] = {}
         self.library_seconds = 0.0
-        self.description: dict[str, Any] = {}
+        self.description: StreamsOpened | None = None
+        """Of the first streams that were opened."""
         self.activity = ""
         """What is being timed, as the end of "it died while"."""
         self.remarks: dict[str, None] = {}
@@ -183,8 +187,8 @@ def _opened(
             ubatch=setup.ubatch,
             threads=setup.threads,
         )
-        account.description = described | account.description
-        _require_types(sides[0].pair, described["types"], setup)
+        account.description = account.description or described
+        _require_types(sides[0].pair, described.types, setup)
         try:
             yield worker
         finally:
@@ -198,7 +202,7 @@ def _off_device(worker: TimedWorker, pair: Pair, setup: SpeedSetup) -> str:
     gpus = setup.library.gpus_in_use(setup.gpu_layers)
     if not gpus or setup.gpu_layers >= 0:
         return ""
-    operations = from_paths(worker.operations(pair, threads=setup.threads))
+    operations = worker.operations(pair, threads=setup.threads)
     return off_device_text(operations, gpus[0].name)
 
 

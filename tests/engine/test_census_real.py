@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from support.tinygguf import Tiny, write
 
-from pytest_kvquant.engine import census, census_record
+from pytest_kvquant.engine import census
+from pytest_kvquant.engine.census_record import Census
 from pytest_kvquant.inputs import geometry
 from pytest_kvquant.inputs.model import Model, read_model
 from pytest_kvquant.matrix import Pair
@@ -50,7 +52,7 @@ state = census.sequence_state(library.llama, cell.pointer, sequences - 1)
 found = census.read(state, library.types, window=window)
 first = found.caches[0]
 print(json.dumps({
-    "census": found.as_data(),
+    "census": found,
     "types": library.types,
     "sizes": sizes,
     "positions": census.positions(state, first).tolist(),
@@ -99,7 +101,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def explained(model: Model, pair: Pair, found: dict[str, Any]) -> Explanation:
     expected = geometry.expect(model, pair, found["types"])
-    return explain(census_record.from_data(found["census"]), expected, found["types"])
+    return explain(msgspec.convert(found["census"], Census), expected, found["types"])
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_the_cache_is_what_the_header_says(
     name: str, pair: Pair, bytes_per_token: int, models: dict[str, Path]
 ) -> None:
     found = take(models[name], pair)
-    read = census_record.from_data(found["census"])
+    read = msgspec.convert(found["census"], Census)
     assert read.problem is None
     assert read.bytes_per_token == bytes_per_token
     assert explained(read_model(models[name]), pair, found).kind == "agree"
@@ -131,7 +133,7 @@ def test_the_cache_is_what_the_header_says(
 
 def test_growth_between_two_sizes_is_rows_and_bookkeeping(models: dict[str, Path]) -> None:
     found = take(models["plain"], Pair("q8_0", "q4_0"))
-    read = census_record.from_data(found["census"])
+    read = msgspec.convert(found["census"], Census)
     grown = census.growth((6, 12), (found["sizes"][0], found["sizes"][1]))
     assert grown == (read.bytes_per_token or 0) + read.caches[0].cell_bytes
 
@@ -139,14 +141,14 @@ def test_growth_between_two_sizes_is_rows_and_bookkeeping(models: dict[str, Path
 @pytest.mark.parametrize(("unified", "streams"), [(True, 1), (False, 3)])
 def test_several_sequences(unified: bool, streams: int, models: dict[str, Path]) -> None:
     found = take(models["plain"], Pair("q8_0", "q8_0"), sequences=3, unified=unified)
-    read = census_record.from_data(found["census"])
+    read = msgspec.convert(found["census"], Census)
     assert (read.caches[0].streams, read.caches[0].cells) == (streams, 12)
     assert explained(read_model(models["plain"]), Pair("q8_0", "q8_0"), found).kind == "agree"
 
 
 def test_window_and_recurrent_parts_are_told_apart(models: dict[str, Path]) -> None:
-    window = census_record.from_data(
-        take(models["window"], Pair("f16", "f16"), tokens=100)["census"]
+    window = msgspec.convert(
+        take(models["window"], Pair("f16", "f16"), tokens=100)["census"], Census
     )
     assert [(cache.kind, len(cache.layers)) for cache in window.caches] == [
         ("base", 1),
@@ -154,14 +156,14 @@ def test_window_and_recurrent_parts_are_told_apart(models: dict[str, Path]) -> N
     ]
     assert window.caches[0].cells == 100
     assert 64 <= window.caches[1].cells <= 100
-    hybrid = census_record.from_data(take(models["hybrid"], Pair("f16", "f16"))["census"])
+    hybrid = msgspec.convert(take(models["hybrid"], Pair("f16", "f16"))["census"], Census)
     assert [cache.kind for cache in hybrid.caches] == ["base"]
     assert hybrid.recurrent_bytes > 0
 
 
 def test_without_flash_attention_v_is_transposed(models: dict[str, Path]) -> None:
     found = take(models["plain"], Pair("q8_0", "f16"), flash=0)
-    read = census_record.from_data(found["census"])
+    read = msgspec.convert(found["census"], Census)
     assert read.caches[0].v_transposed
     assert read.caches[0].bytes_per_token == 2 * (136 + 256)
 

@@ -15,7 +15,8 @@ from pytest_kvquant.engine.child.codec import Codecs
 from pytest_kvquant.engine.child.healthy import THREADS, Rounder, SideStored
 from pytest_kvquant.engine.child.library import LoadedLibrary
 from pytest_kvquant.engine.parent.engine import BatchShape, Engine
-from pytest_kvquant.engine.parent.worker import StoredSide, Worker
+from pytest_kvquant.engine.parent.rows import StoredSide
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics import quantizer, quantizer_inputs, quantizer_rules
@@ -41,7 +42,7 @@ def chunks(worker: Worker) -> np.ndarray:
 
 
 def logits(worker: Worker, chunks: np.ndarray) -> np.ndarray:
-    vocabulary = worker.model(str(EMBEDDED_MODEL), gpu_layers=0)["vocabulary"]
+    vocabulary = worker.model(str(EMBEDDED_MODEL), gpu_layers=0).vocabulary
     blocks = [one.logits.copy() for one in worker.score(chunks, SHAPE, vocabulary)]
     return np.concatenate(blocks)
 

@@ -3,13 +3,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.states import TYPES, Side, attention, prefix, recurrent
 
-from pytest_kvquant.engine import census, census_record
+from pytest_kvquant.engine import census
+from pytest_kvquant.engine.census_record import Census
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fork"
 Q8, Q4, F16 = Side("q8_0", 128), Side("q4_0", 128), Side("f16", 128)
@@ -20,7 +22,7 @@ def types_of_the_fork() -> dict[str, dict[str, int]]:
     return found
 
 
-def golden(name: str, *, window: bool = False) -> census_record.Census:
+def golden(name: str, *, window: bool = False) -> Census:
     state = (GOLDEN / f"{name}.state").read_bytes()
     return census.read(state, types_of_the_fork(), window=window)
 
@@ -145,7 +147,7 @@ def test_growth_is_the_last_resort() -> None:
 
 def test_a_census_travels_as_json() -> None:
     for found in (golden("window", window=True), census.unreadable("of a test", 12.5)):
-        assert census_record.from_data(json.loads(json.dumps(found.as_data()))) == found
+        assert msgspec.convert(json.loads(json.dumps(found)), Census) == found
 
 
 side = st.builds(Side, st.sampled_from(sorted(TYPES)), st.sampled_from([32, 64, 256]))

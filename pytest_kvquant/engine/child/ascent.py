@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from pytest_kvquant.engine.child.watch import Watched
+from pytest_kvquant.engine.messages.kernels import Rung
 from pytest_kvquant.numerics.arrays import F32, F64, I32
 
 FUSED = (1, 8, 64)
@@ -23,19 +23,6 @@ FUSED = (1, 8, 64)
 
 REFILLED = 256
 """Tokens up to which a memory that gives up no tail (a recurrent state) is filled anew instead."""
-
-
-class Rung(NamedTuple):
-    """One batch size at one depth."""
-
-    depth: int
-    tokens: int
-    own: float | None
-    """Mean KL of its logits against those of the largest size, nats; ``None`` for the largest."""
-    reference: float | None
-    """Mean KL against f16 in the same size; ``None`` for f16 itself."""
-    fused: float | None
-    """Mean KL against the same batch without the oracle; 0 for equal bits."""
 
 
 class Ascent:
@@ -95,7 +82,8 @@ class Ascent:
                 largest = rows
             elif back:
                 own = kl(largest[:size], rows)
-            yield Rung(depth, size, own, self._against_reference(depth, size, rows), fused)
+            reference = self._against_reference(depth, size, rows)
+            yield Rung(depth=depth, tokens=size, own=own, reference=reference, fused=fused)
             self._alive()
 
     def _fused(self, start: int, size: int, rows: F32) -> float:

@@ -10,6 +10,7 @@ cache.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import math
 import platform
 import resource
@@ -21,6 +22,8 @@ from pytest_kvquant.engine.census import sequence_state
 from pytest_kvquant.engine.child.context import Context, LoadedModel
 from pytest_kvquant.engine.child.library import LoadedLibrary
 from pytest_kvquant.engine.child.vocabulary import Refused
+from pytest_kvquant.engine.messages.model import Alive, LimitMemory, MemoryLimited
+from pytest_kvquant.engine.messages.timing import ContextTried, TryContext
 from pytest_kvquant.engine.protocol import Channel, Message
 from pytest_kvquant.engine.sequences import from_start
 
@@ -131,13 +134,15 @@ class CeilingMessages:
 
     def on_limit(self, message: Message) -> None:
         """Limit this process to ``size`` bytes."""
-        self.channel.send("limit", enforced=limit_memory(message.fields["size"]))
+        enforced = limit_memory(message.read(LimitMemory).size)
+        self.channel.tell(MemoryLimited(enforced=enforced))
 
     def on_ceiling(self, message: Message) -> None:
         """Try a context; fields as :func:`try_context` takes them."""
 
         def alive() -> None:
-            self.channel.send("alive")
+            self.channel.tell(Alive())
 
-        sequences = try_context(self.model, alive=alive, **message.fields)
-        self.channel.send("ceiling", sequences=sequences)
+        asked = dataclasses.asdict(message.read(TryContext))
+        sequences = try_context(self.model, alive=alive, **asked)
+        self.channel.tell(ContextTried(sequences=sequences))

@@ -20,6 +20,7 @@ from pytest_kvquant.engine import census, census_record
 from pytest_kvquant.engine.child import probe, probe_kl, probe_run
 from pytest_kvquant.engine.child.codec import Codec, Codecs, nmse, rotate
 from pytest_kvquant.engine.child.context import Context
+from pytest_kvquant.engine.messages.probe import Strayed
 from pytest_kvquant.numerics.arrays import F32, I32, U8
 
 Place = tuple[int, int, str]
@@ -35,15 +36,6 @@ class CacheSide(NamedTuple):
     """Elements of a head."""
 
 
-class Propagation(NamedTuple):
-    """How far the rows of one side of one layer stray, in the cell's own quantized terms."""
-
-    cache: int
-    place: int
-    side: str
-    nmse: float
-
-
 def emulate(
     context: Context,
     tokens: I32,
@@ -51,7 +43,7 @@ def emulate(
     codecs: Codecs,
     types: Any,
     sides: Mapping[Place, CacheSide],
-) -> tuple[list[Propagation], float]:
+) -> tuple[list[Strayed], float]:
     """Play a healthy cell.
 
     Args:
@@ -89,7 +81,7 @@ def emulate(
                 _rows(reference.state, other, place, side)[theirs],
             )
         )
-        propagation.append(Propagation(number, place, side, nmse(ours, meant)))
+        propagation.append(Strayed(cache=number, place=place, side=side, nmse=nmse(ours, meant)))
     return propagation, probe_kl.kl(np.concatenate(logits), reference.logits)
 
 

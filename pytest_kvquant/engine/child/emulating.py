@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,13 @@ from pytest_kvquant.engine.child.codec import Codec, Codecs
 from pytest_kvquant.engine.child.context import Context, LoadedModel
 from pytest_kvquant.engine.child.healthy import CachePlace, Learner, Rounder, SideStored
 from pytest_kvquant.engine.child.library import LoadedLibrary
+from pytest_kvquant.engine.messages.cell import (
+    Opened,
+    OpenHealthy,
+    Quantize,
+    Quantized,
+    StoredTold,
+)
 from pytest_kvquant.engine.protocol import Channel, Message
 from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.numerics.arrays import F32, U8
@@ -36,6 +42,10 @@ class WatchedContext(Context):
         return logits
 
 
+OWN = ("places", "heads")
+"""Fields of :class:`OpenHealthy` beside those of a context."""
+
+
 class EmulationMessages:
     """Mixed into the worker: what a cell of some types stores, and an f16 that rounds like it."""
 
@@ -46,49 +56,37 @@ class EmulationMessages:
     context: Context | None
 
     def on_stored(self, message: Message) -> None:
-        """How a context of the cell's types stores its rows; fields as of ``open``.
-
-        Answers with rows of layer, side, type, rotation and elements.
-        """
+        """How a context of the cell's types stores its rows."""
         learner = Learner(self.library)
         context = WatchedContext(self.model, learner, **message.fields)
         none = np.zeros(1, np.int32)
         context.decode(from_start(none, self.model.bos), none, none, none)
         context.close()
         found = [(*place, *how) for place, how in learner.stored.items()]
-        self.channel.send("stored", places=found)
+        self.channel.tell(StoredTold(places=found))
 
     def on_open_healthy(self, message: Message) -> None:
-        """Make an ``f16/f16`` context whose rows are rounded as those of a cell.
-
-        Fields as of ``open``, and ``places`` as ``stored`` answers; ``heads``: layer, KV heads.
-        """
-        fields = dict(message.fields)
-        places: Iterable[Any] = fields.pop("places")
-        stored = {CachePlace(*row[:2]): SideStored(*row[2:]) for row in places}
-        rounder = Rounder(self.library, self.codecs, stored, dict(fields.pop("heads")))
+        """Make an ``f16/f16`` context whose rows are rounded as those of a cell."""
+        asked = message.read(OpenHealthy)
+        stored = {CachePlace(*row[:2]): SideStored(*row[2:]) for row in asked.places}
+        rounder = Rounder(self.library, self.codecs, stored, dict(asked.heads))
+        shape = {name: value for name, value in message.fields.items() if name not in OWN}
         if self.context is not None:
             self.context.close()
-        self.context = WatchedContext(self.model, rounder, **fields)
-        self.channel.send("opened", batch=self.context.batch, ubatch=self.context.ubatch)
+        self.context = WatchedContext(self.model, rounder, **shape)
+        self.channel.tell(Opened(batch=self.context.batch, ubatch=self.context.ubatch))
 
     def on_quantizer(self, message: Message) -> None:
-        """Rows of the payload (float32) through a type's reference quantizer and back.
-
-        Fields: ``type``, ``elements`` of a row. Answers with the rows, ``block`` and ``bytes`` of
-        the type, and ``equal``: the share of bytes that ``ggml_quantize_chunk`` writes alike.
-        """
-        fields = message.fields
-        codec = self.codecs[fields["type"]]
-        rows = np.frombuffer(message.payload, np.float32).reshape(-1, fields["elements"])
+        """Rows of the payload (float32) through a type's reference quantizer and back."""
+        asked = message.read(Quantize)
+        codec = self.codecs[asked.type]
+        rows = np.frombuffer(message.payload, np.float32).reshape(-1, asked.elements)
         stored = codec.quantize(rows)
         other = quantized_by_row(self.library, codec, rows)
-        self.channel.send(
-            "quantizer",
+        equal = float((stored == other).mean())
+        self.channel.tell(
+            Quantized(block=codec.block, bytes=codec.bytes, equal=equal),
             codec.floats(stored).tobytes(),
-            block=codec.block,
-            bytes=codec.bytes,
-            equal=float((stored == other).mean()),
         )
 
 

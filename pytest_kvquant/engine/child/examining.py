@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,17 @@ from pytest_kvquant.engine.child.operations import Stage, Unsupported
 from pytest_kvquant.engine.child.reproducer import save
 from pytest_kvquant.engine.child.single_node import recompute
 from pytest_kvquant.engine.child.watch import Watched
+from pytest_kvquant.engine.messages.kernels import (
+    Ascend,
+    Ascended,
+    PlayScenario,
+    Reproduce,
+    ScenarioPlayed,
+    StepBegun,
+    WatchOrder,
+)
 from pytest_kvquant.engine.protocol import Channel, Message
+from pytest_kvquant.numerics.arrays import F32
 
 REPRODUCIBLE = ("FLASH_ATTN_EXT", "SET_ROWS", "ROPE", "MUL_MAT", "SOFT_MAX", "RMS_NORM")
 """Operations that a file can hold whole."""
@@ -40,72 +50,64 @@ class ExaminationMessages:
     def on_ascend(self, message: Message) -> None:
         """Sweep through a context with the oracle and a ladder of batch sizes.
 
-        The payload is tokens. Fields: ``watch`` (see :meth:`_make`), ``cells``, ``ascends``
-        (depths and the batch sizes there), ``store``, ``is_reference``.
+        The payload is tokens.
         """
-        fields, begun = message.fields, time.perf_counter()
-        context = self._make(fields["watch"], fields["cells"])
+        asked, begun = message.read(Ascend), time.perf_counter()
+        context = self._make(asked.watch, asked.cells)
         try:
-            store = Path(fields["store"]) if fields["store"] else None
+            store = Path(asked.store) if asked.store else None
             tokens = np.frombuffer(message.payload, np.int32)
             climber = Ascent(
-                context, tokens, store, is_reference=fields["is_reference"], alive=self._alive
+                context, tokens, store, is_reference=asked.is_reference, alive=self._alive
             )
-            rungs = [rung._asdict() for rung in climber.extend_to(fields["ascends"])]
-            self.channel.send(
-                "ascended",
-                rungs=rungs,
-                takes_back=climber.takes_back,
-                seconds=time.perf_counter() - begun,
-                **_seen(context),
+            rungs = list(climber.extend_to(asked.ascends))
+            ledger = context.oracle.ledger
+            self.channel.tell(
+                Ascended(
+                    rungs=rungs,
+                    takes_back=climber.takes_back,
+                    seconds=time.perf_counter() - begun,
+                    corners=ledger.corners(),
+                    failures=ledger.failures,
+                    unknown=dict(context.oracle.unknown),
+                )
             )
         finally:
             context.close()
 
     def on_scenario(self, message: Message) -> None:
-        """Play a scenario of cache operations.
-
-        Fields: ``watch``, ``cells``, ``steps``, ``name``, ``store``, ``is_reference``, ``equal``
-        (pairs of labels whose logits should be the same).
-        """
-        fields, begun = message.fields, time.perf_counter()
-        make = partial(self._make, fields["watch"])
-        stage = Stage(
-            make, fields["cells"], lambda number: self.channel.send("step", number=number)
-        )
+        """Play a scenario of cache operations."""
+        asked, begun = message.read(PlayScenario), time.perf_counter()
+        make = partial(self._make, asked.watch)
+        stage = Stage(make, asked.cells, lambda number: self.channel.tell(StepBegun(number=number)))
         refused = ""
         try:
-            stage.play(fields["steps"])
+            stage.play(asked.steps)
         except Unsupported as error:
             refused = str(error)
         outputs = stage.outputs
-        seen = _seen(stage.context)
+        oracle = stage.context.oracle
+        corners, unknown = oracle.ledger.corners(), dict(oracle.unknown)
         stage.close()
-        self.channel.send(
-            "scenario",
-            unsupported=refused,
-            reference={} if refused else _against(outputs, fields),
-            own=[] if refused else [kl(outputs[a], outputs[b]) for a, b in fields["equal"]],
-            seconds=time.perf_counter() - begun,
-            **seen,
+        self.channel.tell(
+            ScenarioPlayed(
+                unsupported=refused,
+                reference={} if refused else _against(outputs, asked),
+                own=[] if refused else [kl(outputs[a], outputs[b]) for a, b in asked.equal],
+                seconds=time.perf_counter() - begun,
+                corners=corners,
+                failures=oracle.ledger.failures,
+                unknown=unknown,
+            )
         )
 
     def on_reproduce(self, message: Message) -> None:
-        """Compute the node of a file again. Fields: ``path``, ``device``."""
-        fields = message.fields
-        found = recompute(self.library, Path(fields["path"]), fields["device"])
-        self.channel.send("reproduced", **found)
+        """Compute the node of a file again."""
+        asked = message.read(Reproduce)
+        self.channel.tell(recompute(self.library, Path(asked.path), asked.device))
 
-    def _at_step(self, number: int) -> None:
-        self.channel.send("step", number=number)
-
-    def _make(self, watch: dict[str, Any], cells: int) -> Watched:
-        """A watched context.
-
-        Args:
-            watch: ``context`` (fields of :class:`Context`), ``layers``, ``facts``, ``seed``,
-                ``folder`` for reproducers and ``build``, its words.
-        """
+    def _make(self, watch: WatchOrder, cells: int) -> Watched:
+        """A watched context."""
         if self.context is not None:
             self.context.close()
             self.context = None
@@ -116,45 +118,36 @@ class ExaminationMessages:
             self.model,
             ggml,
             codecs,
-            layers=watch["layers"],
-            facts=Facts.of(watch["facts"]),
-            seed=watch["seed"],
-            flash=watch.get("flash", True),
+            layers=watch.layers,
+            facts=Facts.of(watch.facts),
+            seed=watch.seed,
+            flash=watch.flash,
             ctx=cells,
-            **watch["context"],
+            **dataclasses.asdict(watch.context),
         )
-        if watch["folder"]:
+        if watch.folder:
             context.oracle.ledger.keep = partial(_keep, context, watch)
         return context
 
 
-def _keep(context: Watched, watch: dict[str, Any], found: NodeFinding, node: Node) -> str | None:
-    if node.op not in REPRODUCIBLE:
+def _keep(context: Watched, watch: WatchOrder, found: NodeFinding, node: Node) -> str | None:
+    if node.op not in REPRODUCIBLE or watch.folder is None:
         return None
-    pair = f"{watch['context']['type_k']}-{watch['context']['type_v']}"
+    pair = f"{watch.context.type_k}-{watch.context.type_v}"
     name = f"{pair}-{found.corner.operation}-layer{found.layer}-{found.corner.tokens}tokens.npz"
-    path = Path(watch["folder"]) / name
-    return save(node, context.oracle.values, found, path, watch["build"])
+    path = Path(watch.folder) / name
+    return save(node, context.oracle.values, found, path, watch.build)
 
 
-def _seen(context: Watched) -> dict[str, Any]:
-    oracle = context.oracle
-    return {
-        "corners": oracle.ledger.as_data(),
-        "failures": oracle.ledger.failures,
-        "unknown": dict(oracle.unknown),
-    }
-
-
-def _against(outputs: dict[str, Any], fields: dict[str, Any]) -> dict[str, float]:
+def _against(outputs: Mapping[str, F32], asked: PlayScenario) -> dict[str, float]:
     """Mean KL of each label against f16's, which are left in the store where this is f16."""
-    if not fields["store"]:
+    if not asked.store:
         return {}
-    folder, found = Path(fields["store"]), {}
+    folder, found = Path(asked.store), {}
     folder.mkdir(parents=True, exist_ok=True)
     for label, rows in outputs.items():
-        path = folder / f"{fields['name']}-{label}.npy"
-        if fields["is_reference"]:
+        path = folder / f"{asked.name}-{label}.npy"
+        if asked.is_reference:
             np.save(path, rows)
         elif path.exists():
             found[label] = kl(np.load(path), rows)

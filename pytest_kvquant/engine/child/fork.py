@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from pytest_kvquant.engine.child.orphan import end_with
+from pytest_kvquant.engine.messages.model import Copied, Reap, Reaped
 from pytest_kvquant.engine.protocol import Channel, Message
 
 _TURN = 0.002
@@ -43,12 +44,12 @@ class ForkMessages:
         if (threads := running_threads()) > self.threads:
             os.close(line)
             os.close(log)
-            self.channel.send("forked", pid=0, threads=threads - self.threads)
+            self.channel.tell(Copied(pid=0, threads=threads - self.threads))
             return
         if pid := os.fork():
             os.close(line)
             os.close(log)
-            self.channel.send("forked", pid=pid, threads=0)
+            self.channel.tell(Copied(pid=pid, threads=0))
             return
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -61,16 +62,14 @@ class ForkMessages:
         self.channel = told
 
     def on_reap(self, message: Message) -> None:
-        """How a copy ended: ``code`` as :mod:`subprocess` has it, ``None`` while it runs.
-
-        Fields: ``pid``; ``kill``, whether to end it; ``patience``, seconds to wait for its end.
-        """
-        pid, patience = message.fields["pid"], message.fields["patience"]
-        if message.fields["kill"]:
+        """How a copy ended."""
+        asked = message.read(Reap)
+        pid = asked.pid
+        if asked.kill:
             os.kill(pid, signal.SIGKILL)
-        until = time.monotonic() + patience
+        until = time.monotonic() + asked.patience
         ended, status = os.waitpid(pid, os.WNOHANG)
         while not ended and time.monotonic() < until:
             time.sleep(_TURN)
             ended, status = os.waitpid(pid, os.WNOHANG)
-        self.channel.send("reaped", code=os.waitstatus_to_exitcode(status) if ended else None)
+        self.channel.tell(Reaped(code=os.waitstatus_to_exitcode(status) if ended else None))

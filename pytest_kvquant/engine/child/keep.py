@@ -10,6 +10,8 @@ import numpy as np
 from pytest_kvquant.engine.child import scoring
 from pytest_kvquant.engine.child.context import Context, LoadedModel
 from pytest_kvquant.engine.child.library import LoadedLibrary
+from pytest_kvquant.engine.messages.cell import ProveSteady, SteadyProof
+from pytest_kvquant.engine.messages.model import Done
 from pytest_kvquant.engine.protocol import Channel, Message
 
 _STATUS = Path("/proc/self/status")
@@ -42,31 +44,36 @@ class KeepMessages:
         """Put the open context aside, so that another one can be opened."""
         self.aside.append(self.context)
         self.context = None
-        self.channel.send("push")
+        self.channel.tell(Done())
 
     def on_pop(self, _message: Message) -> None:
         """Close the open context and take the one back that was put aside."""
         self._close()
         self.context = self.aside.pop()
-        self.channel.send("pop")
+        self.channel.tell(Done())
 
     def on_prove(self, message: Message) -> None:
-        """Close the cell's context and decode the payload's tokens by ``f16/f16`` in a new one.
-
-        Fields: ``scored`` and those of :class:`Context`. Says a hash of the scored logits, and
-        what memory is left once that context is closed too.
-        """
+        """Close the cell's context and decode the payload's tokens by ``f16/f16`` in a new one."""
         self._close()
-        fields = dict(message.fields)
-        scored = fields.pop("scored")
+        asked = message.read(ProveSteady)
         tokens = np.frombuffer(message.payload, np.int32)[None]
         with self.channel.spent("context"):
-            context = Context(self.model, type_k="f16", type_v="f16", sequences=1, **fields)
+            context = Context(
+                self.model,
+                type_k="f16",
+                type_v="f16",
+                ctx=asked.ctx,
+                sequences=1,
+                batch=asked.batch,
+                ubatch=asked.ubatch,
+                threads=asked.threads,
+            )
         digest = hashlib.sha256()
-        for block in scoring.score_group(context, tokens, 0, scored):
+        for block in scoring.score_group(context, tokens, 0, asked.scored):
             digest.update(np.ascontiguousarray(block.logits).data)
         context.close()
-        self.channel.send("prove", digest=digest.hexdigest(), memory=memory_left(self.library))
+        proof = SteadyProof(digest=digest.hexdigest(), memory=memory_left(self.library))
+        self.channel.tell(proof)
 
     def _close(self) -> None:
         if self.context is not None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from pytest_kvquant.engine.child.finding import Corner, NodeFinding
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
+from pytest_kvquant.engine.messages.kernels import CornerSeen, NodeWrong
 
 MOST_FAILURES = 4
 """Failures of one operation that are told; the others are counted."""
@@ -18,7 +18,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._corners: dict[Corner, list[float]] = {}
-        self.failures: list[dict[str, Any]] = []
+        self.failures: list[NodeWrong] = []
         self.keep: Callable[[NodeFinding, Node], str | None] | None = None
         """Writes a reproducer of a wrong node; its path."""
 
@@ -35,32 +35,32 @@ class Ledger:
                 self._fail(one, node)
 
     def _fail(self, one: NodeFinding, node: Node) -> None:
-        same = [f for f in self.failures if f["operation"] == one.corner.operation]
+        same = [f for f in self.failures if f.operation == one.corner.operation]
         if len(same) < MOST_FAILURES:
             path = self.keep(one, node) if self.keep is not None and not same else None
             self.failures.append(
-                {
-                    "operation": one.corner.operation,
-                    "layer": one.layer,
-                    "node": one.node,
-                    "tokens": one.corner.tokens,
-                    "text": one.text,
-                    "ratio": min(one.ratio, 1e30),
-                    "reproducer": path,
-                }
+                NodeWrong(
+                    operation=one.corner.operation,
+                    layer=one.layer,
+                    node=one.node,
+                    tokens=one.corner.tokens,
+                    text=one.text,
+                    ratio=min(one.ratio, 1e30),
+                    reproducer=path,
+                )
             )
 
-    def as_data(self) -> list[dict[str, Any]]:
+    def corners(self) -> list[CornerSeen]:
         """One entry a corner: how many nodes, how many wrong, the largest figure over its limit,
         the mean and the largest NMSE."""
         return [
-            {
+            CornerSeen(
                 **corner._asdict(),
-                "nodes": int(nodes),
-                "failed": int(failed),
-                "ratio": min(ratio, 1e30),
-                "error": min(total / nodes, 1e30),
-                "worst": min(worst, 1e30),
-            }
+                nodes=int(nodes),
+                failed=int(failed),
+                ratio=min(ratio, 1e30),
+                error=min(total / nodes, 1e30),
+                worst=min(worst, 1e30),
+            )
             for corner, (nodes, failed, ratio, total, worst) in self._corners.items()
         ]

@@ -12,7 +12,6 @@ import runpy
 import socket
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -33,6 +32,7 @@ from pytest_kvquant.engine.child.script import ScriptRunner
 from pytest_kvquant.engine.child.steady import SteadyMessages
 from pytest_kvquant.engine.child.timing import TimingMessages
 from pytest_kvquant.engine.child.vocabulary import Refused
+from pytest_kvquant.engine.messages import cell, model
 from pytest_kvquant.engine.protocol import Channel, Closed, Message, Ring
 from pytest_kvquant.engine.sequences import from_start
 
@@ -42,7 +42,7 @@ their faults through it. The parent takes it from its configuration alone, recor
 it and says so."""
 
 
-FLOW = ("free", "stop")
+FLOW = (cell.FreeSlot.NAME, cell.Stop.NAME)
 """Messages that steer a scoring under way; one that comes late means nothing any more."""
 
 
@@ -64,7 +64,7 @@ class Child(
         self.codecs: Codecs
         self.model: LoadedModel
         self.threads = running_threads()
-        self._loaded: tuple[Any, ...] = ()
+        self._loaded: tuple[str | None, model.LoadModel | None] | None = None
         """What the library and the model were asked for by."""
         self.context: Context | None = None
         self.aside: list[Context | None] = []
@@ -82,47 +82,49 @@ class Child(
             try:
                 handler(message)
             except (BadLibrary, Refused, DecodeFailed) as error:
-                self.channel.send("refused", kind=type(error).__name__, message=str(error))
+                self.channel.tell(model.Refusal(kind=type(error).__name__, message=str(error)))
 
     def on_library(self, message: Message) -> None:
         """Load the library and the bindings, if they are not; say what they are."""
-        directory, full = message.fields["directory"], message.fields["full"]
-        if self._loaded[:1] != (directory,):
+        asked = message.read(model.LoadLibrary)
+        if self._loaded is None or self._loaded[0] != asked.directory:
             with self.channel.spent("library"):
-                self.library = LoadedLibrary(directory)
+                self.library = LoadedLibrary(asked.directory)
                 self.codecs = Codecs(self.library)
-                if servers := message.fields["servers"]:
-                    add_servers(self.library, servers)
-            self._loaded = (directory,)
+                if asked.servers:
+                    add_servers(self.library, list(asked.servers))
+            self._loaded = asked.directory, None
         with self.channel.spent("library"):
-            identity = self.library.identity() if full else {}
-        self.channel.send("library", **identity)
+            identity = self.library.identity() if asked.full else {}
+        self.channel.tell(model.LibraryLoaded(identity=identity))
 
     def on_model(self, message: Message) -> None:
         """Load the model, if it is not; say what its vocabulary is like."""
-        fields = message.fields
-        if self._loaded[1:] != tuple(fields.values()):
+        asked = message.read(model.LoadModel)
+        assert self._loaded is not None
+        if self._loaded[1] != asked:
             with self.channel.spent("model"):
-                self.model = LoadedModel(self.library, **fields, keep_alive=self._alive)
+                self.model = LoadedModel(self.library, **message.fields, keep_alive=self._alive)
             self.model.spans = self.channel.spans
-            self._loaded = (*self._loaded[:1], *fields.values())
-        self.channel.send(
-            "model",
-            vocabulary=self.model.vocabulary,
-            bos=self.model.bos,
-            template=self.model.chat_template(),
-            texts=self.model.marker_texts(),
+            self._loaded = self._loaded[0], asked
+        self.channel.tell(
+            model.ModelLoaded(
+                vocabulary=self.model.vocabulary,
+                bos=self.model.bos,
+                template=self.model.chat_template(),
+                texts=self.model.marker_texts(),
+            )
         )
 
     def on_tokenize(self, message: Message) -> None:
         """Tokens of the payload (UTF-8 text), as int32; ``special``: markers are one token."""
-        tokens = self.model.tokenize(message.payload, special=message.fields["special"])
-        self.channel.send("tokens", tokens.tobytes())
+        tokens = self.model.tokenize(message.payload, special=message.read(model.Tokenize).special)
+        self.channel.tell(model.Done(), tokens.tobytes())
 
     def on_detokenize(self, message: Message) -> None:
         """The text (UTF-8) of the payload's tokens, int32."""
         text = self.model.detokenize(np.frombuffer(message.payload, np.int32))
-        self.channel.send("text", text)
+        self.channel.tell(model.Done(), text)
 
     def on_open(self, message: Message) -> None:
         """Make the context of the cell, in the place of an earlier one."""
@@ -131,7 +133,7 @@ class Child(
             self.context = None
         with self.channel.spent("context"):
             self.context = Context(self.model, **message.fields)
-        self.channel.send("opened", batch=self.context.batch, ubatch=self.context.ubatch)
+        self.channel.tell(cell.Opened(batch=self.context.batch, ubatch=self.context.ubatch))
 
     def on_census(self, _message: Message) -> None:
         """Say what the cache holds, layer by layer, read from a short sequence."""
@@ -149,20 +151,24 @@ class Child(
         if found.problem is not None:
             grown = census.growth((1, 2), (sizes[0], sizes[1]))
             found = found._replace(bytes_per_token=grown)
-        self.channel.send("census", **found.as_data())
+        self.channel.tell(cell.CensusTaken(census=found))
 
     def on_operations(self, message: Message) -> None:
         """Say which operations of a cell run where; fields: ``type_k``, ``type_v``, ``threads``."""
-        self.channel.send("operations", paths=op_census.take(self.model, **message.fields))
+        asked = message.read(cell.ListOperations)
+        paths = op_census.take(self.model, asked.type_k, asked.type_v, threads=asked.threads)
+        self.channel.tell(cell.OperationsListed(paths=paths))
 
     def on_script(self, message: Message) -> None:
         """Play a script of cache operations; see :mod:`pytest_kvquant.engine.child.script`."""
         context = self._open_context()
         before = context.decode_ns
         runner = ScriptRunner(context, lambda *block: self._hand_over(scoring.Scored(*block)))
-        runner.run(message.fields["steps"])
+        runner.run(message.read(cell.PlayScript).steps)
         context.prove_alive()
-        self.channel.send("script_done", chosen=runner.chosen, decode_ns=context.decode_ns - before)
+        self.channel.tell(
+            cell.ScriptDone(chosen=runner.chosen, decode_ns=context.decode_ns - before)
+        )
 
     def on_ring(self, message: Message) -> None:
         """Map the shared memory."""
@@ -170,25 +176,19 @@ class Child(
         self.free = list(range(self.ring.slots))
 
     def on_score(self, message: Message) -> None:
-        """Prefill the chunks of the payload and hand their scored logits over.
-
-        Fields: ``ctx``, ``scored``, ``sequences`` (chunks per batch), ``first`` (number of the
-        first chunk).
-        """
-        fields = message.fields
-        chunks = np.frombuffer(message.payload, np.int32).reshape(-1, fields["ctx"])
+        """Prefill the chunks of the payload and hand their scored logits over."""
+        asked = message.read(cell.Score)
+        chunks = np.frombuffer(message.payload, np.int32).reshape(-1, asked.ctx)
         self.stopped = False
         context = self._open_context()
         before = context.decode_ns
         done = 0
         while done < len(chunks) and not self._told_to_stop():
-            group = chunks[done : done + fields["sequences"]]
-            for block in scoring.score_group(
-                context, group, fields["first"] + done, fields["scored"]
-            ):
+            group = chunks[done : done + asked.sequences]
+            for block in scoring.score_group(context, group, asked.first + done, asked.scored):
                 self._hand_over(block)
             done += len(group)
-        self.channel.send("scored", chunks=done, decode_ns=context.decode_ns - before)
+        self.channel.tell(cell.ScoringDone(chunks=done, decode_ns=context.decode_ns - before))
 
     def _open_context(self) -> Context:
         assert self.context is not None
@@ -202,8 +202,10 @@ class Child(
             slot = self._free_slot()
             with self.channel.spent("transfer"):
                 np.copyto(ring.slot(slot)[: len(rows)], rows)
-            self.channel.send(
-                "rows", slot=slot, chunk=block.chunk, first=block.first + start, rows=len(rows)
+            self.channel.tell(
+                cell.RowsReady(
+                    slot=slot, chunk=block.chunk, first=block.first + start, rows=len(rows)
+                )
             )
 
     def _free_slot(self) -> int:
@@ -217,14 +219,14 @@ class Child(
         return self.stopped
 
     def _hear(self, message: Message) -> str:
-        if message.name == "free":
-            self.free.append(message.fields["slot"])
-        elif message.name == "stop":
+        if message.name == cell.FreeSlot.NAME:
+            self.free.append(message.read(cell.FreeSlot).slot)
+        elif message.name == cell.Stop.NAME:
             self.stopped = True
         return message.name
 
     def _alive(self) -> None:
-        self.channel.send("alive")
+        self.channel.tell(model.Alive())
 
 
 def main(line: int, spans: list[tuple[str, int, int]]) -> None:
@@ -240,5 +242,4 @@ def main(line: int, spans: list[tuple[str, int, int]]) -> None:
         pass
     except Exception as error:  # told to the parent in words; the traceback goes to the log
         traceback.print_exc()
-        summary: dict[str, Any] = {"kind": type(error).__name__, "message": str(error)}
-        worker.channel.send("failed", **summary)
+        worker.channel.tell(model.WorkerFailed(kind=type(error).__name__, message=str(error)))

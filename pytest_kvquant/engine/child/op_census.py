@@ -17,6 +17,7 @@ import numpy as np
 
 from pytest_kvquant.engine.child.context import Context, LoadedModel
 from pytest_kvquant.engine.child.nodes import Ggml, Node, TensorPointer
+from pytest_kvquant.engine.messages.cell import OperationsOnDevice
 from pytest_kvquant.engine.sequences import from_start
 
 VIEWS = frozenset({"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE"})
@@ -76,12 +77,11 @@ class OpCensus:
 
 def take(
     model: LoadedModel, type_k: str, type_v: str, *, threads: int
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, list[OperationsOnDevice]]:
     """Operations by path, from a small context of these types.
 
     Returns:
-        ``prefill`` and ``decode``: for each a list of ``op``, ``types``, ``head``, ``device`` and
-        ``nodes`` (how many).
+        For ``prefill`` and ``decode``.
 
     Raises:
         Refused: the library makes no such context.
@@ -107,7 +107,8 @@ def take(
             tokens = from_start(0 * places, model.bos) if start == 0 else 0 * places
             context.decode(tokens, places, 0 * places, places == start + count - 1)
             found[path] = [
-                {**place._asdict(), "nodes": nodes} for place, nodes in census.counts.items()
+                OperationsOnDevice(**place._asdict(), nodes=nodes)
+                for place, nodes in census.counts.items()
             ]
     finally:
         context.close()

@@ -25,6 +25,7 @@ from pytest_kvquant.engine.child.probe_run import (
     places,
     type_of,
 )
+from pytest_kvquant.engine.messages.probe import SideFigures, WrongPart
 from pytest_kvquant.numerics.arrays import F32
 
 SIDES = ("K", "V")
@@ -47,44 +48,13 @@ class Where(NamedTuple):
     """Whether it is known to be the model's first: there is one cache, and it comes first there."""
 
 
-class Figures(NamedTuple):
-    """How one side of one layer, by one path, compares with the reference quantizer."""
-
-    path: str
-    cache: int
-    place: int
-    """Number of the layer within its cache."""
-    side: str
-    type: str
-    rotation: int | None
-    """Size of the Hadamard matrix that the build applies; 1: none; ``None``: another basis."""
-    rows: int
-    first: int
-    last: int
-    """Positions."""
-    heads: int
-    blocks: int
-    """Units per head."""
-    equal: float
-    """Share of bytes equal."""
-    nmse: float
-    """Stored against reference-quantized, both read back."""
-    rounding: float
-    """NMSE of the type on a normal distribution."""
-    explained: float
-    """NMSE that the rounding of the source explains."""
-    gram: float
-    """NMSE of the rows' products with each other, which no rotation changes."""
-    pattern: dict[str, Any] | None
-
-
 def compare(
     runs: Sequence[tuple[Run, Run, int]],
     types: Any,
     codecs: Codecs,
     widths: Sequence[tuple[int, int]],
-) -> Iterator[Figures]:
-    """Figures of every layer, side and path; one layer is in memory at a time.
+) -> Iterator[SideFigures]:
+    """SideFigures of every layer, side and path; one layer is in memory at a time.
 
     Args:
         runs: of the cell, the same of ``f16/f16``, and how many tokens came at once.
@@ -119,7 +89,7 @@ def _compare_side(
     codecs: Codecs,
     prompt: int,
     rotation: int | None,
-) -> Iterator[Figures]:
+) -> Iterator[SideFigures]:
     for place in places(pick, side):
         codec = codecs[str(type_of(pick.ours.layers[place], side))]
         rows = pick.rows(place, side, width, codec)
@@ -140,7 +110,7 @@ def _figures(
     codecs: Codecs,
     width: int,
     rotation: int | None,
-) -> Figures:
+) -> SideFigures:
     cache, place, side, clean = where
     grid = _grid(rows, codec, width)
     held = codec.floats(rows.stored)
@@ -162,17 +132,25 @@ def _figures(
         if rotation is not None
         else None
     )
-    return Figures(
-        path, cache, place, side, codec.name, rotation,
-        len(rows.stored), int(rows.positions[0]), int(rows.positions[-1]),
-        meant.shape[1] // grid.width or 1, max(1, grid.width // grid.unit),
-        float((rows.stored == expected).mean()),
-        nmse(held, meant),
-        rounding,
-        pattern.explained(rounding),
-        _gram(held, rows.source, grid.width),
-        None if found is None else found._asdict(),
-    )  # fmt: skip
+    return SideFigures(
+        path=path,
+        cache=cache,
+        place=place,
+        side=side,
+        type=codec.name,
+        rotation=rotation,
+        rows=len(rows.stored),
+        first=int(rows.positions[0]),
+        last=int(rows.positions[-1]),
+        heads=meant.shape[1] // grid.width or 1,
+        blocks=max(1, grid.width // grid.unit),
+        equal=float((rows.stored == expected).mean()),
+        nmse=nmse(held, meant),
+        rounding=rounding,
+        explained=pattern.explained(rounding),
+        gram=_gram(held, rows.source, grid.width),
+        pattern=None if found is None else WrongPart(**found._asdict()),
+    )
 
 
 def _grid(rows: StoredRows, codec: Codec, width: int) -> pattern.Grid:

@@ -10,6 +10,15 @@ from pytest_kvquant.engine.child import emulate, probe, probe_kl, probe_run
 from pytest_kvquant.engine.child.codec import Codecs
 from pytest_kvquant.engine.child.context import Context, LoadedModel
 from pytest_kvquant.engine.child.library import LoadedLibrary
+from pytest_kvquant.engine.messages.model import Done
+from pytest_kvquant.engine.messages.probe import (
+    CellEmulated,
+    EmulateCell,
+    Probe,
+    Probed,
+    ProbeReference,
+    SideFigures,
+)
 from pytest_kvquant.engine.protocol import Channel, Message
 
 
@@ -23,50 +32,42 @@ class ProbeMessages:
     context: Context | None
 
     def on_probe_reference(self, message: Message) -> None:
-        """Run the payload's tokens through ``f16/f16`` and leave what it stores in a folder.
-
-        Fields: ``folder``; ``singles``, for each run how many of the tokens come one at a time.
-        """
+        """Run the payload's tokens through ``f16/f16`` and leave what it stores in a folder."""
         assert self.context is not None
+        asked = message.read(ProbeReference)
         tokens = np.frombuffer(message.payload, np.int32)
-        for singles in message.fields["singles"]:
+        for singles in asked.singles:
             made = probe_run.run(self.context, tokens, singles)
-            made.save(Path(message.fields["folder"]), singles)
-        self.channel.send("probe_reference")
+            made.save(Path(asked.folder), singles)
+        self.channel.tell(Done())
 
     def on_probe(self, message: Message) -> None:
-        """Run the same through the cell and compare; fields as before, and ``widths`` of heads."""
+        """Run the same through the cell and compare."""
         assert self.context is not None
-        fields, tokens = message.fields, np.frombuffer(message.payload, np.int32)
+        asked, tokens = message.read(Probe), np.frombuffer(message.payload, np.int32)
         runs: list[tuple[probe_run.Run, probe_run.Run, int]] = []
         logits: dict[str, float] = {}
-        for singles in fields["singles"]:
+        for singles in asked.singles:
             prompt = len(tokens) - singles
-            reference = probe_run.Run.load(Path(fields["folder"]), singles)
+            reference = probe_run.Run.load(Path(asked.folder), singles)
             made = probe_run.run(self.context, tokens, singles)
             logits |= probe_kl.kl_by_path(made.logits, reference.logits, prompt, singles)
             runs.append((made._replace(logits=made.logits[:0]), reference, prompt))
-        problem, figures = None, []
+        problem, figures = None, list[SideFigures]()
         try:
-            widths = fields["widths"]
-            compared = probe.compare(runs, self.library.types, self.codecs, widths)
-            figures = [one._asdict() for one in compared]
+            figures += probe.compare(runs, self.library.types, self.codecs, asked.widths)
         except probe_run.Unreadable as error:
             problem = str(error)
-        self.channel.send("probe", figures=figures, logits=logits, problem=problem)
+        self.channel.tell(Probed(figures=figures, logits=logits, problem=problem))
 
     def on_emulate_cell(self, message: Message) -> None:
-        """Play a healthy cell on the open ``f16/f16`` one.
-
-        Fields: ``folder``; ``sides``, a row per layer and side: cache, place, side, then type,
-        rotation, elements of a head.
-        """
+        """Play a healthy cell on the open ``f16/f16`` one."""
         assert self.context is not None
+        asked = message.read(EmulateCell)
         tokens = np.frombuffer(message.payload, np.int32)
-        reference = probe_run.Run.load(Path(message.fields["folder"]), 0)
-        sides = {tuple(row[:3]): emulate.CacheSide(*row[3:]) for row in message.fields["sides"]}
+        reference = probe_run.Run.load(Path(asked.folder), 0)
+        sides = {(row[0], row[1], row[2]): emulate.CacheSide(*row[3:]) for row in asked.sides}
         propagation, kl = emulate.emulate(
             self.context, tokens, reference, self.codecs, self.library.types, sides
         )
-        propagated = [one._asdict() for one in propagation]
-        self.channel.send("emulate_cell", propagation=propagated, kl=kl)
+        self.channel.tell(CellEmulated(propagation=propagation, kl=kl))

@@ -16,6 +16,7 @@ from pytest_kvquant.engine.child.nodes import Ggml, InitParams, Node, TensorPoin
 from pytest_kvquant.engine.child.oracle import Oracle
 from pytest_kvquant.engine.child.reproducer import load
 from pytest_kvquant.engine.child.values import Values
+from pytest_kvquant.engine.messages.kernels import NodeJudged, NodeOfFile, Reproduced
 from pytest_kvquant.numerics.arrays import U8
 
 ROWS = 64
@@ -25,12 +26,8 @@ META_BYTES = 1 << 20
 """Room for the descriptions of a few tensors and a graph."""
 
 
-def recompute(library: LoadedLibrary, path: Path, device: str | None) -> dict[str, Any]:
+def recompute(library: LoadedLibrary, path: Path, device: str | None) -> Reproduced:
     """Compute the node of a file again and judge it, and what the file says of it.
-
-    Returns:
-        ``about`` (the file's description), ``device``, ``change`` (NMSE of the output against the
-        file's), ``findings`` (ratio, error, text) and ``understood``.
 
     Raises:
         BadLibrary: the file is no reproducer, or this library lacks its operation or a type.
@@ -55,16 +52,16 @@ def recompute(library: LoadedLibrary, path: Path, device: str | None) -> dict[st
     size = float(np.square(stored).sum()) or 1.0
     change = float(np.square(out - stored).sum()) / size
     graph.free()
-    return {
-        "about": about,
-        "device": name,
-        "change": change if np.isfinite(change) else 1e30,
-        "understood": found is not None,
-        "findings": [
-            {"ratio": min(one.ratio, 1e30), "error": min(one.error, 1e30), "text": one.text}
+    return Reproduced(
+        about=NodeOfFile(**{name: about[name] for name in NodeOfFile.__annotations__}),
+        device=name,
+        change=change if np.isfinite(change) else 1e30,
+        understood=found is not None,
+        findings=[
+            NodeJudged(ratio=min(one.ratio, 1e30), error=min(one.error, 1e30), text=one.text)
             for one in found or ()
         ],
-    }
+    )
 
 
 def _rows(raw: U8, node: Node) -> U8:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
 from pytest_kvquant.engine.child.context import Context, LoadedModel
 from pytest_kvquant.engine.child.keep import memory_left
 from pytest_kvquant.engine.child.library import LoadedLibrary
+from pytest_kvquant.engine.messages.cell import MemoryRead, ReadMemory
 from pytest_kvquant.engine.protocol import Channel, Message
 from pytest_kvquant.engine.sequences import from_start
 
@@ -34,26 +35,25 @@ class SteadyMessages:
     def on_steady(self, message: Message) -> None:
         """Decode one token at a time, then make and free contexts; say the memory in between.
 
-        Fields: those of :class:`Context`. The open context stays as it is. Says ``decode`` and
-        ``contexts``: bytes left by device (``host``: the negative of what the process has), one
-        entry per reading; empty where the system does not tell.
+        The open context stays as it is.
         """
+        asked = message.read(ReadMemory)
         decode = []
-        with self._decoded(message.fields) as context:
+        with self._decoded(asked) as context:
             for block in range(BLOCKS):
                 self._singles(context, 1 + block * BLOCK)
                 decode.append(memory_left(self.library))
         contexts = []
         for _ in range(CONTEXTS):
-            with self._decoded(message.fields):
+            with self._decoded(asked):
                 pass
             contexts.append(memory_left(self.library))
-        self.channel.send("steady", decode=decode, contexts=contexts, tokens=BLOCK)
+        self.channel.tell(MemoryRead(decode=decode, contexts=contexts, tokens=BLOCK))
 
     @contextmanager
-    def _decoded(self, fields: dict[str, Any]) -> Iterator[Context]:
+    def _decoded(self, shape: ReadMemory) -> Iterator[Context]:
         """A context of its own that has decoded one token."""
-        context = Context(self.model, **fields)
+        context = Context(self.model, **dataclasses.asdict(shape))
         try:
             none = np.zeros(1, np.int32)
             context.decode(from_start(none, self.model.bos), none, none, none + 1)

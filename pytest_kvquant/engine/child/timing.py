@@ -15,10 +15,19 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from pytest_kvquant.engine.child.context import Context, LoadedModel
 from pytest_kvquant.engine.child.stream import LONGEST, Stream
+from pytest_kvquant.engine.messages.model import Alive
+from pytest_kvquant.engine.messages.timing import (
+    ExtendStreams,
+    SamplesTaken,
+    StreamsExtended,
+    StreamsOpened,
+    TakeSamples,
+    WarmedUp,
+    WarmUp,
+)
 from pytest_kvquant.engine.protocol import Channel, Message
 
 STEP = 512
@@ -76,18 +85,18 @@ class Bench:
         ]
         self._opening_ns = time.perf_counter_ns() - begun
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> StreamsOpened:
         """The cell's types and rollback; what ``llama-bench`` says of a model, under its names."""
         llama, pointer = self._model.llama, self._model.pointer
         text = ctypes.create_string_buffer(128)
         llama.llama_model_desc(pointer, text, len(text))
-        return {
-            "types": self.streams[0].types(),
-            "model_type": text.value.decode(errors="replace"),
-            "model_size": int(llama.llama_model_size(pointer)),
-            "model_n_params": int(llama.llama_model_n_params(pointer)),
-            "rollback": "restore" if self.streams[0].restores else "remove",
-        }
+        return StreamsOpened(
+            types=self.streams[0].types(),
+            model_type=text.value.decode(errors="replace"),
+            model_size=int(llama.llama_model_size(pointer)),
+            model_n_params=int(llama.llama_model_n_params(pointer)),
+            rollback="restore" if self.streams[0].restores else "remove",
+        )
 
     def extend_to(self, depth: int) -> list[int]:
         """Extend every cache to ``depth``; tokens prefilled so far, per stream.
@@ -168,28 +177,30 @@ class TimingMessages:
         """Make the contexts. Fields: ``pairs`` and the shape of :class:`Bench`."""
         fields = dict(message.fields)
         self.bench = Bench(self.model, fields.pop("pairs"), alive=self._still_here, **fields)
-        self.channel.send("time_open", **self.bench.describe())
+        self.channel.tell(self.bench.describe())
 
     def on_time_extend(self, message: Message) -> None:
         """Extend the caches to ``depth``."""
         with self.channel.spent("decode"):
-            prefilled = self.bench.extend_to(message.fields["depth"])
-        self.channel.send("time_extend", prefilled=prefilled, profile=self.bench.profile)
+            prefilled = self.bench.extend_to(message.read(ExtendStreams).depth)
+        self.channel.tell(StreamsExtended(prefilled=prefilled, profile=self.bench.profile))
 
     def on_time_warm(self, message: Message) -> None:
         """Warm up ``kind`` with ``count`` tokens; samples of ``seconds`` from now on."""
+        asked = message.read(WarmUp)
         with self.channel.spent("decode"):
-            repeats = self.bench.warm(**message.fields)
-        self.channel.send("time_warm", repeats=repeats)
+            repeats = self.bench.warm(asked.kind, asked.count, asked.seconds)
+        self.channel.tell(WarmedUp(repeats=repeats))
 
     def on_time_samples(self, message: Message) -> None:
         """Take samples of ``kind`` with ``count`` tokens on the streams in ``order``."""
+        asked = message.read(TakeSamples)
         with self.channel.spent("decode"):
-            samples = self.bench.samples(**message.fields)
-        self.channel.send("time_samples", samples=samples, library_ns=self.bench.library_ns)
+            samples = self.bench.samples(asked.kind, asked.count, asked.order)
+        self.channel.tell(SamplesTaken(samples=samples, library_ns=self.bench.library_ns))
 
     def _still_here(self) -> None:
         """Says so once a second at most: a message between two samples is work beside them."""
         if (now := time.monotonic()) - self._told > 1:
             self._told = now
-            self.channel.send("alive")
+            self.channel.tell(Alive())

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from pytest_kvquant.engine.messages.cell import Step
+from pytest_kvquant.engine.messages.kernels import (
+    Ascend,
+    Ascended,
+    PlayScenario,
+    Reproduce,
+    Reproduced,
+    ScenarioPlayed,
+    StepBegun,
+    WatchOrder,
+    WatchShape,
+)
+from pytest_kvquant.engine.parent.process import read_answer
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.engine.protocol import Message
 from pytest_kvquant.matrix import REFERENCE, Pair
@@ -18,7 +31,7 @@ class WatchPlan(NamedTuple):
     """What is watched, and how contexts are made."""
 
     layers: tuple[int, ...]
-    facts: dict[str, Any]
+    facts: Mapping[str, object]
     seed: int
     batch: int
     ubatch: int
@@ -28,24 +41,25 @@ class WatchPlan(NamedTuple):
     build: str = ""
     """The build in words, for the reproducers."""
 
-    def fields(self, pair: Pair, *, sequences: int, unified: bool) -> dict[str, Any]:
-        """As the worker takes them."""
-        return {
-            "layers": list(self.layers),
-            "facts": {**self.facts, "rotated": list(pair)},
-            "seed": self.seed,
-            "folder": str(self.folder) if self.folder else None,
-            "build": self.build,
-            "context": {
-                "type_k": pair.k,
-                "type_v": pair.v,
-                "sequences": sequences,
-                "unified": unified,
-                "batch": self.batch,
-                "ubatch": self.ubatch,
-                "threads": self.threads,
-            },
-        }
+    def watch(self, pair: Pair, *, sequences: int, unified: bool, flash: bool = True) -> WatchOrder:
+        """As the worker takes it."""
+        return WatchOrder(
+            layers=list(self.layers),
+            facts={**self.facts, "rotated": list(pair)},
+            seed=self.seed,
+            flash=flash,
+            folder=str(self.folder) if self.folder else None,
+            build=self.build,
+            context=WatchShape(
+                type_k=pair.k,
+                type_v=pair.v,
+                sequences=sequences,
+                unified=unified,
+                batch=self.batch,
+                ubatch=self.ubatch,
+                threads=self.threads,
+            ),
+        )
 
 
 def ascend(
@@ -57,8 +71,8 @@ def ascend(
     ascends: Sequence[tuple[int, Sequence[int]]],
     store: Path,
     flash: bool = True,
-) -> dict[str, Any]:
-    """Sweep through a context: ``rungs``, ``corners``, ``failures``, ``unknown``, ``takes_back``.
+) -> Ascended:
+    """Sweep through a context.
 
     Args:
         tokens: as many as the context holds.
@@ -69,16 +83,14 @@ def ascend(
     Raises:
         CellError: the worker dies or refuses.
     """
-    return worker.exchange(
-        "ascend",
-        tokens.astype(np.int32).tobytes(),
-        answer="ascended",
-        watch={**plan.fields(pair, sequences=1, unified=False), "flash": flash},
+    asked = Ascend(
+        watch=plan.watch(pair, sequences=1, unified=False, flash=flash),
         cells=len(tokens),
-        ascends=[[depth, list(sizes)] for depth, sizes in ascends],
+        ascends=[(depth, list(sizes)) for depth, sizes in ascends],
         store=str(store),
         is_reference=pair == REFERENCE and flash,
     )
+    return worker.exchange(asked, Ascended, tokens.astype(np.int32).tobytes())
 
 
 def play_scenario(
@@ -87,15 +99,15 @@ def play_scenario(
     plan: WatchPlan,
     *,
     name: str,
-    steps: Sequence[Any],
+    steps: Sequence[Step],
     equal: Sequence[tuple[str, str]],
     cells: int,
     sequences: int,
     unified: bool,
     store: Path,
     on_step: Callable[[int], None],
-) -> dict[str, Any]:
-    """Play a scenario: ``unsupported``, ``reference`` and ``own`` KL, and what the oracle saw.
+) -> ScenarioPlayed:
+    """Play a scenario.
 
     Args:
         on_step: told the number of each step before it is played.
@@ -105,18 +117,28 @@ def play_scenario(
     """
 
     def heard(message: Message) -> None:
-        if message.name == "step":
-            on_step(message.fields["number"])
+        if message.name == StepBegun.NAME:
+            on_step(read_answer(message, StepBegun).number)
 
-    return worker.exchange(
-        "scenario",
-        answer="scenario",
-        on_message=heard,
-        watch=plan.fields(pair, sequences=sequences, unified=unified),
+    asked = PlayScenario(
+        watch=plan.watch(pair, sequences=sequences, unified=unified),
         cells=cells,
         steps=list(steps),
         name=name,
-        equal=[list(one) for one in equal],
+        equal=list(equal),
         store=str(store),
         is_reference=pair == REFERENCE,
     )
+    return worker.exchange(asked, ScenarioPlayed, on_message=heard)
+
+
+def reproduce(worker: Worker, path: str, device: str | None) -> Reproduced:
+    """Compute the node of a file again.
+
+    Args:
+        device: ``None``: the CPU.
+
+    Raises:
+        CellError: the worker dies or refuses.
+    """
+    return worker.exchange(Reproduce(path=path, device=device), Reproduced)

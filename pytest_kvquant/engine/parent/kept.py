@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pytest_kvquant.engine.messages.cell import ProveSteady, PutAside, SteadyProof, TakeBack
+from pytest_kvquant.engine.messages.model import Done
 from pytest_kvquant.engine.parent.engine import BatchShape
 from pytest_kvquant.engine.parent.worker import Worker
 
@@ -59,24 +61,23 @@ class KeptWorker(Worker):
     def aside(self) -> Iterator[None]:
         """Put the open context aside; what is opened in the block is closed at its end."""
         before = self._pair, self.chosen, self.decode_seconds, self._log_start
-        self._ask("push")
+        self.exchange(PutAside(), Done)
         self.begin()
         try:
             yield
         finally:  # a worker that refused something still has the context that was put aside
-            self._ask("pop")
+            self.exchange(TakeBack(), Done)
             self._pair, self.chosen, self.decode_seconds, self._log_start = before
 
     def prove(self, check: SteadinessCheck) -> Proof:
         """Close the cell's context, decode f16's first chunk in a new one, look at the memory."""
         shape = check.shape
-        fields = self._ask(
-            "prove",
-            check.tokens.astype(np.int32).tobytes(),
+        asked = ProveSteady(
             scored=shape.scored,
             ctx=shape.ctx,
             batch=min(shape.batch, shape.ctx),
             ubatch=shape.ubatch,
             threads=shape.threads,
-        ).fields
-        return Proof(fields["digest"], fields["memory"])
+        )
+        found = self.exchange(asked, SteadyProof, check.tokens.astype(np.int32).tobytes())
+        return Proof(found.digest, found.memory)

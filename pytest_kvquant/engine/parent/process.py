@@ -11,8 +11,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, TypeVar
 
+import msgspec
+
+from pytest_kvquant.engine.messages.base import Said
+from pytest_kvquant.engine.messages.cell import ShareRing
+from pytest_kvquant.engine.messages.model import (
+    Copied,
+    CopyYourself,
+    Reap,
+    Reaped,
+    Refusal,
+    WorkerFailed,
+)
 from pytest_kvquant.engine.parent import endings
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.forked import Forked, Process
@@ -28,6 +40,8 @@ from pytest_kvquant.errors import (
 )
 from pytest_kvquant.machine.escape import one_line, paragraph
 from pytest_kvquant.matrix import REFERENCE
+
+S = TypeVar("S", bound=Said)
 
 PACKAGE_ROOT = Path(__file__).parents[3]
 LOG_BYTES = 1 << 24
@@ -46,6 +60,16 @@ its own NumPy and its own bindings, and the folder may be a whole site-packages.
 
 class NoCopy(Exception):
     """A worker of which no copy can be made."""
+
+
+def read_answer(message: Message, kind: type[S]) -> S:
+    """A message as the class that it is of.
+
+    Raises:
+        msgspec.ValidationError: it says something else; the worker is of another version.
+    """
+    found: S = msgspec.convert(message.fields, kind)
+    return found
 
 
 class WorkerProcess:
@@ -133,39 +157,36 @@ class WorkerProcess:
         Raises:
             NoCopy: its process has threads, which a copy would lack.
         """
-        self._send("fork")
+        self._tell(CopyYourself())
         self.channel.send_fd(line)
         self.channel.send_fd(log)
-        while (message := self._receive()).name != "forked":
+        while (message := self._receive()).name != Copied.NAME:
             pass
-        if not message.fields["pid"]:
-            raise NoCopy(f"the worker has {message.fields['threads']} threads")
-        return int(message.fields["pid"])
+        copied = read_answer(message, Copied)
+        if not copied.pid:
+            raise NoCopy(f"the worker has {copied.threads} threads")
+        return copied.pid
 
     def reap(self, pid: int, *, kill: bool, patience: float) -> int | None:
         """How a copy ended, after ``patience`` seconds at most; ``None`` while it runs."""
         try:
-            code = self._ask("reap", answer="reaped", pid=pid, kill=kill, patience=patience)
+            return self.exchange(Reap(pid=pid, kill=kill, patience=patience), Reaped).code
         except CellError:  # whoever could tell is gone itself
             return -signal.SIGKILL if kill else None
-        found: int | None = code.fields["code"]
-        return found
 
     def exchange(
         self,
-        name: str,
+        said: Said,
+        answer: type[S],
         payload: bytes = b"",
-        /,
         *,
-        answer: str,
         on_message: Callable[[Message], None] = lambda _message: None,
-        **fields: Any,
-    ) -> dict[str, Any]:
+    ) -> S:
         """Send a message and wait for its answer; what comes before goes to ``on_message``."""
-        self._send(name, payload, **fields)
-        while (message := self._receive()).name != answer:
+        self._tell(said, payload)
+        while (message := self._receive()).name != answer.NAME:
             on_message(message)
-        return message.fields
+        return read_answer(message, answer)
 
     def log(self) -> str:
         """The last lines that the library printed, and the one that names a cause."""
@@ -184,19 +205,22 @@ class WorkerProcess:
     def _share(self, rows: int, vocabulary: int) -> Ring:
         if self._ring is None:
             self._ring = Ring.create(rows=rows, vocabulary=vocabulary)
-            self._send("ring", slots=self._ring.slots, rows=self._ring.rows, vocabulary=vocabulary)
+            slots, own = self._ring.slots, self._ring.rows
+            self._tell(ShareRing(slots=slots, rows=own, vocabulary=vocabulary))
             self.channel.send_fd(self._ring.fd)
         return self._ring
 
-    def _ask(self, name: str, payload: bytes = b"", *, answer: str = "", **fields: Any) -> Message:
-        self._send(name, payload, **fields)
-        while (message := self._receive()).name != (answer or name):
+    def _ask_for_payload(
+        self, said: Said, answer: type[S], payload: bytes = b""
+    ) -> tuple[S, bytes]:
+        self._tell(said, payload)
+        while (message := self._receive()).name != answer.NAME:
             pass
-        return message
+        return read_answer(message, answer), message.payload
 
-    def _send(self, name: str, payload: bytes = b"", /, **fields: Any) -> None:
+    def _tell(self, said: Said, payload: bytes = b"") -> None:
         try:
-            self.channel.send(name, payload, **fields)
+            self.channel.tell(said, payload)
         except Closed:
             raise self._death() from None
         except Silent:
@@ -229,17 +253,13 @@ class WorkerProcess:
         except Silent:
             raise self._silence() from None
         self._timesheet.told(message.fields.pop("spans", ()))
-        if message.name == "refused":
-            raise endings.refused(
-                one_line(message.fields["message"]), self.log_text(), kind=message.fields["kind"]
-            )
-        if message.name == "failed":
-            raise CellCrashed(
-                one_line(
-                    f"The worker failed: {message.fields['kind']}: {message.fields['message']}."
-                ),
-                log=self.log(),
-            )
+        if message.name == Refusal.NAME:
+            why = read_answer(message, Refusal)
+            raise endings.refused(one_line(why.message), self.log_text(), kind=why.kind)
+        if message.name == WorkerFailed.NAME:
+            why = read_answer(message, WorkerFailed)
+            text = f"The worker failed: {why.kind}: {why.message}."
+            raise CellCrashed(one_line(text), log=self.log())
         return message
 
     def _silence(self) -> CellTimeout:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from pytest_kvquant.engine.messages.model import LimitMemory, MemoryLimited
+from pytest_kvquant.engine.messages.timing import (
+    ContextTried,
+    ExtendStreams,
+    OpenStreams,
+    Profile,
+    SamplesTaken,
+    StreamsExtended,
+    StreamsOpened,
+    TakeSamples,
+    TryContext,
+    WarmedUp,
+    WarmUp,
+)
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.matrix import Pair
-
-Profile = Mapping[str, Sequence[Sequence[float]]]
 
 
 class TimedWorker(Worker):
@@ -28,51 +39,42 @@ class TimedWorker(Worker):
 
     def open_streams(
         self, pairs: Sequence[Pair], *, ctx: int, batch: int, ubatch: int, threads: int
-    ) -> dict[str, Any]:
+    ) -> StreamsOpened:
         """Make a context per pair, in this order; what they are, in ``llama-bench``'s words."""
-        return self._ask(
-            "time_open",
-            pairs=[list(pair) for pair in pairs],
+        asked = OpenStreams(
+            pairs=[(pair.k, pair.v) for pair in pairs],
             ctx=ctx,
             batch=batch,
             ubatch=ubatch,
             threads=threads,
-        ).fields
+        )
+        return self.exchange(asked, StreamsOpened)
 
     def extend_to(self, depth: int) -> list[int]:
         """Extend every stream to ``depth``; tokens prefilled so far, per stream."""
-        fields = self._ask("time_extend", depth=depth).fields
-        self.profile = fields["profile"]
-        prefilled: list[int] = fields["prefilled"]
-        return prefilled
+        found = self.exchange(ExtendStreams(depth=depth), StreamsExtended)
+        self.profile = found.profile
+        return list(found.prefilled)
 
     def warm(self, kind: str, count: int, seconds: float) -> list[int]:
         """Warm up; repetitions of the test that a sample will be the mean of, per stream."""
-        fields = self._ask("time_warm", kind=kind, count=count, seconds=seconds).fields
-        repeats: list[int] = fields["repeats"]
-        return repeats
+        asked = WarmUp(kind=kind, count=count, seconds=seconds)
+        return list(self.exchange(asked, WarmedUp).repeats)
 
     def samples(self, kind: str, count: int, order: Sequence[int]) -> list[int]:
         """Nanoseconds per test, a sample for each stream in ``order``; see ``timing.Bench``."""
-        fields = self._ask("time_samples", kind=kind, count=count, order=list(order)).fields
-        self.library_ns = fields["library_ns"]
-        samples: list[int] = fields["samples"]
-        return samples
+        asked = TakeSamples(kind=kind, count=count, order=list(order))
+        found = self.exchange(asked, SamplesTaken)
+        self.library_ns = found.library_ns
+        return list(found.samples)
 
     def limit_memory(self, size: int) -> bool:
         """Let the worker allocate at most ``size`` bytes; whether its system enforces that."""
-        enforced: bool = self._ask("limit", size=size).fields["enforced"]
-        return enforced
+        return self.exchange(LimitMemory(size=size), MemoryLimited).enforced
 
     def try_context(self, pair: Pair, *, ctx: int, batch: int, ubatch: int, threads: int) -> int:
         """Fill a context of ``ctx`` tokens and decode a batch at its end; by how many sequences."""
-        fields = self._ask(
-            "ceiling",
-            type_k=pair.k,
-            type_v=pair.v,
-            ctx=ctx,
-            batch=batch,
-            ubatch=ubatch,
-            threads=threads,
-        ).fields
-        return int(fields["sequences"])
+        asked = TryContext(
+            type_k=pair.k, type_v=pair.v, ctx=ctx, batch=batch, ubatch=ubatch, threads=threads
+        )
+        return self.exchange(asked, ContextTried).sequences

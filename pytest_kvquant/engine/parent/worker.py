@@ -2,52 +2,71 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TypedDict
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant.engine.census_record import Census, from_data
+from pytest_kvquant.engine.census_record import Census
+from pytest_kvquant.engine.messages.cell import (
+    CensusTaken,
+    FreeSlot,
+    ListOperations,
+    MemoryRead,
+    OpenContext,
+    Opened,
+    OpenHealthy,
+    OperationsListed,
+    PlayScript,
+    Quantize,
+    Quantized,
+    ReadMemory,
+    RowsReady,
+    Score,
+    ScoringDone,
+    ScriptDone,
+    Step,
+    Stop,
+    StoredTold,
+    TakeCensus,
+    TellStored,
+)
+from pytest_kvquant.engine.messages.model import (
+    Detokenize,
+    Done,
+    LibraryLoaded,
+    LoadLibrary,
+    LoadModel,
+    ModelLoaded,
+    Tokenize,
+)
+from pytest_kvquant.engine.messages.probe import (
+    CellEmulated,
+    EmulateCell,
+    Probe,
+    Probed,
+    ProbeReference,
+    SideSpec,
+)
 from pytest_kvquant.engine.parent.engine import BatchShape
-from pytest_kvquant.engine.parent.process import WorkerProcess
+from pytest_kvquant.engine.parent.process import WorkerProcess, read_answer
+from pytest_kvquant.engine.parent.rows import LogitsBlock, QuantizedRows, StoredSide
 from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.results.operations import OperationRecord
 
 
-class LogitsBlock(NamedTuple):
-    """A block of scored logits in shared memory; valid until the next one is asked for."""
-
-    chunk: int
-    first: int
-    logits: npt.NDArray[np.float32]
-
-
-class StoredSide(NamedTuple):
-    """How a cell stores one side of one layer of its cache."""
-
-    layer: int
-    side: str
-    """``K`` or ``V``."""
-    type: str
-    """ggml name of the cache's own tensor."""
-    rotation: int
-    """Size of the Hadamard matrix by which the build turns rows before; 1: none."""
-    elements: int
-    """Of a stored row."""
-
-
-class QuantizedRows(NamedTuple):
-    """What came back of rows sent through a type's reference quantizer."""
-
-    back: npt.NDArray[np.float32]
-    """Shape as sent."""
-    block: int
-    bytes: int
-    """Of a block."""
-    equal: float
-    """Share of bytes that ``ggml_quantize_chunk`` writes alike."""
+class _ContextFields(TypedDict):
+    type_k: str
+    type_v: str
+    ctx: int
+    sequences: int
+    batch: int
+    ubatch: int
+    threads: int
 
 
 class Worker(WorkerProcess):
@@ -57,22 +76,21 @@ class Worker(WorkerProcess):
     or refuses; the message says which in words, ``.log`` carries the end of the library's log.
     """
 
-    def library(self, directory: str | None, *, full: bool = False) -> dict[str, Any]:
+    def library(self, directory: str | None, *, full: bool = False) -> Mapping[str, object]:
         """Load the library; with ``full`` its identity comes back."""
-        servers = self._setup.get("rpc", [])
-        return self._ask("library", directory=directory, full=full, servers=servers).fields
+        asked = LoadLibrary(directory=directory, full=full, servers=self._setup.get("rpc", []))
+        return self.exchange(asked, LibraryLoaded).identity
 
-    def model(self, path: str, *, gpu_layers: int, vocabulary_only: bool = False) -> dict[str, Any]:
-        """Load the model, or its vocabulary only: ``vocabulary``, ``bos`` (``None``: it wants
-        none), its chat ``template`` (``None``: it brings none), ``texts`` of its markers."""
-        return self._ask(
-            "model",
+    def model(self, path: str, *, gpu_layers: int, vocabulary_only: bool = False) -> ModelLoaded:
+        """Load the model, or its vocabulary only."""
+        asked = LoadModel(
             path=path,
             gpu_layers=gpu_layers,
             device=self._device,
             vocabulary_only=vocabulary_only,
             setup=self._setup,
-        ).fields
+        )
+        return self.exchange(asked, ModelLoaded)
 
     def tokenize(self, text: bytes, *, special: bool = False) -> npt.NDArray[np.int32]:
         """Tokens of a UTF-8 text, shape ``(n,)``.
@@ -80,23 +98,24 @@ class Worker(WorkerProcess):
         Args:
             special: whether the words of a chat template's markers are their tokens.
         """
-        answer = self._ask("tokenize", text, answer="tokens", special=special)
-        return np.frombuffer(answer.payload, np.int32)
+        _, found = self._ask_for_payload(Tokenize(special=special), Done, text)
+        return np.frombuffer(found, np.int32)
 
     def detokenize(self, tokens: npt.NDArray[np.int32]) -> bytes:
         """The text of tokens, UTF-8."""
-        return self._ask("detokenize", tokens.astype(np.int32).tobytes(), answer="text").payload
+        sent = tokens.astype(np.int32).tobytes()
+        return self._ask_for_payload(Detokenize(), Done, sent)[1]
 
-    def open(self, pair: Pair, shape: BatchShape) -> dict[str, Any]:
+    def open(self, pair: Pair, shape: BatchShape) -> Opened:
         """Make the context of a cell."""
         self._pair = pair
-        return self._ask("open", answer="opened", **_context_fields(pair, shape)).fields
+        return self.exchange(OpenContext(**_context_fields(pair, shape)), Opened)
 
     def stored(self, pair: Pair, shape: BatchShape) -> list[StoredSide]:
         """How a small context of a pair stores each side of each layer; the open one stays."""
         fields = _context_fields(pair, msgspec.structs.replace(shape, sequences=1))
-        found = self._ask("stored", **fields).fields["places"]
-        return [StoredSide(*row) for row in found]
+        found = self.exchange(TellStored(**fields), StoredTold)
+        return [StoredSide(*row) for row in found.places]
 
     def open_healthy(
         self, sides: Sequence[StoredSide], heads: Mapping[int, int], shape: BatchShape
@@ -108,25 +127,22 @@ class Worker(WorkerProcess):
             heads: KV heads by layer.
         """
         self._pair = REFERENCE
-        self._ask(
-            "open_healthy",
-            answer="opened",
-            **_context_fields(REFERENCE, shape),
-            places=sides,
-            heads=list(heads.items()),
+        asked = OpenHealthy(
+            **_context_fields(REFERENCE, shape), places=sides, heads=list(heads.items())
         )
+        self.exchange(asked, Opened)
 
     def quantizer(self, name: str, rows: npt.NDArray[np.float32]) -> QuantizedRows:
         """Rows of shape ``(rows, elements)`` through a type's reference quantizer and back."""
         sent = np.ascontiguousarray(rows, np.float32)
-        answer = self._ask("quantizer", sent.tobytes(), type=name, elements=sent.shape[1])
-        back = np.frombuffer(answer.payload, np.float32).reshape(sent.shape)
-        fields = answer.fields
-        return QuantizedRows(back, fields["block"], fields["bytes"], fields["equal"])
+        asked = Quantize(type=name, elements=sent.shape[1])
+        found, payload = self._ask_for_payload(asked, Quantized, sent.tobytes())
+        back = np.frombuffer(payload, np.float32).reshape(sent.shape)
+        return QuantizedRows(back, found.block, found.bytes, found.equal)
 
-    def steady(self, pair: Pair, shape: BatchShape) -> dict[str, Any]:
-        """Bytes left by device after ``decode`` blocks of ``tokens`` tokens and ``contexts``."""
-        return self._ask("steady", **_context_fields(pair, shape)).fields
+    def steady(self, pair: Pair, shape: BatchShape) -> MemoryRead:
+        """Bytes left by device after blocks of tokens and after contexts."""
+        return self.exchange(ReadMemory(**_context_fields(pair, shape)), MemoryRead)
 
     def reopen(self, shape: BatchShape) -> None:
         """Make the context of the same cell again, in another shape."""
@@ -153,45 +169,43 @@ class Worker(WorkerProcess):
             Blocks in order, rows of one chunk at a time.
         """
         ring = self._share(shape.scored, vocabulary)
-        self._send(
-            "score",
-            chunks.astype(np.int32).tobytes(),
-            ctx=shape.ctx,
-            scored=shape.scored,
-            sequences=shape.sequences,
-            first=first,
-        )
+        asked = Score(ctx=shape.ctx, scored=shape.scored, sequences=shape.sequences, first=first)
+        self._tell(asked, chunks.astype(np.int32).tobytes())
         rows_seen, stopped = 0, False
-        while (message := self._receive()).name != "scored":
-            if message.name != "rows":
+        while (message := self._receive()).name != ScoringDone.NAME:
+            if message.name != RowsReady.NAME:
                 continue
-            fields = message.fields
+            ready = read_answer(message, RowsReady)
             if not stopped:
-                logits = ring.slot(fields["slot"])[: fields["rows"]]
-                yield LogitsBlock(fields["chunk"], fields["first"], logits)
-            self._send("free", slot=fields["slot"])
-            rows_seen += fields["rows"]
+                logits = ring.slot(ready.slot)[: ready.rows]
+                yield LogitsBlock(ready.chunk, ready.first, logits)
+            self._tell(FreeSlot(slot=ready.slot))
+            rows_seen += ready.rows
             complete, partial = divmod(rows_seen, shape.scored)
             if not partial and not stopped and enough(complete):
                 stopped = True
-                self._send("stop")
-        self.decode_seconds += message.fields["decode_ns"] / 1e9
+                self._tell(Stop())
+        self.decode_seconds += read_answer(message, ScoringDone).decode_ns / 1e9
 
     def census(self) -> Census:
         """What the cache of the opened cell holds."""
-        return from_data(self._ask("census").fields)
+        return self.exchange(TakeCensus(), CensusTaken).census
 
-    def operations(self, pair: Pair, *, threads: int) -> dict[str, list[dict[str, Any]]]:
+    def operations(self, pair: Pair, *, threads: int) -> tuple[OperationRecord, ...]:
         """Which operations of a pair run on which device, by path, from a small context of it.
 
         See :func:`pytest_kvquant.engine.child.op_census.take`.
         """
-        fields = self._ask("operations", type_k=pair.k, type_v=pair.v, threads=threads).fields
-        paths: dict[str, list[dict[str, Any]]] = fields["paths"]
-        return paths
+        asked = ListOperations(type_k=pair.k, type_v=pair.v, threads=threads)
+        paths = self.exchange(asked, OperationsListed).paths
+        return tuple(
+            OperationRecord(path=path, **dataclasses.asdict(one))
+            for path, found in paths.items()
+            for one in found
+        )
 
     def run_script(
-        self, steps: Sequence[Sequence[Any]], vocabulary: int, *, rows: int
+        self, steps: Sequence[Step], vocabulary: int, *, rows: int
     ) -> Iterator[LogitsBlock]:
         """Logits of a script of cache operations, in order; ``chunk`` is the step's number.
 
@@ -204,16 +218,17 @@ class Worker(WorkerProcess):
             of each greedy step.
         """
         ring = self._share(rows, vocabulary)
-        self._send("script", steps=steps)
-        while (message := self._receive()).name != "script_done":
-            if message.name != "rows":
+        self._tell(PlayScript(steps=steps))
+        while (message := self._receive()).name != ScriptDone.NAME:
+            if message.name != RowsReady.NAME:
                 continue
-            fields = message.fields
-            logits = ring.slot(fields["slot"])[: fields["rows"]]
-            yield LogitsBlock(fields["chunk"], fields["first"], logits)
-            self._send("free", slot=fields["slot"])
-        self.chosen = message.fields["chosen"]
-        self.decode_seconds += message.fields["decode_ns"] / 1e9
+            ready = read_answer(message, RowsReady)
+            logits = ring.slot(ready.slot)[: ready.rows]
+            yield LogitsBlock(ready.chunk, ready.first, logits)
+            self._tell(FreeSlot(slot=ready.slot))
+        done = read_answer(message, ScriptDone)
+        self.chosen = [list(tokens) for tokens in done.chosen]
+        self.decode_seconds += done.decode_ns / 1e9
 
     def probe_reference(
         self, tokens: npt.NDArray[np.int32], folder: Path, singles: Sequence[int]
@@ -223,7 +238,8 @@ class Worker(WorkerProcess):
         Args:
             singles: for each run, how many of the tokens come one at a time, at the end.
         """
-        self._ask("probe_reference", tokens.tobytes(), folder=str(folder), singles=list(singles))
+        asked = ProbeReference(folder=str(folder), singles=list(singles))
+        self.exchange(asked, Done, tokens.tobytes())
 
     def probe(
         self,
@@ -231,31 +247,23 @@ class Worker(WorkerProcess):
         folder: Path,
         singles: Sequence[int],
         widths: Sequence[tuple[int, int]],
-    ) -> dict[str, Any]:
-        """Compare the open cell with that: ``figures``, ``logits`` (KL by path), ``problem``."""
-        return self._ask(
-            "probe",
-            tokens.tobytes(),
-            folder=str(folder),
-            singles=list(singles),
-            widths=list(widths),
-        ).fields
+    ) -> Probed:
+        """Compare the open cell with that."""
+        asked = Probe(folder=str(folder), singles=list(singles), widths=list(widths))
+        return self.exchange(asked, Probed, tokens.tobytes())
 
     def emulate_cell(
         self,
         tokens: npt.NDArray[np.int32],
         folder: Path,
-        sides: Sequence[tuple[int, int, str, str, int, int]],
-    ) -> dict[str, Any]:
-        """Play a healthy cell on the open ``f16/f16`` one: ``propagation`` and ``kl``.
-
-        Args:
-            sides: cache, place, side; type, rotation, elements of a head.
-        """
-        return self._ask("emulate_cell", tokens.tobytes(), folder=str(folder), sides=sides).fields
+        sides: Sequence[SideSpec],
+    ) -> CellEmulated:
+        """Play a healthy cell on the open ``f16/f16`` one."""
+        asked = EmulateCell(folder=str(folder), sides=sides)
+        return self.exchange(asked, CellEmulated, tokens.tobytes())
 
 
-def _context_fields(pair: Pair, shape: BatchShape) -> dict[str, Any]:
+def _context_fields(pair: Pair, shape: BatchShape) -> _ContextFields:
     return {
         "type_k": pair.k,
         "type_v": pair.v,

@@ -1,0 +1,121 @@
+"""Messages of the timing, and of the search for the largest context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pytest_kvquant.engine.messages.base import Said
+
+Profile = Mapping[str, Sequence[Sequence[float]]]
+"""By kind: depth, and nanoseconds of a token of each stream there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenStreams(Said):
+    """Make a context per pair."""
+
+    NAME: ClassVar = "time_open"
+    pairs: Sequence[tuple[str, str]]
+    ctx: int
+    batch: int
+    ubatch: int
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamsOpened(Said):
+    """What the first of them is; what ``llama-bench`` says of a model, under its names."""
+
+    NAME: ClassVar = "streams_opened"
+    types: Sequence[tuple[str, str | None]]
+    """K and V as held, by layer; ``None``: it stores no V."""
+    model_type: str
+    model_size: int
+    model_n_params: int
+    rollback: str
+    """``remove``, or ``restore`` where tokens cannot be removed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtendStreams(Said):
+    """Extend every cache."""
+
+    NAME: ClassVar = "time_extend"
+    depth: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamsExtended(Said):
+    """The answer."""
+
+    NAME: ClassVar = "streams_extended"
+    prefilled: Sequence[int]
+    """Tokens so far, by stream."""
+    profile: Profile
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmUp(Said):
+    """Warm every stream up."""
+
+    NAME: ClassVar = "time_warm"
+    kind: str
+    count: int
+    """Tokens of a test."""
+    seconds: float
+    """Of a sample."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmedUp(Said):
+    """The answer."""
+
+    NAME: ClassVar = "warmed_up"
+    repeats: Sequence[int]
+    """Repetitions of the test that make a sample, by stream."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakeSamples(Said):
+    """Take a sample per entry of ``order``."""
+
+    NAME: ClassVar = "time_samples"
+    kind: str
+    count: int
+    order: Sequence[int]
+    """Numbers of streams."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplesTaken(Said):
+    """The answer."""
+
+    NAME: ClassVar = "samples_taken"
+    samples: Sequence[int]
+    """Nanoseconds of a test."""
+    library_ns: int
+    """Inside library calls so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TryContext(Said):
+    """Fill a context and decode a batch at its end."""
+
+    NAME: ClassVar = "ceiling"
+    type_k: str
+    type_v: str
+    ctx: int
+    batch: int
+    ubatch: int
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextTried(Said):
+    """The answer."""
+
+    NAME: ClassVar = "context_tried"
+    sequences: int
+    """By how many it was filled."""
