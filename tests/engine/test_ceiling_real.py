@@ -171,7 +171,7 @@ def test_a_long_prefill_is_no_silence(tmp_path: Path) -> None:
     assert (found.tokens, found.batch, found.ubatch, found.sequences) == (1024, 600, 300, 1)
     said = log.read_text().splitlines()
     begun = said.index("decoded 124")
-    assert said[begun:] == ["decoded 124", "alive", *["decoded 300", "alive"] * 3, "ceiling"]
+    assert said[begun:] == ["decoded 124", "alive", *["decoded 300", "alive"] * 3, "context_tried"]
 
 
 HANGING = """
