@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import runpy
+import sys
 import tomllib
+import types
 from pathlib import Path
 
 import pytest
@@ -30,7 +33,17 @@ def test_a_gate_is_written_to_its_usual_place(
     assert written.read_text() == "mine"
 
 
-def test_an_installed_package_has_the_files() -> None:
+def test_a_wheel_has_the_files_and_an_editable_one_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    assert included["docs/ci"] == "pytest_kvquant/ci"
+    path = project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["path"]
+    interface = types.ModuleType("hatchling.builders.hooks.plugin.interface")
+    interface.BuildHookInterface = object  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, interface.__name__, interface)
+    hook = runpy.run_path(str(ROOT / path))["DocsInWheel"]()
+    for version, found in (("standard", {"docs/ci": "pytest_kvquant/ci"}), ("editable", {})):
+        data: dict[str, dict[str, str]] = {"force_include": {}}
+        hook.initialize(version, data)
+        assert data["force_include"] == found
+    assert (ROOT / "docs" / "ci").is_dir()
