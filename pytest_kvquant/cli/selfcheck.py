@@ -145,16 +145,25 @@ def private_words(*more: str) -> dict[str, str]:
     return dict(sorted(kept.items(), key=lambda one: -len(one[0])))
 
 
+FOLDER = re.compile(
+    r"(?<![\w~>.:/%-])/(?!(?:usr|lib|lib64|proc|sys|dev|bin|System|Library|opt/homebrew)/)"
+    r"(?:[\w.@+~-]+(?: [\w.@+~-]+)*/)+"
+)
+"""The folders of an absolute path that belongs to no system: they may name anybody."""
+
+
 def without_private(data: Any, words: Mapping[str, str]) -> Any:
-    """Plain data with every private word replaced, in keys too.
+    """Plain data with every private word replaced, in keys too; of paths only the end is left.
 
     >>> without_private({"/home/ada/x": ["ada ran it", 3]}, {"/home/ada": "~", "ada": "<user>"})
     {'~/x': ['<user> ran it', 3]}
+    >>> without_private("in /Volumes/Secret Work/b/libllama.so, /usr/lib/libc.so", {})
+    'in <folder>/libllama.so, /usr/lib/libc.so'
     """
     if isinstance(data, str):
         for word, stands in words.items():
             data = re.sub(rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])", stands, data)
-        return data
+        return FOLDER.sub("<folder>/", data)
     if isinstance(data, Mapping):
         return {
             without_private(key, words): without_private(value, words)

@@ -19,6 +19,21 @@ def test_private_words_go_and_all_else_stays(monkeypatch: pytest.MonkeyPatch) ->
     assert without_private(text, words) == "~/models of <user>, canada, <scratch>/kv.json"
 
 
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("/opt/acme secret/llama/build/bin/libllama.so: llama.cpp 1", "<folder>/libllama.so: "
+         "llama.cpp 1"),
+        ("[/srv/acme/kv.toml] q8_0/q4_0 at 3 tok/s, https://github.com/a/b", "[<folder>/kv.toml] "
+         "q8_0/q4_0 at 3 tok/s, https://github.com/a/b"),
+        ("/usr/lib/libc.so /opt/homebrew/lib/libggml.dylib", "/usr/lib/libc.so "
+         "/opt/homebrew/lib/libggml.dylib"),
+    ],
+)  # fmt: skip
+def test_of_paths_anywhere_only_the_end_is_left(text: str, left: str) -> None:
+    assert without_private({text: [text]}, {}) == {left: [left]}
+
+
 def test_a_planted_fault_is_found(tmp_path: Path) -> None:
     ran = _matrix(tmp_path / "run", (), "--kv-pairs", "q8_0/q8_0", "--kv-speed", "off",
                   "--kv-ctx", "128", "--kv-chunks", "2", "-k", "measured", hook=CRASH)  # fmt: skip
