@@ -37,6 +37,9 @@ KERNELS = {
 ROWS = ("rotation", "norm", "plain")
 """Operations whose nodes count rows (of every head), not query tokens."""
 
+DESTINATION = "is written to other cells"
+"""What the oracle says of a write that goes elsewhere."""
+
 SHIFT = "context shift"
 """What the oracle begins with where it speaks of keys that were moved."""
 
@@ -96,6 +99,8 @@ def _node(operation: str, corners: Sequence[CornerRecord], found: Examination) -
     if operation == "parameters" and all(one.text.startswith(SHIFT) for one in failures):
         return Located("shift", "after a context shift: rope of the keys in the cache",
                        evidence=tuple(seen))  # fmt: skip
+    if operation == "parameters" and any(DESTINATION in one.text for one in failures):
+        operation = "write"  # to other cells than it should: the rows themselves may be right
     tokens = [] if operation in ROWS else sorted({one.tokens for one in wrong})
     side = _side(operation, wrong, failures)
     parts = [
@@ -150,10 +155,10 @@ def _path(tokens: Sequence[int]) -> str:
 
 def _sizes(tokens: Sequence[int], beside: Collection[int]) -> str:
     """``2 to 8 query tokens``: where smaller or larger batches beside them are right."""
-    if set(tokens) == set(beside):
-        return "every batch size" if len(tokens) > 1 else f"{tokens[0]} query tokens"
     if len(tokens) == 1:
         return f"{tokens[0]} query token{'s' if tokens[0] > 1 else ''}"
+    if set(tokens) == set(beside):
+        return "every batch size"
     between = [one for one in beside if tokens[0] <= one <= tokens[-1]]
     if set(between) == set(tokens):
         return f"{tokens[0]} to {tokens[-1]} query tokens"

@@ -103,6 +103,14 @@ def test_what_comes_first_in_the_graph_is_named_and_the_rest_is_evidence() -> No
     assert found.evidence == ("also wrong: rope", "also wrong: attention kernel")
 
 
+def test_rows_that_go_to_other_cells_are_a_cache_write() -> None:
+    corners = (corner("parameters", 1, 0, wrong=True),)
+    told = (failure("parameters", "V of layer 0 is written to other cells than its K"),)
+    found = locate(cell(Examination(level="standard", corners=corners, failures=told)))
+    assert found is not None
+    assert found.sentence == "decode, 1 query token: cache write (set-rows)"
+
+
 def test_the_quantizer_comes_before_all() -> None:
     found = locate(cell(Examination(level="standard"), "quantizer"))
     assert found is not None
