@@ -86,7 +86,7 @@ def subjects(folder: Path) -> Iterator[Subject]:
     reference = SHARED / "models" / "kvq-ref-15m.q8_0.gguf"
     if reference.is_file():
         yield Subject("kvq-ref-15m", reference, text, 8)
-    for name in ("llama-112", "qwen2-128"):
+    for name in ("qwen2-128", "phi3-96"):
         yield Subject(f"zoo {name}", store.file_of(by_name(name), folder), text, 8)
     real = Path(os.environ.get("KVQUANT_REAL_MODELS", ROOT / ".venv-real")) / "models"
     for title, checkpoint in (("SmolLM2-135M", SMOLLM2), ("Gemma 3 270M", GEMMA3)):

@@ -8,6 +8,8 @@ import numpy.typing as npt
 from pytest_kvquant.errors import CellWithoutReference
 from pytest_kvquant.inputs.logits_file import LogitsFile
 from pytest_kvquant.inputs.reference_store import Usage
+from pytest_kvquant.numerics.arrays import I32
+from pytest_kvquant.numerics.kernels import TokenFigures, compare_rows
 from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
 
@@ -47,3 +49,40 @@ class FileSource(ReferenceSource):
     def rows(self, chunk: int, first: int, count: int) -> npt.NDArray[np.float32]:
         """Log probabilities of a chunk that was ensured, shape ``(count, vocabulary)``."""
         return self._file.rows(self._numbers[chunk], first, count)
+
+    def compare(
+        self, chunk: int, first: int, logits: npt.NDArray[np.float32], targets: I32
+    ) -> TokenFigures:
+        """As llama-perplexity compares: what was clamped is left out, and nothing is normalized.
+
+        A vocabulary of 50,000 tokens clamped at 16 nats carries a mass of 0.005 that f16 never
+        gave them; counted, it drowns the KL of a fine pair.
+        """
+        rows = self.rows(chunk, first, len(logits))
+        found = compare_rows(rows, logits, targets)
+        kl = np.array(
+            [_divergence(row, other) for row, other in zip(rows, logits, strict=True)], np.float64
+        )
+        of_target = rows[np.arange(len(rows)), targets].astype(np.float64)
+        return found._replace(
+            kl=np.maximum(kl, 0.0),
+            nll_reference=-of_target,
+            delta_p=np.exp(-found.nll_cell) - np.exp(of_target),
+        )
+
+
+LEAST = -16.0
+"""Log probabilities at or under it are not counted; see ``log_softmax`` of perplexity.cpp."""
+
+
+def _divergence(row: npt.NDArray[np.float32], logits: npt.NDArray[np.float32]) -> float:
+    """KL of one token, nats.
+
+    Args:
+        row: log probabilities of the file, shape ``(vocabulary,)``.
+    """
+    most = float(logits.max())
+    total = most + float(np.log(np.exp(logits.astype(np.float64) - most).sum()))
+    kept = row > LEAST
+    log_p = row[kept].astype(np.float64)
+    return float((np.exp(log_p) * (log_p - logits[kept] + total)).sum())

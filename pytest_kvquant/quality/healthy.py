@@ -26,7 +26,7 @@ from pytest_kvquant.inputs.store_folder import StoreError
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.arrays import I32
 from pytest_kvquant.numerics.evidence import Evidence
-from pytest_kvquant.numerics.kernels import FIGURE_TYPES, TokenFigures, compare_rows
+from pytest_kvquant.numerics.kernels import FIGURE_TYPES, TokenFigures
 from pytest_kvquant.quality import paths
 from pytest_kvquant.quality.control import Control
 from pytest_kvquant.quality.source import ReferenceSource
@@ -162,7 +162,7 @@ class HealthyCell:
         for chunk, first, logits in worker.score(group, task.shape, task.vocabulary, first=at):
             count = len(logits)
             targets = task.chunks[chunk, -task.shape.scored :][first : first + count]
-            yield compare_rows(self._source.rows(chunk, first, count), logits, targets)
+            yield self._source.compare(chunk, first, logits, targets)
 
     def _decode_path(self, plan: paths.PathsPlan) -> Evidence:
         store, (chunks, each) = self._store("decode", plan.decoded.shape[1]), plan.decoded.shape

@@ -11,7 +11,6 @@ from pytest_kvquant.config.budgets import Budgets
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import ReferenceBroken
 from pytest_kvquant.numerics.evidence import Evidence
-from pytest_kvquant.numerics.kernels import compare_rows
 from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
 
@@ -59,7 +58,7 @@ def measure(
             count = len(logits)
             targets = task.chunks[chunk, -task.shape.scored :][first : first + count]
             with timesheet.part("comparison"):
-                figures = compare_rows(source.rows(chunk, first, count), logits, targets)
+                figures = source.compare(chunk, first, logits, targets)
                 require_numbers(figures.nll_reference, f"chunk {chunk}")
                 evidence.put(chunk, first, figures)
         on_step(start, evidence.complete)

@@ -13,6 +13,7 @@ from pytest_kvquant.inputs.reference_store import Reference
 from pytest_kvquant.inputs.store_folder import StoreError
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.arrays import I32
+from pytest_kvquant.numerics.kernels import TokenFigures, compare_rows
 from pytest_kvquant.quality.task import Task
 
 
@@ -74,6 +75,16 @@ class ReferenceSource:
         group, within = self._place[chunk]
         with _as_cell_error(self._pair):
             return self._reference.rows(group, within, first, count)
+
+    def compare(
+        self, chunk: int, first: int, logits: npt.NDArray[np.float32], targets: I32
+    ) -> TokenFigures:
+        """Scored logits of a cell beside those of a chunk that was ensured.
+
+        Raises:
+            CellError: they are gone.
+        """
+        return compare_rows(self.rows(chunk, first, len(logits)), logits, targets)
 
     def _compute(self, groups: list[I32]) -> None:
         task, missing = self._task, sum(map(len, groups))
