@@ -29,6 +29,15 @@ NEOX_ROPE = frozenset(
 ALIBI = {"bloom": 8.0, "jais": 8.0, "mpt": None, "refact": 8.0}
 """Largest bias where it is fixed; ``None``: the header says it."""
 
+SCALED_BY_SIZE = frozenset({"jais"})
+"""Architectures whose scores are divided by the size of a head, not by its root."""
+
+CHUNKED = frozenset({"llama4"})
+"""Architectures whose windows begin at multiples of their length."""
+
+WINDOWS = {"phi3": 0, "smallthinker": 4096}
+"""Lengths that llama.cpp takes whatever the header says."""
+
 OTHER_SCALES = frozenset({"deepseek2", "grok", "llama4", "granite", "granitemoe", "granitehybrid"})
 """Architectures whose scores are scaled by more than the size of a head."""
 
@@ -45,7 +54,8 @@ def attention_facts(model: Model) -> dict[str, Any]:
     base, windows = _ropes(model, value)
     scale = value("attention.scale")
     if scale is None and listed and architecture not in OTHER_SCALES:
-        scale = 1 / math.sqrt(model.head_dim_k)
+        root = 1 if architecture in SCALED_BY_SIZE else 0.5
+        scale = model.head_dim_k**-root
     if architecture == "gemma2" or (architecture == "gemma3" and model.n_layer == 62):
         wide = {46: model.n_embd / model.n_head, 62: model.n_embd / model.n_head}
         scale = 1 / math.sqrt(wide.get(model.n_layer, model.head_dim_k))
@@ -57,7 +67,8 @@ def attention_facts(model: Model) -> dict[str, Any]:
         "scale": scale or None,
         "softcap": float(softcap) if listed else None,
         "bias": float(bias) if listed else None,
-        "window_length": 0 if architecture == "phi3" else model.window,
+        "window_length": WINDOWS.get(architecture, model.window) if model.window else 0,
+        "chunked": architecture in CHUNKED,
         "windowed": None if model.windowed is None else list(model.windowed),
         "ropes": base,
         "ropes_of_windows": windows,

@@ -33,6 +33,8 @@ class Rope(NamedTuple):
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     sections: tuple[int, ...] = (0, 0, 0, 0)
+    start: int = 0
+    """The first element of a head that is turned."""
 
 
 def angles(rope: Rope, positions: F64, factors: F64 | None = None) -> tuple[F64, float]:
@@ -71,10 +73,11 @@ def turn(
     if backwards:
         sin = -sin
     out, half = values.copy(), rope.dims // 2
+    start, end = rope.start, rope.start + rope.dims
     if rope.mode & (NEOX | MROPE):
-        first, second = slice(0, half), slice(half, rope.dims)
+        first, second = slice(start, start + half), slice(start + half, end)
     else:
-        first, second = slice(0, rope.dims, 2), slice(1, rope.dims, 2)
+        first, second = slice(start, end, 2), slice(start + 1, end, 2)
     a, b = values[..., first], values[..., second]
     out[..., first], out[..., second] = a * cos - b * sin, a * sin + b * cos
     return out

@@ -10,8 +10,9 @@ import numpy as np
 from pytest_kvquant.engine.child import judge_write
 from pytest_kvquant.engine.child.facts import Facts
 from pytest_kvquant.engine.child.mirror import Mirrors
-from pytest_kvquant.engine.child.oracle import Oracle, scaled_before
+from pytest_kvquant.engine.child.oracle import Oracle
 from pytest_kvquant.engine.child.values import Values
+from pytest_kvquant.engine.child.ways import scaled_before
 
 
 def test_a_node_without_rows_is_not_looked_at() -> None:

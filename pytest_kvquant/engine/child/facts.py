@@ -19,6 +19,8 @@ class Facts(NamedTuple):
     window_length: int = 0
     windowed: tuple[bool, ...] | None = ()
     """Per layer; empty: none has a window."""
+    chunked: bool = False
+    """Whether windows begin at multiples of their length."""
     ropes: Mapping[str, Any] | None = None
     """Fields of a rope."""
     ropes_of_windows: Mapping[str, Any] | None = None

@@ -61,6 +61,11 @@ def judge(node: Node, values: Values, layer: int) -> list[NodeFinding] | None:
     source = node.source(0)
     if source is None or {node.type, source.type} - {"f32", "f16"}:
         return None
+    other = node.source(1) if node.op in PAIRED else None
+    if other is not None and other.op == "NONE" and other.name.endswith(".scale"):
+        return []  # the scale of a weight belongs to its projection
+    if any(values.overwritten(one, node) for one in (source, other) if one is not None):
+        return None
     meant = _meant(node, source, values)
     if meant is None:
         return None
@@ -68,6 +73,8 @@ def judge(node: Node, values: Values, layer: int) -> list[NodeFinding] | None:
     if node.type == "f16":
         with np.errstate(over="ignore"):
             meant = meant.astype(np.float16).astype(np.float64)
+    if "mask" in node.name or np.isneginf(meant).any():
+        return None  # a mask under way; the one that attention takes is recomputed
     return [_compared(node, found.reshape(meant.shape), meant, layer, LIMIT, _kind(node))]
 
 

@@ -37,7 +37,7 @@ def rope_of(node: Node) -> Rope:
     return Rope(
         int(whole[1]), int(whole[2]), float(real[5]), float(real[6]), int(whole[4]),
         float(real[7]), float(real[8]), float(real[9]), float(real[10]),
-        tuple(int(one) for one in whole[11:15]),
+        tuple(int(one) for one in whole[11:15]), int(whole[15]),
     )  # fmt: skip
 
 

@@ -28,18 +28,14 @@ from pytest_kvquant.engine.child.ledger import Ledger
 from pytest_kvquant.engine.child.mirror import Mirrors, Placed
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
+from pytest_kvquant.engine.child.ways import ROTATIONS, cache_of, mask_made_of, scaled_before
 from pytest_kvquant.numerics.arrays import F64, I64
-
-ROTATIONS = {"attn_inp_k_rot", "attn_inp_v_rot"}
-"""Inputs of the graph that hold a Hadamard matrix."""
 
 CACHES = ("cache_k", "cache_v")
 """How names of the tensors of a KV cache begin."""
 
-CARRIES = frozenset(
-    {"SCALE", "ROPE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE", "CONT", "PAD", "TURBO_WHT"}
-)
-"""Operations through which queries come from their projection."""
+COMPRESSED = "compress"
+"""In names of states that stand for several tokens, and are turned for positions of their own."""
 
 OUTSIDE = frozenset(
     {"GET_ROWS", "GLU", "MUL_MAT_ID", "SSM_CONV", "SSM_SCAN", "GATED_DELTA_NET", "UNARY", "ARGSORT",
@@ -68,6 +64,7 @@ class Oracle:
         self._placed: dict[int, Placed] = {}
         self._turned: dict[int, list[tuple[str, I64]]] = {}
         self._cells: dict[int, I64] = {}
+        self._caches: dict[int, int] = {}
         self._homes: dict[int, tuple[str, bool]] = {}
         """Buffer of each layer's cache, and whether it is the processor's."""
 
@@ -76,6 +73,7 @@ class Oracle:
         self.values.forget()
         self._placed.clear()
         self._turned.clear()
+        self._caches.clear()
 
     def ahead(self, node: Node, layer: int) -> None:
         """Follow which token goes to which cell; look at masks before they are used."""
@@ -147,7 +145,8 @@ class Oracle:
         given = self.values.plane(positions)[0].view(np.int32).astype(np.int64)
         if shift:
             return self._judge_shift(node, layer, given, rows)
-        self._turned.setdefault(layer, []).append((node.name, given))
+        if COMPRESSED not in node.name:
+            self._turned.setdefault(layer, []).append((node.name, given))
         known = self.facts.rope(layer)
         return judge_rope.judge(node, self.values, layer, None, known, rows)
 
@@ -211,6 +210,9 @@ class Oracle:
         mirror = self.mirrors.by_layer.get(layer)
         if places is None or mirror is None:
             return
+        side = layer if root.name.startswith("cache_k") else -1 - layer
+        if self._caches.setdefault(side, root.address) != root.address:
+            return  # a further cache of the layer, as indexers have
         kind = np.int64 if places.type == "i64" else np.int32
         cells = self.values.plane(places)[0].view(kind).astype(np.int64)
         if self.judging:
@@ -244,7 +246,13 @@ class Oracle:
         mirror = self.mirrors.by_layer.get(layer)
         if mirror is None or layer not in self._placed or not self.mirrors.trusted:
             return
+        if (made_of := mask_made_of(node)) is not None:
+            self.unknown[f"{made_of} of a mask"] += 1  # an indexer's choice of cells
+            return
         window = self.facts.window(layer)
+        if self.facts.chunked and window != 0:
+            self.unknown["mask of a chunked window"] += 1
+            return
         found = judge_mask(node, self.values, mirror, self._placed[layer], window, layer)
         self.ledger.add(found, node)
 
@@ -252,34 +260,3 @@ class Oracle:
 @functools.cache
 def _hadamard(size: int) -> F64:
     return rotate(np.eye(size, dtype=np.float32), size).astype(np.float64)
-
-
-def scaled_before(query: Node) -> float | None:
-    """By what queries were multiplied on their way from the projection; ``None``: not known."""
-    factor, node = 1.0, query.original
-    while node is not None and ((rotates := _rotates(node)) or node.op in CARRIES):
-        if node.op == "SCALE":
-            factor *= float(node.floats[0])
-        source = node.source(1 if rotates else 0)
-        if source is None:
-            break
-        node = source.original
-    return factor if node is not None else None
-
-
-def _rotates(node: Node) -> bool:
-    """Whether it is a rotation that the graph makes before keys are quantized."""
-    left = node.source(0) if node.op == "MUL_MAT" else None
-    return left is not None and left.stem in ROTATIONS
-
-
-def cache_of(node: Node) -> Node | None:
-    """The cache that a rope turns in place; ``None`` for the rope of fresh keys and queries."""
-    source = node.source(0)
-    while source is not None:
-        if source.root.name.startswith("cache_k"):
-            return source.root
-        if source.op not in ("CPY", "MUL_MAT", "RESHAPE", "VIEW", "TURBO_WHT"):
-            return None
-        source = source.source(1 if source.op == "MUL_MAT" else 0)
-    return None

@@ -23,9 +23,15 @@ class Values:
         self._kept: dict[int, U8] = {}
 
     def keep(self, node: Node) -> None:
-        """Remember what a node holds now."""
+        """Remember what a node holds now; of rows that are set, what it had before is gone."""
         if node.op != "SET_ROWS":
             self._kept[node.address] = node.bytes().copy()
+        else:
+            self._kept.pop(node.root.address, None)
+
+    def overwritten(self, source: Node, by: Node) -> bool:
+        """Whether an operation in place has replaced an input that was not kept."""
+        return source.root.address not in self._kept and source.data == by.data
 
     def release(self, node: Node) -> None:
         """Forget what one node held: from now on its memory is read as it is."""

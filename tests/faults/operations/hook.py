@@ -22,7 +22,7 @@ from pytest_kvquant.engine.child.attention_inputs import (
     heads_of,
 )
 from pytest_kvquant.engine.child.nodes import Node
-from pytest_kvquant.engine.child.oracle import cache_of
+from pytest_kvquant.engine.child.ways import cache_of
 from pytest_kvquant.numerics import attention
 from pytest_kvquant.numerics.rope import turn
 

@@ -1,0 +1,54 @@
+"""Child side: which way a tensor came through the graph."""
+
+from __future__ import annotations
+
+from pytest_kvquant.engine.child.nodes import Node
+
+ROTATIONS = {"attn_inp_k_rot", "attn_inp_v_rot"}
+"""Inputs of the graph that hold a Hadamard matrix."""
+
+CARRIES = frozenset(
+    {"SCALE", "ROPE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE", "CONT", "PAD", "TURBO_WHT"}
+)
+"""Operations through which queries come from their projection."""
+
+COPIES = frozenset({"CPY", "CONT", "VIEW", "RESHAPE", "PERMUTE"})
+
+
+def mask_made_of(node: Node) -> str | None:
+    """The operation that an attention's mask comes from, if it is no input of the graph."""
+    mask = node.source(3 if node.op == "FLASH_ATTN_EXT" else 1)
+    while mask is not None and mask.op in COPIES:
+        mask = mask.source(0)
+    return None if mask is None or mask.op == "NONE" else mask.op
+
+
+def scaled_before(query: Node) -> float | None:
+    """By what queries were multiplied on their way from the projection; ``None``: not known."""
+    factor, node = 1.0, query.original
+    while node is not None and ((rotates := _rotates(node)) or node.op in CARRIES):
+        if node.op == "SCALE":
+            factor *= float(node.floats[0])
+        source = node.source(1 if rotates else 0)
+        if source is None:
+            break
+        node = source.original
+    return factor if node is not None else None
+
+
+def _rotates(node: Node) -> bool:
+    """Whether it is a rotation that the graph makes before keys are quantized."""
+    left = node.source(0) if node.op == "MUL_MAT" else None
+    return left is not None and left.stem in ROTATIONS
+
+
+def cache_of(node: Node) -> Node | None:
+    """The cache that a rope turns in place; ``None`` for the rope of fresh keys and queries."""
+    source = node.source(0)
+    while source is not None:
+        if source.root.name.startswith("cache_k"):
+            return source.root
+        if source.op not in ("CPY", "MUL_MAT", "RESHAPE", "VIEW", "TURBO_WHT"):
+            return None
+        source = source.source(1 if source.op == "MUL_MAT" else 0)
+    return None
