@@ -15,7 +15,7 @@ from pytest_kvquant.config.words import anchored
 from pytest_kvquant.errors import SettingsError
 
 CONFIG_NAME = "kvquant.toml"
-TABLES = ("budgets", "drift", "floors", "environment", "expect", "context")
+TABLES = ("budgets", "drift", "floors", "environment", "expect", "context", "variants")
 """Keys of the configuration file that are tables, not twins of an option."""
 
 

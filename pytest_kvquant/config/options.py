@@ -172,6 +172,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("json", TEXT, "PATH", "write the whole result here"),
     Option("report", TEXT, "PATH", "write an HTML page here; needs the extra [report]"),
     Option("summary", TEXT, "PATH", "write a markdown summary (default: $GITHUB_STEP_SUMMARY)"),
+    Option("variant", TEXT, "NAME", "under the environment of this table of [variants]"),
     Option("live", FLAG, "", "rewrite the page after every pair; it follows the run by itself"),
     Option(
         "table",
@@ -192,7 +193,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "where": (
         "devices", "rpc", "llama", "shard", "threads", "gpu-layers", "batch", "ubatch", "timeout",
-        "isolation",
+        "isolation", "variant",
     ),
     "quality": (
         "ctx", "profile", "chunks", "fail-fast", "strict", "scored", "order", "seed", "decode",

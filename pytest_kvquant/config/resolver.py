@@ -14,6 +14,7 @@ from pytest_kvquant.config.options import OPTIONS
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.config.setup import parse_words
 from pytest_kvquant.config.words import parsed
+from pytest_kvquant.errors import SettingsError
 
 
 def find_root(start: Path) -> Path:
@@ -61,9 +62,24 @@ def resolve(
             values[option.field] = parsed(option, word)
     _set_up(values)
     try:
-        return msgspec.convert(values, Settings, dec_hook=_decode_path)
+        settings = msgspec.convert(values, Settings, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
         raise misfit(Settings, values, of_file, path, str(error)) from None
+    return _of_variant(settings)
+
+
+def _of_variant(settings: Settings) -> Settings:
+    """The environment of the variant that was asked for, over that of the file."""
+    if settings.variant is None:
+        return settings
+    if settings.variant not in settings.variants:
+        known = ", ".join(settings.variants) or "none"
+        raise SettingsError(
+            f"--kv-variant {settings.variant}: [variants] of the configuration has no such table; "
+            f"it has {known}."
+        )
+    environment = {**settings.environment, **settings.variants[settings.variant]}
+    return msgspec.structs.replace(settings, environment=environment)
 
 
 def _set_up(values: dict[str, Any]) -> None:

@@ -84,6 +84,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Budgets between two builds, ``[drift."K/V"]``."""
     floors: dict[str, FloorOverride] = {}
     environment: dict[str, str] = {}
+    variant: str | None = None
+    """Which of ``variants`` counts, over ``environment``."""
+    variants: dict[str, dict[str, str]] = {}
+    """Further environments of the same build, by name."""
     expect: dict[str, Expect] = {}
     llama: str = ""
     rpc: tuple[str, ...] = ()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,3 +131,20 @@ def test_a_live_page_needs_a_page(folder: Path) -> None:
     ran = pytest_in(folder, "--kv-matrix", *SMALL, "--kv-live")
     assert ran.code == 4
     assert "--kv-live rewrites the page of --kv-report PATH; name one." in ran.text
+
+
+def test_variants_of_one_build_are_compared(folder: Path) -> None:
+    (folder / "variants.toml").write_text("[variants.quiet]\nLLAMA_GRAPH_REUSE_DISABLE = '1'\n")
+    words = ["variants", "--kv-config", "variants.toml", "out", "--", *SMALL, "--kv-store=store",
+             "--kv-pairs=q8_0/q8_0", "-k", "kl_divergence", "-q"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_kvquant", *words],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "plain → quiet (LLAMA_GRAPH_REUSE_DISABLE=1)" in done.stdout
+    assert "as before, to the last digit: f16/f16, q8_0/q8_0" in done.stdout
+    from pytest_kvquant.results.file import read
+
+    assert "LLAMA_GRAPH_REUSE_DISABLE" in str(read(folder / "out" / "quiet.json").environment)
+    assert "LLAMA_GRAPH_REUSE_DISABLE" not in str(read(folder / "out" / "plain.json").environment)

@@ -105,8 +105,10 @@ class TestPrecedence:
 
     @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
     def test_every_option_has_its_toml_twin(self, option: Option, folder: Path) -> None:
+        variant = f"\n[variants.{word(option)}]\n" if option.name == "variant" else ""
+        (folder / "kvquant.toml").write_text(variant)
         typed = settled(folder, **{option.field: word(option)})
-        (folder / "kvquant.toml").write_text(toml(option))
+        (folder / "kvquant.toml").write_text(toml(option) + variant)
         written = settled(folder)
         value = getattr(typed, option.field)
         assert value != getattr(Settings(), option.field)

@@ -1,0 +1,50 @@
+"""One build under several environments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_kvquant.cli.main import main
+from pytest_kvquant.config.resolver import resolve
+from pytest_kvquant.errors import SettingsError
+
+TOML = """
+[environment]
+TURBO_LAYER_ADAPTIVE = "0"
+[variants.dense]
+TURBO_SPARSE_V = "0"
+[variants.adaptive]
+TURBO_LAYER_ADAPTIVE = "1"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "kvquant.toml").write_text(TOML)
+    return tmp_path
+
+
+def environment(folder: Path, variant: str | None) -> dict[str, str]:
+    return resolve({"variant": variant}, config=None, root=folder).environment
+
+
+def test_a_variant_lies_over_the_environment(folder: Path) -> None:
+    assert environment(folder, None) == {"TURBO_LAYER_ADAPTIVE": "0"}
+    assert environment(folder, "dense") == {"TURBO_LAYER_ADAPTIVE": "0", "TURBO_SPARSE_V": "0"}
+    assert environment(folder, "adaptive") == {"TURBO_LAYER_ADAPTIVE": "1"}
+
+
+def test_an_unknown_variant_is_told_which_there_are(folder: Path) -> None:
+    with pytest.raises(SettingsError, match="it has dense, adaptive"):
+        environment(folder, "sparse")
+
+
+def test_nothing_to_compare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kvquant.toml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert main(["variants", "out"]) == 2
+    assert "no table [variants.NAME]" in capsys.readouterr().err
