@@ -7,10 +7,8 @@ KL is measured against what that environment makes of f16.
 from __future__ import annotations
 
 import argparse
-import itertools
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +42,7 @@ def add(commands: Commands) -> None:
 def _variants(parsed: argparse.Namespace) -> int:
     from pytest_kvquant.checks import registry
     from pytest_kvquant.config.resolver import find_root, resolve
+    from pytest_kvquant.report.variants import lines
     from pytest_kvquant.results.file import read
 
     config = Path(parsed.kv_config) if parsed.kv_config else None
@@ -69,42 +68,3 @@ def _variants(parsed: argparse.Namespace) -> int:
             results[name] = read(path)
     say("\n".join(lines(results, settings.variants)) + "\n")
     return max(codes)
-
-
-def lines(
-    results: Mapping[str, Result], variants: Mapping[str, Mapping[str, str]]
-) -> Sequence[str]:
-    """What each variant costs or gains beside each other one, a line a pair that moved."""
-    from pytest_kvquant import format
-    from pytest_kvquant.report.matrix_rows import rows
-
-    found: list[str] = []
-    seen = {name: {row.pair: row for row in rows(result)} for name, result in results.items()}
-    for one, other in itertools.combinations(seen, 2):
-        what = ", ".join(f"{name}={value}" for name, value in variants.get(other, {}).items())
-        found += ["", f"{one} → {other} ({what})"]
-        same = []
-        for pair, before in seen[one].items():
-            after = seen[other].get(pair)
-            moved = []
-            if after is None:
-                found.append(f"  {pair}: not measured under {other}")
-                continue
-            if before.verdict != after.verdict:
-                moved.append(f"{before.verdict} → {after.verdict}")
-            if before.kl is not None and after.kl is not None and before.kl != after.kl:
-                moved.append(
-                    f"KL {format.kl(before.kl)} → {format.kl(after.kl)} "
-                    f"({after.kl - before.kl:+.2g} nats)"
-                )
-            if before.tg_ratio and after.tg_ratio:
-                moved.append(
-                    f"tg {format.factor(before.tg_ratio)} → {format.factor(after.tg_ratio)} × f16"
-                )
-            if moved:
-                found.append(f"  {pair}: {', '.join(moved)}")
-            else:
-                same.append(pair)
-        if same:
-            found.append(f"  as before, to the last digit: {', '.join(same)}")
-    return found
