@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
+from pytest_kvquant.data import DATA, EMBEDDED_CORPUS, EMBEDDED_MODEL
 from pytest_kvquant.engine.child.codec import Codecs
 from pytest_kvquant.engine.child.healthy import THREADS, Rounder, SideStored
 from pytest_kvquant.engine.child.library import LoadedLibrary
@@ -22,6 +23,9 @@ from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics import quantizer, quantizer_inputs, quantizer_rules
 from pytest_kvquant.numerics.kernels import compare_rows
 from pytest_kvquant.numerics.known_quantizers import known
+from pytest_kvquant.zoo import store
+from pytest_kvquant.zoo.members import by_name
+from tools.healthy_table import Subject, measure
 
 CHUNKS, SHAPE = 4, BatchShape(ctx=256, scored=128, sequences=2, batch=512, ubatch=512, threads=2)
 
@@ -156,3 +160,22 @@ def test_rows_rounded_by_threads_are_the_same_rows() -> None:
         with ThreadPoolExecutor(THREADS) as pool:
             rounder._pool = pool
             assert np.array_equal(rounder._rounded(rows, how, 2), alone)
+
+
+@pytest.mark.parametrize("pair", ["q8_0/q8_0", "f16/q8_0"])
+def test_queries_are_rounded_as_the_kernel_rounds_them(pair: str, tmp_path: Path) -> None:
+    """Random weights: attention is nearly even, V's rounding averages out, and that of queries,
+    which the processor's kernel does before it multiplies them with such keys, is what costs."""
+    if any(one["gpu"] for one in devices()):
+        pytest.skip("the rounding of queries is emulated for the processor's kernels")
+    model = store.file_of(by_name("qwen2-128"), tmp_path)
+    subject = Subject("zoo", model, DATA / "corpus.txt", 3)
+    engine = Engine(python=sys.executable, environment=scrub(dict(os.environ), {}), timeout=120)
+    (row,) = measure(subject, "", [Pair.parse(pair)], engine)
+    assert sum(row.measured) / sum(row.emulated) == pytest.approx(1, abs=0.15)
+
+
+def devices() -> list[dict[str, object]]:
+    engine = Engine(python=sys.executable, environment=scrub(dict(os.environ), {}), timeout=120)
+    with Worker(engine) as worker:
+        return list(worker.library(None, full=True)["devices"])

@@ -12,6 +12,7 @@ wrote, contiguous or not.
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ import numpy as np
 from pytest_kvquant.engine.child.callback import Callback
 from pytest_kvquant.engine.child.codec import Basis, Codec, Codecs, rotate
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
-from pytest_kvquant.engine.child.nodes import Ggml, Node
+from pytest_kvquant.engine.child.nodes import Ggml, Node, TensorPointer
 from pytest_kvquant.numerics.arrays import I64, U8
 
 _CACHE = re.compile(rb"cache_([kv])_l(\d+)")
@@ -36,6 +37,13 @@ threads of its own cannot be copied, and the cores are llama.cpp's."""
 
 KNOWN = 0.7
 """NMSE of a normal source that a basis leaves: more, and it explains nothing."""
+
+_QUERY = re.compile(rb"Qcur[^-]*-(\d+)")
+"""Queries by layer, as llama.cpp names them; the last before the write is what attention reads."""
+
+_DOTS_WITH = re.compile(r"i?q\d")
+"""Types of K whose product with a query llama.cpp's processor kernel takes in 8 bits: it rounds the
+query as q8_0 rounds. Types of forks are not known to."""
 
 SPREAD = 4
 """Cells between the first and the last one written, over those written: beyond, each is read by
@@ -114,9 +122,14 @@ class Rounder(Callback):
         self._pool = ThreadPoolExecutor(THREADS) if library.has_gpu else None
         self.rows = 0
         """Rows rounded so far: none means that nothing was emulated."""
+        self._on_cpu = not library.has_gpu
+        self._queries: dict[int, int] = {}
+        """Where the queries of each layer are, in the graph under way."""
 
     def wants(self, tensor: Any) -> bool:
-        """Writes."""
+        """Writes; queries are computed before them."""
+        if self._on_cpu and (found := _QUERY.match(tensor.name)):
+            self._queries[int(found[1])] = ctypes.addressof(tensor)
         return is_write(self.ggml, tensor)
 
     def shown(self, node: Node) -> None:
@@ -133,6 +146,20 @@ class Rounder(Callback):
         fresh = _read(node, cells)
         _write(node, cells, self._rounded(fresh, how, self._heads.get(place.layer, 1)))
         self.rows += len(cells)
+        if place.side == "K" and _DOTS_WITH.match(how.type) and place.layer in self._queries:
+            self._round_queries(self._queries.pop(place.layer), how)
+
+    def _round_queries(self, address: int, how: SideStored) -> None:
+        """What a processor's kernel does to queries before it multiplies them with such keys."""
+        node = Node(self.ggml, ctypes.cast(address, TensorPointer))
+        width, codec = int(node.ne[0]), self._codecs["q8_0"]
+        whole = 4 * node.elements == node.extent
+        if node.type != "f32" or not whole or width % codec.block or width % how.rotation:
+            return
+        rows = node.bytes().view(np.float32).reshape(-1, width)
+        turned = codec.through(rotate(np.ascontiguousarray(rows), how.rotation))
+        back = np.ascontiguousarray(rotate(turned, how.rotation), np.float32)
+        self.ggml.write(node.raw, back.reshape(-1).view(np.uint8))
 
     def _rounded(self, fresh: U8, how: SideStored, heads: int) -> U8:
         codec = self._codecs[how.type]
