@@ -18,7 +18,7 @@ def lines(
     seen = {name: {row.pair: row for row in rows(result)} for name, result in results.items()}
     for one, other in itertools.combinations(seen, 2):
         what = ", ".join(f"{name}={value}" for name, value in variants.get(other, {}).items())
-        found += ["", f"{one} → {other} ({what})"]
+        found += ["", f"{one} → {other}{f' ({what})' if what else ''}"]
         same = []
         for pair, before in seen[one].items():
             after = seen[other].get(pair)
@@ -34,13 +34,13 @@ def lines(
                     f"({after.kl - before.kl:+.2g} nats)"
                 )
             if before.tg_ratio and after.tg_ratio:
-                moved.append(
-                    f"tg {format.factor(before.tg_ratio)} → {format.factor(after.tg_ratio)} × f16"
-                )
+                speeds = [format.factor(one) for one in (before.tg_ratio, after.tg_ratio)]
+                if speeds[0] != speeds[1]:
+                    moved.append(f"tg {' → '.join(speeds)} × f16")
             if moved:
                 found.append(f"  {pair}: {', '.join(moved)}")
             else:
                 same.append(pair)
         if same:
-            found.append(f"  as before, to the last digit: {', '.join(same)}")
+            found.append(f"  as before: {', '.join(same)}")
     return found
