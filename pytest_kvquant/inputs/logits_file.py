@@ -69,10 +69,14 @@ class LogitsFile:
         )  # fmt: skip
 
     def find(self, tokens: I32) -> int | None:
-        """The number of the chunk with exactly these tokens, if the file has it."""
+        """The number of the chunk with exactly these tokens, if the file has it.
+
+        The first of them does not count: where a model wants BOS, llama-perplexity puts it there
+        when it evaluates the chunk, and not into the file.
+        """
         if len(tokens) != self.ctx:
             return None
-        found = np.flatnonzero((self.tokens == tokens).all(axis=1))
+        found = np.flatnonzero((self.tokens[:, 1:] == tokens[1:]).all(axis=1))
         return int(found[0]) if found.size else None
 
     def rows(self, chunk: int, first: int, count: int) -> F32:

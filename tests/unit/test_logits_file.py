@@ -58,6 +58,9 @@ def test_a_chunk_is_found_by_its_tokens(tmp_path: Path, made) -> None:
     write(tmp_path / "l.bin", tokens, logits)
     file = LogitsFile(tmp_path / "l.bin")
     assert [file.find(one) for one in tokens] == [0, 1, 2]
+    with_bos = tokens[1].copy()
+    with_bos[0] = 2  # put there when the chunk is evaluated, not into the file
+    assert file.find(with_bos) == 1
     assert file.find(tokens[0][::-1]) is None
     assert file.find(tokens[0][:-1]) is None
 
