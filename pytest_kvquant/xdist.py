@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -43,7 +43,7 @@ class XdistHooks:
             self._run.ledger.plan(test, pair_of(test, pairs))
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> ByCell:
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: object) -> ByCell:
         """Distribute the tests cell by cell."""
         return ByCell(config, log, self._run.pairs)
 
@@ -51,7 +51,7 @@ class XdistHooks:
 class ByCell(LoadScopeScheduling):
     """All tests of a cell on one process, which measures the cell once."""
 
-    def __init__(self, config: pytest.Config, log: Any, pairs: Iterable[Pair]) -> None:
+    def __init__(self, config: pytest.Config, log: object, pairs: Iterable[Pair]) -> None:
         super().__init__(config, log)
         self._pairs = {str(pair) for pair in pairs}
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import BatchedBudgets
 from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.kernels import TokenFigures
 from pytest_kvquant.numerics.rules import Rules
+from pytest_kvquant.numerics.untyped import Foreign
 from pytest_kvquant.results.cell import Check
 from pytest_kvquant.results.gate import Gate, Unit
 
@@ -88,7 +89,7 @@ class Declaration(NamedTuple):
     budget: Budget | None
     per_chunk: PerChunk | None
     """The gate's own figure of one chunk, from its tokens (columns of shape ``(scored,)``)."""
-    decide: Callable[..., Any]
+    decide: Callable[..., Foreign]
 
     @property
     def is_gate(self) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+
+from pytest_kvquant.numerics.untyped import Foreign
 
 
-def add(commands: Any) -> None:
+def add(commands: Foreign) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "models", help="list GGUF models that other programs have put on this machine"
@@ -36,7 +37,7 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def described(name: str, path: Any) -> dict[str, Any]:
+def described(name: str, path: Foreign) -> dict[str, Foreign]:
     """One model: its name for ``--kv-model``, its geometry, or why it cannot be measured with."""
     from pytest_kvquant.errors import ModelError
     from pytest_kvquant.inputs.geometry import F16, expect
@@ -64,7 +65,7 @@ def described(name: str, path: Any) -> dict[str, Any]:
     }
 
 
-def line(row: dict[str, Any]) -> str:
+def line(row: dict[str, Foreign]) -> str:
     """A row for people."""
     if "problem" in row:
         return f"✗ {row['name']}\n    {row['problem']}"

@@ -16,9 +16,10 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pytest_kvquant import __version__
+from pytest_kvquant.numerics.untyped import Parsed
 
 WRONG = """\
 from pytest_kvquant.engine.child.context import Context
@@ -68,7 +69,7 @@ class Step(NamedTuple):
 
     code: int
     text: str
-    result: Any = None
+    result: object = None
     """Of ``--kv-json``, or the doctor's; ``None`` where there is none."""
 
 
@@ -94,7 +95,7 @@ def _run(parsed: argparse.Namespace) -> int:
     return 0 if found["ok"] else 1
 
 
-def check(options: Sequence[str] = ()) -> dict[str, Any]:
+def check(options: Sequence[str] = ()) -> dict[str, Parsed]:
     """Everything, as plain data without private words.
 
     Args:
@@ -129,7 +130,7 @@ def check(options: Sequence[str] = ()) -> dict[str, Any]:
             **{f"fault: {name}": ran._asdict() for name, ran in faults.items()},
         },
     }
-    cleaned: dict[str, Any] = without_private(found, private_words(scratch))
+    cleaned: dict[str, Parsed] = without_private(found, private_words(scratch))
     return cleaned
 
 
@@ -152,7 +153,7 @@ FOLDER = re.compile(
 """The folders of an absolute path that belongs to no system: they may name anybody."""
 
 
-def without_private(data: Any, words: Mapping[str, str]) -> Any:
+def without_private(data: Parsed, words: Mapping[str, str]) -> Parsed:
     """Plain data with every private word replaced, in keys too; of paths only the end is left.
 
     >>> without_private({"/home/ada/x": ["ada ran it", 3]}, {"/home/ada": "~", "ada": "<user>"})
@@ -204,12 +205,12 @@ def _matrix(folder: Path, options: Sequence[str], *more: str, hook: str = "") ->
     return Step(done.returncode, text, read)
 
 
-def _verdict(result: Any, pair: str) -> str:
+def _verdict(result: Parsed, pair: str) -> str:
     cells = result["cells"] if result else ()
     return next((str(cell["verdict"]) for cell in cells if cell["pair"] == pair), "no result")
 
 
-def _counted(result: Any) -> str:
+def _counted(result: Parsed) -> str:
     verdicts = [cell["verdict"] for cell in result["cells"]] if result else []
     words = [f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts)]
     return ", ".join(words) or "no result"

@@ -9,9 +9,9 @@ import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pytest_kvquant import __version__
+from pytest_kvquant.numerics.untyped import Foreign
 
 
 def versions() -> str:
@@ -45,7 +45,7 @@ def _library() -> str:
 class Versions(argparse.Action):
     """Prints the versions and ends."""
 
-    def __init__(self, option_strings: Sequence[str], dest: str, **rest: Any) -> None:
+    def __init__(self, option_strings: Sequence[str], dest: str, **rest: Foreign) -> None:
         super().__init__(option_strings, dest, nargs=0, **rest)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:

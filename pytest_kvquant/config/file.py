@@ -5,7 +5,6 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from pytest_kvquant.config.complaints import unknown
 from pytest_kvquant.config.options import OPTIONS
@@ -13,13 +12,14 @@ from pytest_kvquant.config.overrides import BUDGET_KEYS
 from pytest_kvquant.config.setup import FILES, parse_table
 from pytest_kvquant.config.words import anchored
 from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.numerics.untyped import Parsed
 
 CONFIG_NAME = "kvquant.toml"
 TABLES = ("budgets", "drift", "floors", "environment", "expect", "context", "variants")
 """Keys of the configuration file that are tables, not twins of an option."""
 
 
-def read_file(config: Path | None, root: Path) -> tuple[Path | None, dict[str, Any]]:
+def read_file(config: Path | None, root: Path) -> tuple[Path | None, dict[str, Parsed]]:
     """The file that counts, and its table: the one named, else what ``root`` has; ``None``: none.
 
     Raises:
@@ -40,7 +40,7 @@ def read_file(config: Path | None, root: Path) -> tuple[Path | None, dict[str, A
     return None, {}
 
 
-def _load_toml(path: Path) -> dict[str, Any]:
+def _load_toml(path: Path) -> dict[str, Parsed]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -50,11 +50,11 @@ def _load_toml(path: Path) -> dict[str, Any]:
 
 
 def from_file(
-    table: Mapping[str, Any], path: Path, more_budgets: Collection[str]
-) -> dict[str, Any]:
+    table: Mapping[str, Parsed], path: Path, more_budgets: Collection[str]
+) -> dict[str, Parsed]:
     """Keys as the file spells them (``gpu-layers``) to field names; paths relative to the file."""
     by_key = {option.name: option for option in OPTIONS}
-    values: dict[str, Any] = {}
+    values: dict[str, Parsed] = {}
     for key, value in table.items():
         if key == "model" and isinstance(value, dict):
             _read_model_table(value, path, values)
@@ -72,7 +72,7 @@ def from_file(
     return values
 
 
-def _read_model_table(table: Mapping[str, Any], path: Path, values: dict[str, Any]) -> None:
+def _read_model_table(table: Mapping[str, Parsed], path: Path, values: dict[str, Parsed]) -> None:
     """``[model]``: ``path`` is the model, the rest are options of llama.cpp."""
     own = dict(table)
     if (file := own.pop("path", None)) is not None:
@@ -85,10 +85,10 @@ def _read_model_table(table: Mapping[str, Any], path: Path, values: dict[str, An
 
 
 def _budget_tables(
-    name: str, tables: Mapping[str, Any], path: Path, more: Collection[str]
-) -> dict[str, Any]:
+    name: str, tables: Mapping[str, Parsed], path: Path, more: Collection[str]
+) -> dict[str, Parsed]:
     """Tables of budgets, with the keys of gates that bring their own set apart."""
-    found: dict[str, Any] = {}
+    found: dict[str, Parsed] = {}
     for pattern, table in tables.items():
         if not isinstance(table, dict):
             found[pattern] = table

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from pytest_kvquant.config.overrides import BudgetOverride, Expect, FloorOverride
+from pytest_kvquant.numerics.untyped import Parsed
 
 _INT32 = ("ctx", "batch", "ubatch", "threads", "chunks", "gpu_layers", "recall")
 """What llama.cpp takes as an int32."""
@@ -91,7 +92,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     expect: dict[str, Expect] = {}
     llama: str = ""
     rpc: tuple[str, ...] = ()
-    setup: dict[str, Any] = {}
+    setup: dict[str, Parsed] = {}
     """Options of llama.cpp by name, from ``--kv-llama``, ``--kv-rpc``, ``[model]``,
     ``[context]``."""
 

@@ -10,10 +10,11 @@ import difflib
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pytest_kvquant.config.complaints import unknown
 from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.numerics.untyped import Parsed
 
 Kind = Literal["flag", "int", "number", "word", "numbers", "words"]
 
@@ -89,7 +90,7 @@ OURS = {
 
 FILES = ("lora", "control-vector")
 
-Setup = dict[str, Any]
+Setup = dict[str, Parsed]
 """Name of an option to its value: what is not there keeps llama.cpp's default."""
 
 
@@ -121,7 +122,7 @@ def parse_words(text: str) -> Setup:
     return {name: _checked(_named(name), value) for name, value in found.items()}
 
 
-def parse_table(table: str, values: Mapping[str, Any], path: Path) -> Setup:
+def parse_table(table: str, values: Mapping[str, Parsed], path: Path) -> Setup:
     """Read ``[model]`` or ``[context]``.
 
     Raises:
@@ -168,7 +169,7 @@ def _named(name: str) -> SetupOption:
     return next(one for one in SETUP_OPTIONS if one.name == name)
 
 
-def _checked(option: SetupOption, value: Any) -> Any:
+def _checked(option: SetupOption, value: Parsed) -> Parsed:
     try:
         found = _converted(option, value)
     except (TypeError, ValueError):
@@ -185,7 +186,7 @@ _TAKES = {"flag": "true or false", "int": "a whole number", "number": "a number"
           "words": "words with commas"}  # fmt: skip
 
 
-def _converted(option: SetupOption, value: Any) -> Any:
+def _converted(option: SetupOption, value: Parsed) -> Parsed:
     if option.kind == "flag":
         if not isinstance(value, bool):
             raise TypeError

@@ -13,12 +13,13 @@ import ctypes
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from pytest_kvquant.engine.census_record import Cache, Census, CensusLayer
 from pytest_kvquant.numerics.arrays import I32, U8
+from pytest_kvquant.numerics.untyped import Native
 
 MAGIC = b"\xd8\x3c\x14\xaf"
 """Opens the state since the llama.cpp of bindings 0.3.23; the sequence id follows."""
@@ -41,7 +42,7 @@ class _Malformed(Exception):
     """This reading does not fit the bytes."""
 
 
-def sequence_state(llama: Any, context: Any, sequence: int = 0) -> U8:
+def sequence_state(llama: Native, context: Native, sequence: int = 0) -> U8:
     """The serialized state of one sequence, shape ``(bytes,)``.
 
     Its size grows with the tokens in the cache; types and row sizes show with a single one.
@@ -57,7 +58,7 @@ def sequence_state(llama: Any, context: Any, sequence: int = 0) -> U8:
 
 
 def read(
-    state: bytes | U8, types: Mapping[str, Mapping[str, Any]], *, window: bool = False
+    state: bytes | U8, types: Mapping[str, Mapping[str, Native]], *, window: bool = False
 ) -> Census:
     """Take the census of one sequence.
 
@@ -150,7 +151,7 @@ class _Reader:
     """The grammar of the state. Every step is bounded by the bytes that are left."""
 
     def __init__(
-        self, data: U8, names: Mapping[int, str], types: Mapping[str, Mapping[str, Any]]
+        self, data: U8, names: Mapping[int, str], types: Mapping[str, Mapping[str, Native]]
     ) -> None:
         self.data, self.names, self.types = data, names, types
         self.size = len(data)

@@ -21,12 +21,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.engine.messages import base
+from pytest_kvquant.numerics.untyped import Parsed
 
 _HEAD = struct.Struct("<IQ")
 """Length of the JSON, length of the bytes behind it."""
@@ -43,7 +44,7 @@ class Message(NamedTuple):
     """One message: ``name`` says what it is, ``fields`` is plain data, ``payload`` is bulk."""
 
     name: str
-    fields: dict[str, Any]
+    fields: dict[str, Parsed]
     payload: bytes = b""
 
     def read(self, kind: type[S]) -> S:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 from pytest_kvquant.inputs.model import Model, read_header
+from pytest_kvquant.numerics.untyped import Parsed
 
 NORMAL_ROPE = frozenset(
     {"llama", "llama4", "baichuan", "internlm2", "minicpm", "command-r", "cohere2", "olmo",
@@ -42,12 +42,12 @@ OTHER_SCALES = frozenset({"deepseek2", "grok", "llama4", "granite", "granitemoe"
 """Architectures whose scores are scaled by more than the size of a head."""
 
 
-def attention_facts(model: Model) -> dict[str, Any]:
+def attention_facts(model: Model) -> dict[str, Parsed]:
     """Fields of :class:`pytest_kvquant.engine.child.facts.Facts`."""
     fields = read_header(Path(model.path))
     architecture = model.architecture
 
-    def value(key: str, default: Any = None) -> Any:
+    def value(key: str, default: Parsed = None) -> Parsed:
         return fields.get(f"{architecture}.{key}", default)
 
     listed = architecture in NORMAL_ROPE | NEOX_ROPE | ALIBI.keys()
@@ -75,13 +75,15 @@ def attention_facts(model: Model) -> dict[str, Any]:
     }
 
 
-def _ropes(model: Model, value: Any) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+def _ropes(
+    model: Model, value: Parsed
+) -> tuple[dict[str, Parsed] | None, dict[str, Parsed] | None]:
     """Fields of the ropes of full and of window layers; only those that the header determines."""
     architecture = model.architecture
     if architecture not in NORMAL_ROPE | NEOX_ROPE:
         return None, None
     scaling = value("rope.scaling.type", "none")
-    found: dict[str, Any] = {
+    found: dict[str, Parsed] = {
         "mode": 2 if architecture in NEOX_ROPE else 0,
         "base": float(value("rope.freq_base", 10_000.0)),
     }

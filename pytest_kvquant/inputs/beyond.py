@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from pytest_kvquant.inputs.model import Model
+from pytest_kvquant.numerics.untyped import Parsed
 
 GAINED = ("yarn", "linear", "longrope")
 """Kinds of rope scaling that reach beyond the original context."""
 
 
 def warnings(
-    model: Model, header: Mapping[str, Any], tokens: int, setup: Mapping[str, Any]
+    model: Model, header: Mapping[str, Parsed], tokens: int, setup: Mapping[str, Parsed]
 ) -> list[str]:
     """What a person should know of the context lengths of a run.
 
@@ -22,7 +22,7 @@ def warnings(
         setup: options of llama.cpp that the user set.
     """
 
-    def of(key: str) -> Any:
+    def of(key: str) -> Parsed:
         return header.get(f"{model.architecture}.{key}")
 
     scaled = str(setup.get("rope-scaling") or of("rope.scaling.type") or "none")

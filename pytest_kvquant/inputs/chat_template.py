@@ -8,10 +8,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pytest_kvquant.errors import CorpusError
 from pytest_kvquant.inputs.conversation import Conversation
+from pytest_kvquant.numerics.untyped import Parsed
 
 CHILD = Path(__file__).parent / "template_child.py"
 SECONDS = 60
@@ -66,14 +66,14 @@ def write(
     return texts, f"{complaint}: a plain form is used"
 
 
-def _with_tools(one: Conversation) -> dict[str, Any]:
+def _with_tools(one: Conversation) -> dict[str, Parsed]:
     return {"messages": list(one.messages), "tools": list(one.tools) or None}
 
 
-def _tools_in_words(one: Conversation) -> dict[str, Any]:
+def _tools_in_words(one: Conversation) -> dict[str, Parsed]:
     """Tools as JSON in the system message, calls and their results as what is said."""
     tools = "\n".join(json.dumps(tool["function"]) for tool in one.tools)
-    messages: list[dict[str, Any]] = []
+    messages: list[dict[str, Parsed]] = []
     for message in one.messages:
         content = message.get("content") or ""
         role = message["role"]
@@ -87,7 +87,7 @@ def _tools_in_words(one: Conversation) -> dict[str, Any]:
     return {"messages": messages, "tools": None}
 
 
-def _without_system(one: Conversation) -> dict[str, Any]:
+def _without_system(one: Conversation) -> dict[str, Parsed]:
     """The system message as the beginning of the user's first."""
     messages = _tools_in_words(one)["messages"]
     if messages[0]["role"] == "system":
@@ -96,7 +96,9 @@ def _without_system(one: Conversation) -> dict[str, Any]:
     return {"messages": messages, "tools": None}
 
 
-def _render(template: str, values: Sequence[dict[str, Any]], always: dict[str, Any]) -> list[str]:
+def _render(
+    template: str, values: Sequence[dict[str, Parsed]], always: dict[str, Parsed]
+) -> list[str]:
     request = json.dumps({"template": template, "values": list(values), "always": always})
     try:
         done = subprocess.run(

@@ -8,9 +8,11 @@ import difflib
 import json
 import random
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Json = dict[str, Any]
+from pytest_kvquant.numerics.untyped import Parsed
+
+Json = dict[str, Parsed]
 
 
 class Conversation(NamedTuple):

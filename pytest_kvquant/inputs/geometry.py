@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pytest_kvquant.inputs.caches import CachedLayer, CacheShape
 from pytest_kvquant.inputs.model import Model, simple_caches
 from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.numerics.untyped import Parsed
 
-Types = Mapping[str, Mapping[str, Any]]
+Types = Mapping[str, Mapping[str, Parsed]]
 """ggml types by name, each with ``block`` (elements) and ``bytes`` (of a block)."""
 
 F16: Types = {"f16": {"block": 1, "bytes": 2}}
@@ -49,7 +50,7 @@ class Expectation(NamedTuple):
         return tuple(layer for shape in self.caches for layer in shape.layers)
 
 
-def row_bytes(entry: Mapping[str, Any], heads: int, dim: int) -> int:
+def row_bytes(entry: Mapping[str, Parsed], heads: int, dim: int) -> int:
     """Bytes of a cache row: whole blocks, and where they do not divide the head, padded heads.
 
     Args:

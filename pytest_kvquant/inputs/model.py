@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -26,6 +25,7 @@ from pytest_kvquant.inputs.gguf_header import read_header as read_gguf_header
 from pytest_kvquant.inputs.header_fields import Fields
 from pytest_kvquant.inputs.shards import siblings
 from pytest_kvquant.machine.escape import one_line
+from pytest_kvquant.numerics.untyped import Parsed
 
 MOST_LAYERS = 4096
 """No model comes near it; a damaged header claims any number."""
@@ -109,7 +109,7 @@ def read_model(
         raise ModelError(f"The model {path} cannot be read: {error.strerror}.") from None
 
 
-def read_header(path: Path) -> dict[str, Any]:
+def read_header(path: Path) -> dict[str, Parsed]:
     """All fields of a GGUF header by name, lists as lists; of long ones only the length.
 
     Raises:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
 
 from pytest_kvquant.machine.apple.commands import IOREG, Run, run
+from pytest_kvquant.numerics.untyped import Native
 
 CORES = 0.3
 """Cores that others may take of those that the samples need: a thread that waits for its core holds
@@ -110,7 +111,7 @@ def others_on_gpus(ask: Run = run) -> str:
     return _nvidia(_nvml()) or _apple(ask(IOREG, "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator"))
 
 
-def _nvml() -> Any:
+def _nvml() -> Native:
     """NVIDIA's management library, where its package (``nvidia-ml-py``) is installed."""
     try:
         import pynvml
@@ -119,7 +120,7 @@ def _nvml() -> Any:
     return pynvml
 
 
-def _nvidia(nvml: Any) -> str:
+def _nvidia(nvml: Native) -> str:
     if nvml is None:
         return ""
     try:
@@ -135,7 +136,7 @@ def _nvidia(nvml: Any) -> str:
     return ""
 
 
-def _at_work(nvml: Any, number: int, own: Sequence[int]) -> str:
+def _at_work(nvml: Native, number: int, own: Sequence[int]) -> str:
     """Who computes on one GPU beside these processes."""
     try:
         device = nvml.nvmlDeviceGetHandleByIndex(number)

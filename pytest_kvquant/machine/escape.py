@@ -8,7 +8,8 @@ ours gets a backslash; bidirectional marks, which make a line read other than it
 from __future__ import annotations
 
 import re
-from typing import Any
+
+from pytest_kvquant.numerics.untyped import Parsed
 
 _STEERS = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
@@ -52,7 +53,7 @@ def inert(text: str) -> str:
     return _HASH_COMMAND.sub(r"#\\#", _GITHUB.sub(r"\1\\::", text))
 
 
-def throughout(value: Any) -> Any:
+def throughout(value: Parsed) -> Parsed:
     """Plain data with every string in it as one line; names of keys stay."""
     if isinstance(value, str):
         return one_line(value)

@@ -13,7 +13,6 @@ import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import psutil
@@ -22,6 +21,7 @@ from pytest_kvquant.machine.apple import power
 from pytest_kvquant.machine.apple.chip import Chip, performance_cores, read_chip
 from pytest_kvquant.machine.apple.commands import PMSET, Run, run
 from pytest_kvquant.machine.apple.thermal import thermal_pressure
+from pytest_kvquant.numerics.untyped import Foreign
 
 
 def is_mac() -> bool:
@@ -99,12 +99,12 @@ class MachineState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @functools.cache
-def _cpu_info() -> Mapping[str, Any]:
+def _cpu_info() -> Mapping[str, Foreign]:
     """Asked once: it starts programs, and takes a quarter of a second. Never of a Mac, whose own
     answer it does not know: ``sysctl machdep.cpu`` as a whole fails on Apple silicon."""
     import cpuinfo
 
-    found: Mapping[str, Any] = cpuinfo.get_cpu_info()
+    found: Mapping[str, Foreign] = cpuinfo.get_cpu_info()
     return found
 
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import platformdirs
 from numba.core import caching
+
+from pytest_kvquant.numerics.untyped import Traced
 
 FOLDER = "kernels"
 
@@ -22,7 +23,7 @@ FOLDER = "kernels"
 class ByContent(caching._CacheLocator):  # type: ignore[misc]
     """A place for the compiled forms of a function, by the content of the files in its folder."""
 
-    def __init__(self, py_func: Any, py_file: str) -> None:
+    def __init__(self, py_func: Traced, py_file: str) -> None:
         self._line = py_func.__code__.co_firstlineno
         sources = sorted(Path(py_file).parent.glob("*.py"))
         digest = hashlib.sha256()
@@ -44,7 +45,7 @@ class ByContent(caching._CacheLocator):  # type: ignore[misc]
         return str(self._line)
 
     @classmethod
-    def from_function(cls, py_func: Any, py_file: str) -> ByContent | None:
+    def from_function(cls, py_func: Traced, py_file: str) -> ByContent | None:
         """The place of a function; ``None`` where it cannot be written."""
         try:
             place = cls(py_func, py_file)
@@ -61,13 +62,13 @@ class _Compiled(caching.CompileResultCacheImpl):  # type: ignore[misc]
 class _Kept(caching.FunctionCache):  # type: ignore[misc]
     _impl_class = _Compiled
 
-    def save_overload(self, sig: Any, data: Any) -> None:
+    def save_overload(self, sig: Traced, data: Traced) -> None:
         """Keep a compiled form; where the disk is full it is compiled again the next time."""
         with suppress(OSError):
             super().save_overload(sig, data)
 
 
-def cached(dispatcher: Any) -> Any:
+def cached(dispatcher: Traced) -> Traced:
     """A compiled function that finds its compiled forms again, as far as a place can be written."""
     with suppress(RuntimeError):  # no place can be written: each process compiles for itself
         dispatcher._cache = _Kept(dispatcher.py_func)

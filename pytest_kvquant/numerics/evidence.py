@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.kernels import FIGURE_TYPES, TokenFigures
+from pytest_kvquant.numerics.untyped import Foreign
 
 
 class ChunkFigures(NamedTuple):
@@ -55,7 +56,7 @@ class Evidence:
     def put(self, chunk: int, first: int, figures: TokenFigures) -> None:
         """Store the figures of rows ``first`` … of a chunk; blocks come in order."""
         last = first + len(figures.kl)
-        columns: Iterable[npt.NDArray[Any]] = self.columns
+        columns: Iterable[npt.NDArray[Foreign]] = self.columns
         for column, values in zip(columns, figures, strict=True):
             column[chunk, first:last] = values
         self.finite = self.finite and bool(np.isfinite(figures.kl).all())

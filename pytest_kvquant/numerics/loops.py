@@ -6,7 +6,6 @@ import functools
 import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from numba.extending import intrinsic
 from pytest_kvquant.numerics.arrays import F32, F64, I32
 from pytest_kvquant.numerics.compiled import cached
 from pytest_kvquant.numerics.kernels import FAR
+from pytest_kvquant.numerics.untyped import Traced
 
 U64 = npt.NDArray[np.uint64]
 
@@ -34,15 +34,15 @@ _SMALL = 0.125
 
 
 @intrinsic
-def _float_of_bits(_typing: Any, _bits: Any) -> Any:
-    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+def _float_of_bits(_typing: Traced, _bits: Traced) -> Traced:
+    def generate(_context: Traced, builder: Traced, _signature: Traced, args: Traced) -> Traced:
         return builder.bitcast(args[0], ir.DoubleType())
 
     return types.float64(types.int64), generate
 
 
 @njit(inline="always", error_model="numpy")
-def _exp(x: float) -> Any:
+def _exp(x: float) -> Traced:
     """e**x for x ≤ 0, relative error below 1e-15; zero below e**−700.
 
     ``math.exp`` is a call into libm per element; this is straight-line arithmetic that LLVM turns
@@ -71,7 +71,7 @@ def _exp(x: float) -> Any:
 
 
 @njit(inline="always", error_model="numpy")
-def _series(d: float) -> Any:
+def _series(d: float) -> Traced:
     """e**d − 1 − d for |d| ≤ ``_SMALL``, relative error below 1e-13: its Taylor series."""
     s = 1.0 / 362880.0
     s = s * d + 1.0 / 40320.0
@@ -85,7 +85,7 @@ def _series(d: float) -> Any:
 
 
 @njit(inline="always", error_model="numpy")
-def _centre(p_row: Any, q_row: Any, p_best: Any, q_best: Any) -> Any:
+def _centre(p_row: Traced, q_row: Traced, p_best: Traced, q_best: Traced) -> Traced:
     """Roughly Σ p·(y − x), to a few percent of what y − x varies by, which is near enough.
 
     In float32, with (1 + x / 256)**256 for e**x. The maxima are taken out first, so that a shift of
@@ -115,7 +115,7 @@ def _centre(p_row: Any, q_row: Any, p_best: Any, q_best: Any) -> Any:
 
 
 @njit(inline="always", error_model="numpy")
-def _maximum(row: Any, start: int, stop: int) -> Any:
+def _maximum(row: Traced, start: int, stop: int) -> Traced:
     best = np.float32(-np.inf)
     for j in range(start, stop):
         best = max(best, row[j])
@@ -123,7 +123,7 @@ def _maximum(row: Any, start: int, stop: int) -> Any:
 
 
 @njit(inline="always", error_model="numpy")
-def _index(row: Any, value: Any) -> int:
+def _index(row: Traced, value: Traced) -> int:
     for j in range(row.shape[0]):
         if row[j] == value:
             return j
@@ -143,7 +143,7 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="compare")
 
 
-def visit(reference: F32, cell: F32, *others: Any) -> None:
+def visit(reference: F32, cell: F32, *others: Traced) -> None:
     """:func:`_visit`, rows shared out among threads; each row comes out as it does alone."""
     rows = cell.shape[0]
     most = min(config.NUMBA_NUM_THREADS, _MOST_THREADS, rows)
@@ -165,7 +165,7 @@ def visit(reference: F32, cell: F32, *others: Any) -> None:
 def _visit(
     reference: F32,
     cell: F32,
-    cell_bits: Any,
+    cell_bits: Traced,
     sums: F64,
     p_top: I32,
     q_top: I32,

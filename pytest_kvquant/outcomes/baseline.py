@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
@@ -20,6 +20,7 @@ from syrupy.location import PyTestLocation
 from pytest_kvquant.baselines import file
 from pytest_kvquant.baselines import quality as baselines
 from pytest_kvquant.machine.files import replace
+from pytest_kvquant.numerics.untyped import Foreign
 from pytest_kvquant.report.repeat import command as repeat_command
 from pytest_kvquant.results.baseline import DRIFTED, MISSING, BaselineRecord
 
@@ -37,11 +38,11 @@ class BaselineExtension(SingleFileSnapshotExtension):
     _write_mode = WriteMode.TEXT
     file_extension = "json"
 
-    def serialize(self, data: Any, **_: Any) -> str:
+    def serialize(self, data: Foreign, **_: Foreign) -> str:
         """A baseline as the text of its file."""
         return file.encode(data)
 
-    def matches(self, *, serialized_data: Any, snapshot_data: Any) -> bool:
+    def matches(self, *, serialized_data: Foreign, snapshot_data: Foreign) -> bool:
         """Whether a cell has not drifted from its baseline."""
         found = baselines.judge(
             file.decode(snapshot_data, "the baseline"),

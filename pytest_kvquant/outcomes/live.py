@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from pytest_kvquant.errors import CellError
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.arrays import F32, F64
 from pytest_kvquant.numerics.kernels import compare_rows
+from pytest_kvquant.numerics.untyped import Parsed
 
 if TYPE_CHECKING:
     from pytest_kvquant.session.run import Session
@@ -67,7 +68,7 @@ class LiveContext:
         if not len(tokens):
             raise ValueError("there are no tokens to decode")
         words, position = [int(token) for token in tokens], self._at.get(sequence, 0)
-        step: list[Any] = ["decode", [[sequence, position, words, len(words)]]]
+        step: list[Parsed] = ["decode", [[sequence, position, words, len(words)]]]
         if one_at_a_time:
             step = ["each", sequence, position, words]
         self._at[sequence] = position + len(words)
@@ -84,7 +85,7 @@ class LiveContext:
         self._play([["save", sequence], ["clear"], ["restore", sequence]], 1)
         self._at = {sequence: kept}
 
-    def _play(self, steps: list[list[Any]], rows: int) -> LiveLogits:
+    def _play(self, steps: list[list[Parsed]], rows: int) -> LiveLogits:
         __tracebackhide__ = True
         try:
             cell, f16 = (
@@ -148,7 +149,7 @@ class KVCell(Pair):
         return np.array(self._session.task.chunks[0][:count], np.int32)
 
 
-def _collected(worker: Worker, steps: list[list[Any]], vocabulary: int, rows: int) -> F32:
+def _collected(worker: Worker, steps: list[list[Parsed]], vocabulary: int, rows: int) -> F32:
     found = [
         block.logits.copy() for block in worker.run_script(steps, vocabulary, rows=max(rows, 1))
     ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from pytest_kvquant import format
+from pytest_kvquant.numerics.untyped import Foreign
 from pytest_kvquant.report.links import link
 from pytest_kvquant.report.repeat import command as repeat_command
 from pytest_kvquant.results.speed import SpeedCell, SpeedTest
@@ -59,7 +60,7 @@ class CellSpeed:
         """The whole record of the pair's speed."""
         return self._session.speed.measure(self._pair)
 
-    def check(self, kind: str, depth: int, benchmark: Any) -> None:
+    def check(self, kind: str, depth: int, benchmark: Foreign) -> None:
         """Pass, fail or skip by the verdict of one test; its samples go to pytest-benchmark.
 
         Args:
@@ -125,7 +126,7 @@ class CellSpeed:
             pytest.fail(f"{self._pair}: {text}", pytrace=False)
         pytest.skip(text)
 
-    def _replay(self, test: SpeedTest, benchmark: Any) -> None:
+    def _replay(self, test: SpeedTest, benchmark: Foreign) -> None:
         self._clock.load([ns / 1e9 for ns in test.samples_ns])
         benchmark.group = test.title
         benchmark.extra_info |= {
@@ -182,7 +183,7 @@ def _figures(test: SpeedTest) -> str:
     )
 
 
-def _switched_off(benchmark: Any) -> str:
+def _switched_off(benchmark: Foreign) -> str:
     """Why pytest-benchmark takes no samples; empty if it does."""
     if benchmark is None:
         return "pytest-benchmark is not loaded, and speed tests report through it"

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,6 +25,7 @@ from pytest_kvquant.inputs.attention import attention_facts
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.arrays import I32
+from pytest_kvquant.numerics.untyped import Parsed
 from pytest_kvquant.quality.coverage_plan import Level, sampled, shared_out
 from pytest_kvquant.quality.findings import with_seen
 from pytest_kvquant.quality.scenario_limits import own_limit, reference_limit
@@ -257,11 +258,13 @@ class Examiner:
         )
 
 
-def _tokens_of(step: Sequence[Any]) -> int:
+def _tokens_of(step: Sequence[Parsed]) -> int:
     return sum(len(words) for _, _, words, _ in step[1])
 
 
-def _dead(scenario: Scenario, error: CellError, steps: Sequence[Any], last: int) -> ScenarioRecord:
+def _dead(
+    scenario: Scenario, error: CellError, steps: Sequence[Parsed], last: int
+) -> ScenarioRecord:
     """The record of a scenario that killed its worker, or that the library refused."""
     words = [in_words(step) for step in steps[: last + 1]]
     done = [word for word in words[:-1] if not word.startswith("llama_decode")]

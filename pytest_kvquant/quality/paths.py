@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.numerics.arrays import F32, I32
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.kernels import compare_rows, pairwise_kl
+from pytest_kvquant.numerics.untyped import Parsed
 from pytest_kvquant.results.cell import Trajectory
 
 DECODE_CHUNKS = 8
@@ -29,7 +30,7 @@ SHAPE_ROWS = 16
 SHAPE_TOKENS = 128
 """Tokens of the sequence that is decoded in every batch shape."""
 
-Steps = list[list[Any]]
+Steps = list[list[Parsed]]
 
 
 class PathsPlan(NamedTuple):
@@ -206,5 +207,5 @@ def trajectory(chosen: list[list[int]], control: list[list[int]], tokens: int) -
     )
 
 
-def _whole(tokens: list[int], outputs: int) -> list[Any]:
+def _whole(tokens: list[int], outputs: int) -> list[Parsed]:
     return ["decode", [[0, 0, tokens, outputs]]]

@@ -9,7 +9,7 @@ prefill serves all distances.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ from pytest_kvquant.engine.parent.engine import BatchShape
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.numerics.arrays import F64, I32
 from pytest_kvquant.numerics.kernels import compare_rows
+from pytest_kvquant.numerics.untyped import Parsed
 
 NEAREST = 256
 """Tokens: the shortest distance; the others double."""
@@ -31,7 +32,7 @@ SEQUENCES = 8
 SHORTEST = NEAREST + PASSAGE + 1
 """Tokens of a sequence that has room for the nearest distance."""
 
-Steps = list[list[Any]]
+Steps = list[list[Parsed]]
 
 
 class RecallPlan(NamedTuple):
@@ -171,7 +172,7 @@ def _wanted(plan: RecallPlan) -> npt.NDArray[np.bool_]:
 
 def _spans(
     sequence: list[int], start: int, stop: int, wanted: npt.NDArray[np.bool_]
-) -> list[list[Any]]:
+) -> list[list[Parsed]]:
     """Tokens ``start`` … as spans of a decode step, cut where what is wanted of them changes."""
     return [
         [0, first, sequence[first:last], last - first if wanted[first] else 0]

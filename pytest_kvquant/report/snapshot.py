@@ -9,11 +9,11 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
-from typing import Any
 
 import msgspec
 
 from pytest_kvquant.errors import ResultError
+from pytest_kvquant.numerics.untyped import Parsed
 from pytest_kvquant.report import matrix_rows
 from pytest_kvquant.results.result import Result
 
@@ -80,7 +80,7 @@ def of_llama_bench(data: bytes, name: str) -> list[Snapshot]:
         missing = [key for key in needed if not isinstance(entry, dict) or key not in entry]
         if missing:
             raise ResultError(f"{name}: an entry of llama-bench lacks {', '.join(missing)}.")
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str, str], list[dict[str, Parsed]]] = {}
     for entry in entries:
         chip = str(entry.get("gpu_info") or entry.get("cpu_info") or "unknown machine")
         model = PurePath(str(entry.get("model_filename", "unknown model"))).name
@@ -98,7 +98,7 @@ def of_llama_bench(data: bytes, name: str) -> list[Snapshot]:
     ]
 
 
-def _speeds(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def _speeds(entries: Iterable[Mapping[str, Parsed]]) -> dict[str, dict[str, float]]:
     by_depth: dict[str, dict[tuple[str, int], list[float]]] = {}
     for entry in entries:
         # Entries with both a prompt and generated tokens time a mixture of the two.
@@ -180,7 +180,7 @@ def foreign(data: bytes, name: str) -> list[Snapshot]:
     raise ResultError(f"{name} is neither a list of llama-bench -o json nor a report of REFRACT.")
 
 
-def _json(data: bytes, name: str, kind: type) -> Any:
+def _json(data: bytes, name: str, kind: type) -> Parsed:
     try:
         found = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -9,9 +9,11 @@ must not take one of them for small: see :func:`within`.
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
+
+from pytest_kvquant.numerics.untyped import Parsed
 
 WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 """The words, and what they mean."""
@@ -62,7 +64,7 @@ def decode(data: bytes, kind: type[T]) -> T:
     return found
 
 
-def convert(table: Any, kind: type[T]) -> T:
+def convert(table: Parsed, kind: type[T]) -> T:
     """The same from plain data that was decoded already.
 
     Raises:
@@ -74,7 +76,7 @@ def convert(table: Any, kind: type[T]) -> T:
         return decode(msgspec.json.encode(table), kind)
 
 
-def allow(schema: Any) -> Any:
+def allow(schema: Parsed) -> Parsed:
     """A JSON schema in which every number may be one of the words instead."""
     if isinstance(schema, list):
         return [allow(one) for one in schema]
@@ -87,7 +89,7 @@ def allow(schema: Any) -> Any:
     return {"anyOf": [inner, {"enum": list(WORDS)}], **told}
 
 
-def _worded(value: Any) -> Any:
+def _worded(value: Parsed) -> Parsed:
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     if isinstance(value, dict):
@@ -97,7 +99,7 @@ def _worded(value: Any) -> Any:
     return value
 
 
-def _extends(read: Any, written: Any) -> bool:
+def _extends(read: Parsed, written: Parsed) -> bool:
     """Whether everything that was written was read as it stands; defaults may be added."""
     if isinstance(written, dict):
         known = isinstance(read, dict)

@@ -6,15 +6,16 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import get_args
 
 import msgspec
 
+from pytest_kvquant.numerics.untyped import Hint, Parsed
 from pytest_kvquant.results import nonfinite
 from pytest_kvquant.results.result import Result
 
 
-def schema() -> dict[str, Any]:
+def schema() -> dict[str, Parsed]:
     """The schema as plain data; every property has a description."""
     found = msgspec.json.schema(Result)
     for record in records(Result):
@@ -25,7 +26,7 @@ def schema() -> dict[str, Any]:
             if "$ref" in entry:
                 entry = {"allOf": [entry]}
             properties[name] = {**entry, "description": text}
-    words: dict[str, Any] = nonfinite.allow(found)
+    words: dict[str, Parsed] = nonfinite.allow(found)
     return words
 
 
@@ -69,7 +70,7 @@ def _own_descriptions(record: type) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in found.items()}
 
 
-def _structs(kind: Any) -> Iterator[type[msgspec.Struct]]:
+def _structs(kind: Hint) -> Iterator[type[msgspec.Struct]]:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         yield kind
     for part in get_args(kind):

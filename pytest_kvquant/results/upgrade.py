@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+
+from pytest_kvquant.numerics.untyped import Parsed
 
 FIRST = "pytest-kvquant/1"
 SECOND = "pytest-kvquant/2"
 
 
-def _renamed(table: dict[str, Any], names: Mapping[str, str]) -> None:
+def _renamed(table: dict[str, Parsed], names: Mapping[str, str]) -> None:
     for old, new in names.items():
         if old in table:
             table[new] = table.pop(old)
 
 
-def _to_second(result: dict[str, Any]) -> None:
+def _to_second(result: dict[str, Parsed]) -> None:
     """Field names of the table in ``docs/glossary.md`` instead of private ones."""
     for cell in result.get("cells", ()):
         _renamed(cell, {"alone": "not_significant"})
@@ -29,11 +30,11 @@ def _to_second(result: dict[str, Any]) -> None:
             _renamed(candidate, {"compression": "compression_measured"})
 
 
-STEPS: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {FIRST: (SECOND, _to_second)}
+STEPS: dict[str, tuple[str, Callable[[dict[str, Parsed]], None]]] = {FIRST: (SECOND, _to_second)}
 """By schema: the next one, and what leads there."""
 
 
-def upgrade(result: dict[str, Any]) -> dict[str, Any]:
+def upgrade(result: dict[str, Parsed]) -> dict[str, Parsed]:
     """A result of an earlier schema in the newest one; of an unknown one, as it is."""
     while (step := STEPS.get(str(result.get("schema")))) is not None:
         newer, change = step

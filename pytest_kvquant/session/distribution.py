@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.machine.devices import share_out
 from pytest_kvquant.matrix import Pair
+from pytest_kvquant.numerics.untyped import Foreign
 from pytest_kvquant.report import matrix_rows
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell
@@ -163,11 +164,11 @@ def _as_one(sittings: tuple[Sitting, ...], started: str) -> tuple[Sitting, ...]:
     return tuple(found[name] for name in sorted(found))
 
 
-def device_of(workerinput: Mapping[str, Any]) -> str:
+def device_of(workerinput: Mapping[str, Foreign]) -> str:
     """The device of this process."""
     return str(workerinput[DEVICE])
 
 
-def report_back(workeroutput: dict[str, Any], result: Result) -> None:
+def report_back(workeroutput: dict[str, Foreign], result: Result) -> None:
     """Send a process's result to the controlling one."""
     workeroutput[RESULT] = encode(result).decode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -10,6 +10,7 @@ from pytest_kvquant.engine.parent.engine import BatchShape
 from pytest_kvquant.machine.environment import Environment
 from pytest_kvquant.machine.versions import driver_version, os_version
 from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.numerics.untyped import Parsed
 from pytest_kvquant.results.library import Library
 
 
@@ -26,13 +27,13 @@ class ReferenceConditions(NamedTuple):
     """The build that computes them, with the device that it uses. Shader sources that are compiled
     at run time count for its hash."""
     environment: Environment
-    setup: dict[str, Any]
+    setup: dict[str, Parsed]
     """Options of llama.cpp in words."""
     os_version: str
     driver: str
 
     @classmethod
-    def here(cls, **conditions: Any) -> ReferenceConditions:
+    def here(cls, **conditions: Parsed) -> ReferenceConditions:
         """On this machine; the other fields by name."""
         gpu = bool(conditions["library"].gpus_in_use(conditions["gpu_layers"]))
         return cls(os_version=os_version(), driver=driver_version(gpu=gpu), **conditions)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pytest_kvquant.outcomes.speed import CellSpeed
 
 
-def test_prefill_speed(kv_speed: CellSpeed, kv_depth: int, benchmark: Any) -> None:
+def test_prefill_speed(kv_speed: CellSpeed, kv_depth: int, benchmark: object) -> None:
     """Prompts are processed at no less than the floor's share of the speed of f16."""
     kv_speed.check("pp", kv_depth, benchmark)
 
 
-def test_decode_speed(kv_speed: CellSpeed, kv_depth: int, benchmark: Any) -> None:
+def test_decode_speed(kv_speed: CellSpeed, kv_depth: int, benchmark: object) -> None:
     """Tokens are generated at no less than the floor's share of the speed of f16."""
     kv_speed.check("tg", kv_depth, benchmark)

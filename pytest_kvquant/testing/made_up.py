@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import Budgets, resolve_budgets
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.rules import Rules
+from pytest_kvquant.numerics.untyped import Foreign
 from pytest_kvquant.results.cell import Cell, Check
 from pytest_kvquant.results.gate import Gate
 
@@ -41,7 +41,7 @@ def subject(
 
 
 def decide(
-    function: Callable[..., Any],
+    function: Callable[..., Foreign],
     on: Subject,
     *,
     rules: Rules | None = None,

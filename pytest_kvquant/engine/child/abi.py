@@ -16,7 +16,9 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from pytest_kvquant.numerics.untyped import Native, Parsed
 
 ROOM = 1024
 """Bytes that a returned struct may take; the largest known one has 160."""
@@ -78,14 +80,14 @@ class Mismatch(NamedTuple):
 
     struct: str
     field: str
-    found: Any
-    expected: Any
+    found: Native
+    expected: Native
 
     def __str__(self) -> str:
         return f"{self.struct}.{self.field} is {self.found} instead of {self.expected}"
 
 
-def check(handle: ctypes.CDLL, bindings: Any) -> list[Mismatch]:
+def check(handle: ctypes.CDLL, bindings: Native) -> list[Mismatch]:
     """What the library's default params show at other places than ``bindings`` declare.
 
     Args:
@@ -149,7 +151,7 @@ def complaint(
     library: Path,
     release: str,
     handle: ctypes.CDLL,
-    bindings: Any | None,
+    bindings: Native | None,
     error: Exception | None = None,
 ) -> str | None:
     """One sentence on why these bindings cannot drive this library, and which can.
@@ -173,7 +175,7 @@ def complaint(
 
 
 def _evidence(
-    handle: ctypes.CDLL, release: str, bindings: Any | None, error: Exception | None
+    handle: ctypes.CDLL, release: str, bindings: Native | None, error: Exception | None
 ) -> str:
     if bindings is None:
         missing = missing_symbols(handle, release)
@@ -219,7 +221,7 @@ def compare(name: str, layout: Layout, returned: Returned) -> list[Mismatch]:
     return found
 
 
-def _value(data: bytes, field: Field) -> Any:
+def _value(data: bytes, field: Field) -> Native:
     """The field's value: ``None`` for a null pointer; a bool only from a byte that is 0 or 1."""
     letter = "B" if field.letter == "?" else field.letter
     (value,) = struct.unpack_from("@" + letter, data, field.offset)
@@ -249,8 +251,8 @@ def _parsed(text: str) -> Layout:
 
 
 @cache
-def _table() -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(TABLE.read_text(encoding="ascii"))
+def _table() -> dict[str, Parsed]:
+    table: dict[str, Parsed] = json.loads(TABLE.read_text(encoding="ascii"))
     return table
 
 
@@ -286,7 +288,7 @@ def default_params(handle: ctypes.CDLL, name: str) -> Returned:
     return Returned(rounds[0][0], unwritten, reach)
 
 
-def _over_paint(silent: Any, function: Any) -> tuple[bytes, bytes]:
+def _over_paint(silent: Native, function: Native) -> tuple[bytes, bytes]:
     """What a function returns over a stack of zeros, and over a stack of ones.
 
     Nothing may stand between painting and calling: every other call leaves its own traces there.

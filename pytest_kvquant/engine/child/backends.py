@@ -12,12 +12,13 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+
+from pytest_kvquant.numerics.untyped import Native
 
 CPU_DEVICE = 0
 """``enum ggml_backend_dev_type``."""
 
-Function = Callable[..., Any]
+Function = Callable[..., Native]
 """Name, result and arguments to a C function of the library."""
 
 
@@ -51,7 +52,7 @@ def load(function: Function, folders: Iterable[Path]) -> bool:
 
 
 @contextmanager
-def _in(folder: str) -> Any:
+def _in(folder: str) -> Native:
     before = None
     with suppress(OSError):  # the folder one is in may be gone
         before = os.getcwd()  # noqa: PTH109  (as it is, links and all)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Any
+
+from pytest_kvquant.numerics.untyped import Parsed
 
 MOST_TYPES = 512
 """Type ids looked at; forks have used ids up to 203."""
@@ -33,7 +34,7 @@ class _DlInfo(ctypes.Structure):
     )
 
 
-def read_types(function: Callable[..., Any]) -> dict[str, dict[str, Any]]:
+def read_types(function: Callable[..., Parsed]) -> dict[str, dict[str, Parsed]]:
     """Types by name, with what is needed to know whether a cache can be of this type.
 
     The C table has no length that can be asked for, and ids are sparse in some forks: an entry
@@ -45,7 +46,7 @@ def read_types(function: Callable[..., Any]) -> dict[str, dict[str, Any]]:
     first, second = (ctypes.cast(traits(number), ctypes.c_void_p).value for number in (0, 1))
     assert first is not None
     assert second is not None
-    own, found = _object_of(first), dict[str, dict[str, Any]]()
+    own, found = _object_of(first), dict[str, dict[str, Parsed]]()
     for number in range(MOST_TYPES):
         address = first + number * (second - first)
         if _object_of(address) != own:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ from pytest_kvquant.engine.child.setup import ModelSetup, apply_context, attach,
 from pytest_kvquant.engine.child.vocabulary import ModelVocabulary, Refused
 from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.numerics.arrays import F32, I32
+from pytest_kvquant.numerics.untyped import Native, Parsed
 
 FLASH_ATTENTION_ENABLED = 1
 
@@ -47,7 +47,7 @@ class LoadedModel(ModelVocabulary):
         gpu_layers: int,
         device: str | None = None,
         vocabulary_only: bool = False,
-        setup: dict[str, Any] | None = None,
+        setup: dict[str, Parsed] | None = None,
         keep_alive: Callable[[], None] = lambda: None,
     ) -> None:
         self.library = library
@@ -133,7 +133,7 @@ class Context:
         ubatch: int,
         threads: int,
         unified: bool = False,
-        prepare: Callable[[Any], None] = lambda _parameters: None,
+        prepare: Callable[[Native], None] = lambda _parameters: None,
     ) -> None:
         self.model = model
         self.llama = llama = model.llama
@@ -166,7 +166,9 @@ class Context:
         """Forget every sequence."""
         self.llama.llama_memory_clear(self.memory, True)
 
-    def decode(self, tokens: I32, positions: I32, sequences: I32, outputs: npt.NDArray[Any]) -> F32:
+    def decode(
+        self, tokens: I32, positions: I32, sequences: I32, outputs: npt.NDArray[np.generic]
+    ) -> F32:
         """Decode tokens and return the logits of the flagged ones.
 
         Args:
@@ -192,7 +194,7 @@ class Context:
         return np.concatenate(pieces)
 
     def _decode_batch(
-        self, tokens: I32, positions: I32, sequences: I32, outputs: npt.NDArray[Any]
+        self, tokens: I32, positions: I32, sequences: I32, outputs: npt.NDArray[np.generic]
     ) -> F32:
         batch = self._arrays.fill(tokens, positions, sequences, outputs)
         wanted = int(np.count_nonzero(outputs))
@@ -252,7 +254,7 @@ _DECODE_CODES = {
 class _BatchArrays:
     """The arrays behind a ``llama_batch``, filled without a Python loop."""
 
-    def __init__(self, llama: Any, room: int) -> None:
+    def __init__(self, llama: Native, room: int) -> None:
         self.token = np.empty(room, np.int32)
         self.pos = np.empty(room, np.int32)
         self.n_seq_id = np.ones(room, np.int32)
@@ -264,7 +266,7 @@ class _BatchArrays:
             kind = dict(llama.llama_batch._fields_)[name]
             setattr(self.struct, name, ctypes.cast(getattr(self, name).ctypes.data, kind))
 
-    def fill(self, tokens: I32, positions: I32, sequences: I32, outputs: Any) -> Any:
+    def fill(self, tokens: I32, positions: I32, sequences: I32, outputs: Native) -> Native:
         count = len(tokens)
         self.token[:count] = tokens
         self.pos[:count] = positions

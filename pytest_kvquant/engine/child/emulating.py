@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
 import numpy as np
 
@@ -22,16 +21,17 @@ from pytest_kvquant.engine.messages.cell import (
 from pytest_kvquant.engine.protocol import Channel, Message
 from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.numerics.arrays import F32, U8
+from pytest_kvquant.numerics.untyped import Native
 
 
 class WatchedContext(Context):
     """A context whose nodes a callback is shown; what went wrong there is raised by the decode."""
 
-    def __init__(self, model: LoadedModel, callback: Callback, **fields: Any) -> None:
+    def __init__(self, model: LoadedModel, callback: Callback, **fields: Native) -> None:
         super().__init__(model, **fields, prepare=callback.attach)
         self._callback = callback
 
-    def decode(self, *batch: Any) -> F32:
+    def decode(self, *batch: Native) -> F32:
         """As :meth:`Context.decode`.
 
         Raises:

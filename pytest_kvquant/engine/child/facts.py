@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from pytest_kvquant.numerics.untyped import Parsed
 
 TOLERANCE = 1e-4
 """Relative difference of a parameter that is kept in f32."""
@@ -21,9 +23,9 @@ class Facts(NamedTuple):
     """Per layer; empty: none has a window."""
     chunked: bool = False
     """Whether windows begin at multiples of their length."""
-    ropes: Mapping[str, Any] | None = None
+    ropes: Mapping[str, Parsed] | None = None
     """Fields of a rope."""
-    ropes_of_windows: Mapping[str, Any] | None = None
+    ropes_of_windows: Mapping[str, Parsed] | None = None
     """The same of layers with a window."""
     unturned: tuple[int, ...] = ()
     """Layers without a rope."""
@@ -31,7 +33,7 @@ class Facts(NamedTuple):
     """Types of K and V in this context: some quantizers rotate, and the graph with them."""
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> Facts:
+    def of(cls, fields: Mapping[str, Parsed]) -> Facts:
         """Out of a message's fields."""
         found = {name: fields[name] for name in cls._fields if name in fields}
         for name in ("windowed", "unturned", "rotated"):
@@ -47,7 +49,7 @@ class Facts(NamedTuple):
             return None
         return self.window_length if self.windowed[layer] else 0
 
-    def rope(self, layer: int) -> Mapping[str, Any] | None:
+    def rope(self, layer: int) -> Mapping[str, Parsed] | None:
         """What the header says of a layer's rope."""
         if self.window(layer) is None:
             return None

@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from pytest_kvquant.engine.child.codec import Basis, Codec, Codecs, rotate
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
 from pytest_kvquant.engine.child.nodes import Ggml, Node, TensorPointer
 from pytest_kvquant.numerics.arrays import I64, U8
+from pytest_kvquant.numerics.untyped import Native
 
 _CACHE = re.compile(rb"cache_([kv])_l(\d+)")
 _ROTATIONS = {b"attn_inp_k_rot": "K", b"attn_inp_v_rot": "V"}
@@ -76,7 +77,7 @@ class Learner(Callback):
         self.stored: dict[CachePlace, SideStored] = {}
         self._pending: dict[str, int] = {}
 
-    def wants(self, tensor: Any) -> bool:
+    def wants(self, tensor: Native) -> bool:
         """Products with a rotation matrix, and writes."""
         if self.ggml.op_name(tensor.op) == "MUL_MAT" and tensor.src[0]:
             return tensor.src[0].contents.name in _ROTATIONS
@@ -126,7 +127,7 @@ class Rounder(Callback):
         self._queries: dict[int, int] = {}
         """Where the queries of each layer are, in the graph under way."""
 
-    def wants(self, tensor: Any) -> bool:
+    def wants(self, tensor: Native) -> bool:
         """Writes; queries are computed before them."""
         if self._on_cpu and (found := _QUERY.match(tensor.name)):
             self._queries[int(found[1])] = ctypes.addressof(tensor)
@@ -172,7 +173,7 @@ class Rounder(Callback):
         )
 
 
-def is_write(ggml: Ggml, tensor: Any) -> bool:
+def is_write(ggml: Ggml, tensor: Native) -> bool:
     """Whether a node writes K or V rows."""
     return ggml.op_name(tensor.op) == "SET_ROWS" and bool(_CACHE.match(tensor.name))
 

@@ -7,7 +7,6 @@ known; of the graph only the values are taken.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics.arrays import F64, I64
 from pytest_kvquant.numerics.rope import MROPE, Rope, turn
+from pytest_kvquant.numerics.untyped import Parsed
 
 LIMIT = 1e-8
 """NMSE of a rope: sine and cosine of an angle in f32, whose own rounding grows with the position
@@ -46,7 +46,7 @@ def judge(
     values: Values,
     layer: int,
     positions: I64 | None,
-    known: Mapping[str, Any] | None,
+    known: Mapping[str, Parsed] | None,
     rows: I64,
 ) -> list[NodeFinding]:
     """A ROPE node.
@@ -124,7 +124,7 @@ def _worst(values: F64, meant: F64) -> tuple[float, float, tuple[int, int]]:
     return float(share.mean()), float(share.max()), (int(at[0]), int(at[-1]))
 
 
-def _differing(rope: Rope, known: Mapping[str, Any]) -> str:
+def _differing(rope: Rope, known: Mapping[str, Parsed]) -> str:
     for name, meant in known.items():
         found = getattr(rope, name)
         if found != meant and not np.allclose(found, meant, rtol=1e-5):

@@ -18,12 +18,12 @@ import re
 import sys
 import types
 from pathlib import Path
-from typing import Any
 
 from pytest_kvquant.engine.child import abi, backends
 from pytest_kvquant.engine.child.cache_types import read_types
 from pytest_kvquant.engine.child.device_watch import DeviceWatch
 from pytest_kvquant.engine.shaders import RESOURCES, shader_files
+from pytest_kvquant.numerics.untyped import Native, Parsed
 
 INTEGRATED, ACCELERATOR = 2, 3
 GPU_DEVICES = (1, INTEGRATED)
@@ -86,7 +86,7 @@ class LoadedLibrary:
                 "--kv-lib a directory that holds them all."
             )
 
-    def function(self, name: str, result: Any, *arguments: Any) -> Any:
+    def function(self, name: str, result: Native, *arguments: Native) -> Native:
         """A C function of libllama or of the ggml it is linked with.
 
         Raises:
@@ -99,7 +99,7 @@ class LoadedLibrary:
         function.restype, function.argtypes = result, arguments
         return function
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Parsed]:
         """What this build says of itself: path, commit, hash of the files in use, devices."""
         files = loaded_files(self.path.resolve().parent)
         if folder := os.environ.get(RESOURCES):
@@ -143,7 +143,7 @@ class LoadedLibrary:
         found = [device] if kind(device) != backends.CPU_DEVICE else []
         return (pointer * (len(found) + 1))(*found, None)
 
-    def devices(self) -> list[dict[str, Any]]:
+    def devices(self) -> list[dict[str, Parsed]]:
         """Backend devices: name, description, free and total memory in bytes."""
         pointer = ctypes.c_void_p
         count = self.function("ggml_backend_dev_count", ctypes.c_size_t)
@@ -257,7 +257,7 @@ def _load(library: Path) -> ctypes.CDLL:
     return handle
 
 
-def _import_bindings(package: Path, library: Path, handle: ctypes.CDLL) -> Any:
+def _import_bindings(package: Path, library: Path, handle: ctypes.CDLL) -> Native:
     version = _version(package)
     shell = types.ModuleType("llama_cpp")
     shell.__path__ = [str(package)]

@@ -8,12 +8,13 @@ mask is recomputed, not taken from the graph.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.numerics.arrays import I32, I64
+from pytest_kvquant.numerics.untyped import Native
 
 Bools = npt.NDArray[np.bool_]
 
@@ -172,7 +173,7 @@ class Mirrors:
         self.trusted = True
         """False once cells were changed in a way that is not mirrored (a restored state)."""
 
-    def tell(self, operation: str, *arguments: Any) -> None:
+    def tell(self, operation: str, *arguments: Native) -> None:
         """Call the same method of every layer's mirror."""
         for mirror in self.by_layer.values():
             getattr(mirror, operation)(*arguments)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
 from pytest_kvquant.numerics.arrays import U8
 from pytest_kvquant.numerics.buffers import of_processor
+from pytest_kvquant.numerics.untyped import Native
 
 MOST_SOURCES = 10
 NAME_BYTES = 64
@@ -106,13 +106,13 @@ class Ggml:
             self._buffers[address] = (name.decode() if name else "", bool(self._is_host(address)))
         return self._buffers[address]
 
-    def read(self, raw: Any, size: int, offset: int) -> U8:
+    def read(self, raw: Native, size: int, offset: int) -> U8:
         """Bytes of a tensor, copied out of whatever memory it lies in."""
         out = np.empty(size, np.uint8)
         self._get(raw, out.ctypes.data, offset, size)
         return out
 
-    def write(self, raw: Any, data: U8, offset: int = 0) -> None:
+    def write(self, raw: Native, data: U8, offset: int = 0) -> None:
         """Overwrite bytes of a tensor."""
         data = np.ascontiguousarray(data)
         self._set(raw, data.ctypes.data, offset, data.nbytes)
@@ -144,8 +144,8 @@ class Ggml:
                 "its graphs cannot be read."
             )
 
-    def _shows(self, one: Any, part: Any, scaled: Any, total: Any) -> bool:
-        def address(tensor: Any) -> int | None:
+    def _shows(self, one: Native, part: Native, scaled: Native, total: Native) -> bool:
+        def address(tensor: Native) -> int | None:
             return ctypes.cast(tensor, ctypes.c_void_p).value
 
         first, second = one.contents, part.contents
@@ -173,7 +173,7 @@ class Node:
 
     __slots__ = ("_floats", "address", "data", "ggml", "name", "nb", "ne", "op", "raw", "type")
 
-    def __init__(self, ggml: Ggml, raw: Any) -> None:
+    def __init__(self, ggml: Ggml, raw: Native) -> None:
         self.ggml, self.raw = ggml, raw
         tensor = raw.contents
         self.address = ctypes.addressof(tensor)

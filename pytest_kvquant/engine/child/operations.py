@@ -19,7 +19,6 @@ import ctypes
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from pytest_kvquant.engine import census
 from pytest_kvquant.engine.child.vocabulary import Refused
 from pytest_kvquant.engine.child.watch import Watched
 from pytest_kvquant.numerics.arrays import F32, U8
+from pytest_kvquant.numerics.untyped import Native, Parsed
 
 WATCHED_TOKENS = 80
 """Batches of more tokens are not judged: they fill the cache."""
@@ -58,7 +58,7 @@ class Stage:
         """Logits by label, in the order in which they were made."""
         return {label: np.concatenate(rows) for label, rows in self._outputs.items()}
 
-    def play(self, steps: Sequence[Sequence[Any]]) -> None:
+    def play(self, steps: Sequence[Sequence[Parsed]]) -> None:
         """Play all steps in order.
 
         Raises:
@@ -178,5 +178,5 @@ class Stage:
         return str(Path(self._folder.name) / key).encode()
 
 
-def _bytes(state: U8) -> Any:
+def _bytes(state: U8) -> Native:
     return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

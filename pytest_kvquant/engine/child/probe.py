@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from pytest_kvquant.engine.child.probe_run import (
 )
 from pytest_kvquant.engine.messages.probe import SideFigures, WrongPart
 from pytest_kvquant.numerics.arrays import F32
+from pytest_kvquant.numerics.untyped import Native
 
 SIDES = ("K", "V")
 PATHS = ("prefill", "decode")
@@ -50,7 +51,7 @@ class Where(NamedTuple):
 
 def compare(
     runs: Sequence[tuple[Run, Run, int]],
-    types: Any,
+    types: Native,
     codecs: Codecs,
     widths: Sequence[tuple[int, int]],
 ) -> Iterator[SideFigures]:
@@ -118,7 +119,7 @@ def _figures(
     meant = codec.floats(expected)
     rounding = codec.basis(max(codec.block, min(grid.width, 256))).rounding
 
-    def others(part: Any) -> Iterator[tuple[str, float | str, F32, F32]]:
+    def others(part: Native) -> Iterator[tuple[str, float | str, F32, F32]]:
         source = rows.source[part]
         for size in _rotations(grid.width):
             if size != rotation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from pytest_kvquant.engine.child.codec import Codec
 from pytest_kvquant.engine.child.context import Context
 from pytest_kvquant.engine.child.probe_kl import LOGIT_ROWS
 from pytest_kvquant.numerics.arrays import F32, I32, U8
+from pytest_kvquant.numerics.untyped import Native
 
 
 class Unreadable(Exception):
@@ -62,7 +63,7 @@ def run(context: Context, tokens: I32, singles: int) -> Run:
     return Run(census.sequence_state(context.llama, context.pointer), np.concatenate(logits))
 
 
-def picks(cell: Run, reference: Run, types: Any) -> Iterator[tuple[int, Pick]]:
+def picks(cell: Run, reference: Run, types: Native) -> Iterator[tuple[int, Pick]]:
     """The caches of a cell beside those of ``f16/f16``, by number.
 
     Raises:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from pytest_kvquant.engine.child.finding import NodeFinding
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics.arrays import U8
+from pytest_kvquant.numerics.untyped import Parsed
 
 FORMAT = "pytest-kvquant node 1"
 
@@ -23,7 +23,7 @@ FORMAT = "pytest-kvquant node 1"
 def save(node: Node, values: Values, found: NodeFinding, path: Path, build: str) -> str:
     """Write a node as it was computed; the path."""
     arrays: dict[str, U8] = {"out": _packed(node, values)}
-    sources: list[dict[str, Any] | None] = []
+    sources: list[dict[str, Parsed] | None] = []
     for number in range(5):
         source = node.source(number)
         if source is None:
@@ -50,7 +50,7 @@ def save(node: Node, values: Values, found: NodeFinding, path: Path, build: str)
     return str(path)
 
 
-def load(path: Path) -> tuple[dict[str, Any], dict[str, U8]]:
+def load(path: Path) -> tuple[dict[str, Parsed], dict[str, U8]]:
     """What a file holds: its description, and the bytes of each tensor.
 
     Raises:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +29,7 @@ from pytest_kvquant.engine import census
 from pytest_kvquant.engine.child.context import Context
 from pytest_kvquant.engine.child.vocabulary import Refused
 from pytest_kvquant.numerics.arrays import F32, I32
+from pytest_kvquant.numerics.untyped import Parsed
 
 
 class ScriptRunner:
@@ -46,7 +46,7 @@ class ScriptRunner:
         self.chosen: list[list[int]] = []
         """Tokens that each ``greedy`` step chose."""
 
-    def run(self, steps: Sequence[Sequence[Any]]) -> None:
+    def run(self, steps: Sequence[Sequence[Parsed]]) -> None:
         """Play all steps in order."""
         for number, (name, *arguments) in enumerate(steps):
             getattr(self, f"_{name}")(number, *arguments)

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
 from pytest_kvquant.engine.scaled_file import with_scale
+from pytest_kvquant.numerics.untyped import Native, Parsed
 
 SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
 """``enum llama_split_mode``."""
@@ -51,16 +51,16 @@ class ModelSetup:
         BadLibrary: this build lacks an option, a device or a buffer type.
     """
 
-    def __init__(self, library: LoadedLibrary, setup: dict[str, Any]) -> None:
+    def __init__(self, library: LoadedLibrary, setup: dict[str, Parsed]) -> None:
         self._library, self._llama, self._setup = library, library.llama, setup
-        self._kept: list[Any] = []
+        self._kept: list[Native] = []
 
     def prepare(self) -> None:
         """What goes before the backends start."""
         if (strategy := self._setup.get("numa")) is not None:
             self._llama.llama_numa_init(NUMA[strategy])
 
-    def apply(self, params: Any) -> None:
+    def apply(self, params: Native) -> None:
         """Set the fields of ``llama_model_params``."""
         setup = self._setup
         if "main-gpu" in setup:
@@ -76,7 +76,7 @@ class ModelSetup:
         if "override-kv" in setup:
             params.kv_overrides = self._header_fields(setup["override-kv"])
 
-    def adapters(self, model: Any) -> list[tuple[Any, float]]:
+    def adapters(self, model: Native) -> list[tuple[Native, float]]:
         """LoRA adapters, loaded for a model: pointer and scale of each."""
         found = []
         for word in self._setup.get("lora", ()):
@@ -87,7 +87,7 @@ class ModelSetup:
             found.append((pointer, scale))
         return found
 
-    def _shares(self, shares: list[float]) -> Any:
+    def _shares(self, shares: list[float]) -> Native:
         most = int(self._llama.llama_max_devices())
         if len(shares) > most:
             raise BadLibrary(f"tensor-split has {len(shares)} shares; this build knows {most}.")
@@ -95,13 +95,13 @@ class ModelSetup:
         self._kept.append(array)
         return ctypes.cast(array, ctypes.POINTER(ctypes.c_float))
 
-    def _loading(self, params: Any, mmap: bool, mlock: bool) -> None:
+    def _loading(self, params: Native, mmap: bool, mlock: bool) -> None:
         if hasattr(params, "use_mmap"):
             params.use_mmap, params.use_mlock = mmap, mlock
         else:
             set_field(self._library, params, "load_mode", LOAD_MODES[mmap, mlock], "mmap, mlock")
 
-    def _overrides(self) -> Any:
+    def _overrides(self) -> Native:
         """Patterns of tensors and the buffer types they go to; an entry of nulls ends them."""
         setup = self._setup
         pairs = [word.rpartition("=")[::2] for word in setup.get("override-tensor", ())]
@@ -123,7 +123,7 @@ class ModelSetup:
         self._kept.append(array)
         return array
 
-    def _header_fields(self, words: list[str]) -> Any:
+    def _header_fields(self, words: list[str]) -> Native:
         """``key=int:4`` and the like, as ``struct llama_model_kv_override``; an empty key ends."""
         kind = self._llama.llama_model_kv_override
         array = (kind * (len(words) + 1))()
@@ -149,7 +149,7 @@ class ModelSetup:
         return array
 
 
-def apply_context(library: LoadedLibrary, params: Any, setup: dict[str, Any]) -> None:
+def apply_context(library: LoadedLibrary, params: Parsed, setup: dict[str, Parsed]) -> None:
     """Set the fields of ``llama_context_params``.
 
     Raises:
@@ -170,7 +170,7 @@ def apply_context(library: LoadedLibrary, params: Any, setup: dict[str, Any]) ->
         params.n_seq_max = max(params.n_seq_max, setup["parallel"])
 
 
-def attach(library: LoadedLibrary, context: Any, model: Any) -> None:
+def attach(library: LoadedLibrary, context: Native, model: Native) -> None:
     """Put LoRA adapters and control vectors on a context that was made.
 
     Args:
@@ -197,7 +197,7 @@ def attach(library: LoadedLibrary, context: Any, model: Any) -> None:
             raise BadLibrary("llama.cpp does not take the control vector on this context.")
 
 
-def read_control(setup: dict[str, Any], width: int, layers: int) -> Any:
+def read_control(setup: dict[str, Parsed], width: int, layers: int) -> Parsed:
     """The sum of all control vectors, float32 of shape ``(layers, width)``; ``None`` without any.
 
     Each was written by the parent as a NumPy file beside its scale.
@@ -220,7 +220,7 @@ def read_control(setup: dict[str, Any], width: int, layers: int) -> Any:
     return total
 
 
-def set_field(library: LoadedLibrary, params: Any, field: str, value: Any, name: str) -> None:
+def set_field(library: LoadedLibrary, params: Native, field: str, value: Native, name: str) -> None:
     """Set a field of a parameter struct, if this build has it.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from pytest_kvquant.engine.child.reproducer import load
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.engine.messages.kernels import NodeJudged, NodeOfFile, Reproduced
 from pytest_kvquant.numerics.arrays import U8
+from pytest_kvquant.numerics.untyped import Parsed
 
 ROWS = 64
 """Query rows that are judged."""
@@ -72,7 +72,7 @@ def _rows(raw: U8, node: Node) -> U8:
 class _Graph:
     """Tensors of one node, made without the operation's own constructor: builds differ in those."""
 
-    def __init__(self, ggml: Ggml, about: dict[str, Any], arrays: dict[str, U8]) -> None:
+    def __init__(self, ggml: Ggml, about: dict[str, Parsed], arrays: dict[str, U8]) -> None:
         self._ggml, self._arrays = ggml, arrays
         self._function = function = ggml.library.function
         pointer = ctypes.c_void_p
@@ -129,7 +129,7 @@ class _Graph:
         """Free the descriptions; the process ends soon and takes the buffers along."""
         self._function("ggml_free", None, ctypes.c_void_p)(self._context)
 
-    def _tensor(self, about: dict[str, Any]) -> Any:
+    def _tensor(self, about: dict[str, Parsed]) -> Parsed:
         entry = self._ggml.library.types.get(about["type"])
         if entry is None:
             raise BadLibrary(f"{self._ggml.library.path} has no type {about['type']}.")

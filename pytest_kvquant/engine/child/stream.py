@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from pytest_kvquant.engine.child.context import Context, DecodeFailed
 from pytest_kvquant.engine.child.vocabulary import Refused
 from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.numerics.arrays import I32, U8
+from pytest_kvquant.numerics.untyped import Native
 
 WARM_UP = 4
 """Samples of a shape thrown away; fewer where they would take longer than as many good ones."""
@@ -127,7 +127,7 @@ class Stream:
             self.context.check_device()
             self._back()
 
-    def _parts(self, tokens: I32, size: int) -> list[Any]:
+    def _parts(self, tokens: I32, size: int) -> list[Native]:
         """The tokens as ``llama_batch`` structs of at most ``size``, which point into them."""
         pointer = ctypes.POINTER(self.llama.llama_token)
         pieces = [tokens[start : start + size] for start in range(0, len(tokens), size)]
@@ -140,7 +140,7 @@ class Stream:
         (batch,) = self._parts(tokens, len(tokens))
         self._decode(batch)
 
-    def _decode(self, batch: Any) -> None:
+    def _decode(self, batch: Native) -> None:
         if code := self.llama.llama_decode(self.context.pointer, batch):
             raise DecodeFailed(
                 f"llama_decode failed with code {code} on {batch.n_tokens} tokens at depth "

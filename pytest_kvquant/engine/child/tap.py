@@ -12,9 +12,10 @@ import ctypes
 import functools
 import re
 from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from typing import Protocol
 
 from pytest_kvquant.engine.child.nodes import Ggml, Node, TensorPointer
+from pytest_kvquant.numerics.untyped import Native
 
 VIEWS = frozenset({"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE"})
 """Operations that compute nothing."""
@@ -66,7 +67,7 @@ class Tap:
         self._asked_for: set[int] = set()
         """Nodes of the graph under way: one that comes again is of the next graph."""
 
-    def attach(self, params: Any) -> None:
+    def attach(self, params: Native) -> None:
         """Put the callback into context parameters."""
         kind = {entry[0]: entry[1] for entry in params._fields_}["cb_eval"]
         self._callback = kind(self._called)
@@ -86,7 +87,7 @@ class Tap:
             self.error = self.error or error
             return not ask
 
-    def _asked(self, raw: Any) -> bool:
+    def _asked(self, raw: Native) -> bool:
         tensor = raw.contents
         op = self.ggml.op_name(tensor.op)
         name = tensor.name
@@ -118,7 +119,7 @@ class Tap:
         self.ggml.graph.clear()
         self.watcher.begins()
 
-    def _shown(self, raw: Any) -> bool:
+    def _shown(self, raw: Native) -> bool:
         node = Node(self.ggml, raw)
         if self.spoil is not None:
             self.spoil(node, self._layer)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
 import numpy as np
 
 from pytest_kvquant.numerics.arrays import I32
+from pytest_kvquant.numerics.untyped import Native
 
 
 class Refused(Exception):
@@ -17,9 +17,9 @@ class Refused(Exception):
 class ModelVocabulary:
     """The part of a loaded model that knows its tokens."""
 
-    llama: Any
-    pointer: Any
-    vocab: Any
+    llama: Native
+    pointer: Native
+    vocab: Native
     vocabulary: int
     add_bos: bool
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.engine.child.codec import Codecs
@@ -16,6 +16,7 @@ from pytest_kvquant.engine.child.oracle import Oracle
 from pytest_kvquant.engine.child.tap import Tap
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics.arrays import F32, I32
+from pytest_kvquant.numerics.untyped import Native
 
 FLASH_ATTENTION_DISABLED = 0
 
@@ -40,7 +41,7 @@ class Watched(Context):
         facts: Facts,
         seed: int,
         flash: bool = True,
-        **fields: Any,
+        **fields: Native,
     ) -> None:
         llama = model.llama
         self.mirrors = Mirrors(
@@ -56,7 +57,7 @@ class Watched(Context):
         self._flash = flash
         super().__init__(model, prepare=self._prepare, **fields)
 
-    def _prepare(self, parameters: Any) -> None:
+    def _prepare(self, parameters: Native) -> None:
         self.tap.attach(parameters)
         if not self._flash:
             parameters.flash_attn_type = FLASH_ATTENTION_DISABLED
@@ -66,7 +67,7 @@ class Watched(Context):
         self.tap.active = self.oracle.judging = on
 
     def _decode_batch(
-        self, tokens: I32, positions: I32, sequences: I32, outputs: npt.NDArray[Any]
+        self, tokens: I32, positions: I32, sequences: I32, outputs: npt.NDArray[np.generic]
     ) -> F32:
         """One batch, whose nodes are judged; raises what the oracle raised."""
         self.mirrors.tell("given", positions, sequences)

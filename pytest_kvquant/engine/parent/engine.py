@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import msgspec
 
 from pytest_kvquant.machine.environment import Environment
+from pytest_kvquant.numerics.untyped import Parsed
 
 
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +18,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """The build to measure; ``None`` is the one that llama-cpp-python brought."""
     device: str | None = None
     """The ggml device to use alone; ``None`` leaves the choice to llama.cpp."""
-    setup: dict[str, Any] = {}
+    setup: dict[str, Parsed] = {}
     """Options of llama.cpp by name, of its model and its contexts; none: its defaults."""
     environment: Environment
     timeout: float

@@ -8,7 +8,8 @@ The level is the state of a Darwin notification (``notify(3)``); its numbers are
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+
+from pytest_kvquant.numerics.untyped import Native
 
 NAME = b"com.apple.system.thermalpressurelevel"
 LEVELS = ("nominal", "moderate", "heavy", "trapping", "sleeping")
@@ -17,7 +18,7 @@ LEVELS = ("nominal", "moderate", "heavy", "trapping", "sleeping")
 STATUS_OK = 0
 
 
-def thermal_pressure(library: Any = None) -> str | None:
+def thermal_pressure(library: Native = None) -> str | None:
     """One of :data:`LEVELS`; ``None`` where the system does not tell.
 
     Args:
@@ -36,7 +37,7 @@ def level_name(number: int) -> str | None:
     return LEVELS[min(number, len(LEVELS) - 1)] if number >= 0 else None
 
 
-def _state(library: Any) -> int | None:
+def _state(library: Native) -> int | None:
     """``notify_get_state`` of a token that is given back at once."""
     try:
         register, get, cancel = (

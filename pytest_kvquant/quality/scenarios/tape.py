@@ -6,14 +6,13 @@ goes; after positions have been moved it goes behind the last one.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.numerics.arrays import I32
+from pytest_kvquant.numerics.untyped import Parsed
 
-Step = list[Any]
+Step = list[Parsed]
 
 FILL = 64
 """Tokens of a batch that only fills."""
