@@ -122,3 +122,8 @@ class CellSubstituted(CellError):
     """The cache holds other types than were asked for."""
 
     verdict: CellVerdict = "substituted"
+
+
+NOT_WINDOWS = (
+    "pytest-kvquant runs on Linux and macOS, not on Windows itself; in WSL it does, as on Linux."
+)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_kvquant.config.options import FLAG, OPTIONS, group_of
+from pytest_kvquant.errors import NOT_WINDOWS
 from pytest_kvquant.fixtures import (
     WithoutBenchmark,
     kv_baseline,
@@ -31,9 +32,6 @@ __all__ = ["kv_baseline", "kv_cell", "kv_depth", "kv_matrix", "kv_memory", "kv_q
 LINES_ONLY: pytest.StashKey[bool] = pytest.StashKey()
 """Whether a line of each pair takes the place of the dots of its tests."""
 
-NOT_WINDOWS = (
-    "pytest-kvquant runs on Linux and macOS, not on Windows itself; in WSL it does, as on Linux."
-)
 
 SUITE = Path(__file__).parent / "suite"
 

@@ -16,19 +16,26 @@ from collections.abc import Sequence
 from pytest_kvquant import cli
 from pytest_kvquant.cli.completion import add_completion
 from pytest_kvquant.cli.versions import Versions
-from pytest_kvquant.errors import KVQuantError
+from pytest_kvquant.errors import NOT_WINDOWS, KVQuantError
 from pytest_kvquant.machine.escape import one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code, or 2 with one line for what cannot work."""
     parsed = _parser().parse_args(arguments)
+    if sys.platform == "win32" and parsed.command in MEASURING:
+        print(f"kvquant {parsed.command}: {NOT_WINDOWS}", file=sys.stderr)
+        return 2
     try:
         code: int = parsed.run(parsed)
     except KVQuantError as error:
         print(one_line(f"kvquant {parsed.command}: {error}"), file=sys.stderr)
         return 2
     return code
+
+
+MEASURING = ("doctor", "init", "selfcheck", "calibrate", "variants", "alone", "reproduce")
+"""Commands that load a library, or start runs; the others read results anywhere."""
 
 
 def _parser() -> argparse.ArgumentParser:

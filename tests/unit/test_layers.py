@@ -108,7 +108,7 @@ FLOORS = (
 
 ALLOWED = {
     "__main__": "cli",
-    "plugin": "config fixtures markers session xdist",
+    "plugin": "config errors fixtures markers session xdist",
     "xdist": "matrix session",
     "fixtures": "outcomes session",
     "markers": "errors matrix outcomes",
