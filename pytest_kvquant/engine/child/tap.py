@@ -23,6 +23,8 @@ VIEWS = frozenset({"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE"})
 FORESEEN = frozenset({"SET_ROWS", "FLASH_ATTN_EXT", "SOFT_MAX", "ROPE"})
 """Operations of which a watcher hears before they are computed."""
 
+ATTENDS = frozenset({"FLASH_ATTN_EXT", "SOFT_MAX"})
+
 _LAYER = re.compile(r"(?:-|cache_[a-z_]*_l)(\d+)(?: |$)")
 _ENDS = re.compile(r"attn_(out|output|o|v_b|kv_b)\b.*weight|attn_output")
 
@@ -63,7 +65,7 @@ class Tap:
         """Changes a node in memory before anybody looks: tests plant their faults here."""
         self.spoil_ahead: Callable[[Node, int], None] | None = None
         """The same just before a node is computed: its inputs and parameters."""
-        self._layer, self._past = -1, False
+        self._layer, self._past, self._attended = -1, False, False
         self._asked_for: set[int] = set()
         """Nodes of the graph under way: one that comes again is of the next graph."""
 
@@ -97,9 +99,10 @@ class Tap:
         self.ggml.graph[name] = address
         layer = _layer_of(name)
         if layer is not None and layer != self._layer:
-            self._layer, self._past = layer, False
+            self._layer, self._past, self._attended = layer, False, False
         if op in VIEWS:
             return False
+        self._attended = self._attended or op in ATTENDS
         if self.spoil_ahead is not None:
             self.spoil_ahead(Node(self.ggml, raw), self._layer)
         if op in FORESEEN:
@@ -107,14 +110,14 @@ class Tap:
         wanted = self.active and self._layer in self.layers and not self._past
         if op == "MUL_MAT" and tensor.src[0]:
             weight = tensor.src[0].contents.name.decode("utf-8", "replace")
-            if _ENDS.search(weight):
+            if self._attended and _ENDS.search(weight):  # kv_b may stand before attention, too
                 self._past = True
                 return False
         return wanted or self.spoil is not None
 
     def begin(self) -> None:
         """The next node is of a new graph."""
-        self._layer, self._past = -1, False
+        self._layer, self._past, self._attended = -1, False, False
         self._asked_for.clear()
         self.ggml.graph.clear()
         self.watcher.begins()
