@@ -93,6 +93,9 @@ def render(
         markup=False, emoji=False,
         legacy_windows=False, color_system="standard" if colour else None,
     )  # fmt: skip
+    if run_tone(result) == "bad":  # else the last line has them
+        for text in objections:
+            console.print(Text(text, style=STYLES["bad"]), soft_wrap=True)
     for text, style in _notes(result):
         console.print(Text(text, style=style), soft_wrap=False)
     if any(cell.tests for cell in result.speed):
