@@ -6,6 +6,7 @@ once per run. Both belong to one pair on one build.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 from pytest_kvquant.errors import CellError, CellWithoutReference
@@ -77,12 +78,12 @@ class References:
                 found = measure_control(self._task, self._plan, self.source(cell), pair)
                 self._controls[pair] = found
             except CellError as error:
-                self._controls[pair] = error
+                self._controls[pair] = copy.copy(error)  # without the frames that raised it
             except StoreError as error:
                 self._controls[pair] = CellWithoutReference(str(error))
         known = self._controls[pair]
         if isinstance(known, CellError):
-            raise known
+            raise copy.copy(known)
         return known
 
     def has_control(self, cell: Pair) -> bool:

@@ -6,6 +6,7 @@ Each part is a file beside this one. Cells are measured when they are first aske
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Mapping
 
 import msgspec
@@ -73,6 +74,7 @@ class Session:
             observer.note,
             vocabulary_only=vocabulary_only,
         )
+        weakref.finalize(self, ready.workers.rest)  # no process outlives the run that hired it
         self.model, self.library, self.task = ready.model, ready.library, ready.task
         self.compared = compared = Compared(ready, observer)
         self.kept = kept = Continuing(ready, account, clock.started, observer.note)

@@ -63,9 +63,12 @@ def run(tmp_path: Path, pairs: str, **options: Any) -> dict[str, Cell]:
 def measure(tmp_path: Path, pairs: str, **options: Any) -> Result:
     """The whole result of a few pairs."""
     session = start(tmp_path, pairs=tuple(pairs.split()), **options)
-    for pair in session.pairs:
-        session.measure(pair)
-    return session.result()
+    try:
+        for pair in session.pairs:
+            session.measure(pair)
+        return session.result()
+    finally:
+        session.close()
 
 
 def cells_of(result: Result) -> dict[str, Cell]:
