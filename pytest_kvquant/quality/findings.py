@@ -19,7 +19,7 @@ def with_seen(found: Examination, seen: Seen, scenario: str = "") -> Examination
     corners = {_key(one): one for one in found.corners}
     for one in [CornerRecord(**dataclasses.asdict(one)) for one in seen.corners]:
         old = corners.get(_key(one))
-        corners[_key(one)] = one if old is None else _sum(old, one)
+        corners[_key(one)] = _short(one if old is None else _sum(old, one))
     failures = tuple(
         NodeFailure(**dataclasses.asdict(one), scenario=scenario) for one in seen.failures
     )
@@ -32,6 +32,12 @@ def with_seen(found: Examination, seen: Seen, scenario: str = "") -> Examination
         failures=(*found.failures, *failures),
         unknown=unknown,
     )
+
+
+def _short(one: CornerRecord) -> CornerRecord:
+    """With four digits of each figure: thousands of corners make up most of a result."""
+    ratio, error, worst = (float(f"{value:.4g}") for value in (one.ratio, one.error, one.worst))
+    return msgspec.structs.replace(one, ratio=ratio, error=error, worst=worst)
 
 
 def _key(one: CornerRecord) -> tuple[object, ...]:

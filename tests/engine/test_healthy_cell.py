@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pytest_kvquant.data import DATA, EMBEDDED_CORPUS, EMBEDDED_MODEL
-from pytest_kvquant.engine.child.codec import Codecs
-from pytest_kvquant.engine.child.healthy import THREADS, Rounder, SideStored
-from pytest_kvquant.engine.child.library import LoadedLibrary
 from pytest_kvquant.engine.parent.engine import BatchShape, Engine
 from pytest_kvquant.engine.parent.rows import StoredSide
 from pytest_kvquant.engine.parent.worker import Worker
@@ -148,18 +145,34 @@ def test_types_of_this_build_are_as_accepted(worker: Worker, name: str) -> None:
     assert quantizer_rules.judge(figures, accepted) == ()
 
 
+ROUNDED_BY_THREADS = """
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from pytest_kvquant.engine.child.codec import Codecs
+from pytest_kvquant.engine.child.healthy import THREADS, Rounder, SideStored
+from pytest_kvquant.engine.child.library import LoadedLibrary
+
+library = LoadedLibrary(None)
+rounder = Rounder(library, Codecs(library), {}, {})
+rows = np.random.default_rng(0).standard_normal((1000, 256)).astype(np.float16).view(np.uint8)
+for name, rotation in (("q4_0", 128), ("iq4_nl", 1)):
+    how = SideStored(name, rotation, 256)
+    rounder._pool = None
+    alone = rounder._rounded(rows, how, 2)
+    with ThreadPoolExecutor(THREADS) as pool:
+        rounder._pool = pool
+        assert np.array_equal(rounder._rounded(rows, how, 2), alone)
+"""
+
+
 def test_rows_rounded_by_threads_are_the_same_rows() -> None:
-    """As on a GPU, which waits for them."""
-    library = LoadedLibrary(None)
-    rounder = Rounder(library, Codecs(library), {}, {})
-    rows = np.random.default_rng(0).standard_normal((1000, 256)).astype(np.float16).view(np.uint8)
-    for name, rotation in (("q4_0", 128), ("iq4_nl", 1)):
-        how = SideStored(name, rotation, 256)
-        rounder._pool = None
-        alone = rounder._rounded(rows, how, 2)
-        with ThreadPoolExecutor(THREADS) as pool:
-            rounder._pool = pool
-            assert np.array_equal(rounder._rounded(rows, how, 2), alone)
+    """As on a GPU, which waits for them; in a process of its own, as workers are."""
+    ran = subprocess.run(
+        [sys.executable, "-c", ROUNDED_BY_THREADS], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.parametrize("pair", ["q8_0/q8_0", "f16/q8_0"])

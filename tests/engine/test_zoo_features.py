@@ -17,14 +17,17 @@ from pytest_kvquant.session.zoo import ZooPlace
 from pytest_kvquant.zoo.members import ALL, by_name
 
 ATTEND = """
+from pytest_kvquant.engine.child import judge_attention
 from pytest_kvquant.numerics import attention
-_attend = attention.attend
 
-def attend(q, k, v, mask, how):
-    {change}
-    return _attend(q, k, v, mask, how)
+def robbed(attend):
+    def without(q, k, v, mask, how, **more):
+        {change}
+        return attend(q, k, v, mask, how, **more)
+    return without
 
-attention.attend = attend
+attention.attend = robbed(attention.attend)
+judge_attention.attend_in_halves = robbed(judge_attention.attend_in_halves)
 """
 
 ROPE = """
@@ -44,10 +47,10 @@ attention_inputs._shared = lambda head, heads, shared: head % shared
 """
 
 WINDOW = """
-    mask = mask.copy()
-    for row in mask:
-        seen = np.flatnonzero(row > -np.inf)
-        row[:seen[0] if len(seen) else 0] = 0
+        mask = mask.copy()
+        for row in mask:
+            seen = np.flatnonzero(row > -np.inf)
+            row[:seen[0] if len(seen) else 0] = 0
 """
 
 WITHOUT = {
