@@ -84,7 +84,9 @@ def undisturbed(folder: Path) -> dict[str, Cell]:
     return cells_of(measure(folder, " ".join(HEALTHY), **SHORT))
 
 
-@pytest.fixture(scope="module", params=["fork", "warm", "fresh"])
+@pytest.fixture(
+    scope="module", params=["fork", "warm", pytest.param("fresh", marks=pytest.mark.slow)]
+)
 def disturbed(
     folder: Path, undisturbed: dict[str, Cell], request: pytest.FixtureRequest
 ) -> Iterator[dict[str, Cell]]:

@@ -26,6 +26,7 @@ def run(folder: Path, *arguments: str, level: str) -> Outcome:
     )
 
 
+@pytest.mark.slow
 def test_figures_and_verdicts_are_those_of_plain_python(folder: Path) -> None:
     (folder / "strict.toml").write_text("[budgets.'q4_0/*']\nkl_mean = 1e-9\n")
     runs = {

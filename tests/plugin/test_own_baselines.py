@@ -11,14 +11,18 @@ from support.outer import pytest_in
 BASELINES = Path(__file__).resolve().parents[2] / "baselines"
 
 
-def test_the_embedded_model_has_not_drifted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("types", "pairs"),
+    [("f16,q4_0", 4), pytest.param("f16,q8_0,q5_1,q4_0", 16, marks=pytest.mark.slow)],
+)
+def test_the_embedded_model_has_not_drifted(types: str, pairs: int, tmp_path: Path) -> None:
     """Half of the chunks that were accepted: enough to see a drift of 5 %."""
     if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip(f"baselines are of x86_64, and this is {platform.machine()}")
     ran = pytest_in(
         tmp_path, "--kv-matrix", "-k", "test_baseline", f"--kv-baselines={BASELINES}",
         "--kv-chunks=4", "--kv-speed=off", "--kv-decode=0", "--kv-trajectory=0", "--kv-probe=off",
-        "--kv-coverage=off", "-rs",
+        "--kv-coverage=off", f"--kv-types={types}", "-rs",
     )  # fmt: skip
     assert ran.code == 0, ran.text
-    assert ran.counts.strip("= ").startswith("16 passed"), ran.text
+    assert ran.counts.strip("= ").startswith(f"{pairs} passed"), ran.text

@@ -20,7 +20,10 @@ from support.outer import CI_VARIABLES, SMALL, Outcome
 PATIENCE = 120.0
 """Seconds after which a run that should have come so far, or ended, is given up."""
 
-TIMES = {"seconds", "decode_seconds", "timing", "started", "sittings", "wall", "free", "reused"}
+TIMES = {
+    "seconds", "decode_seconds", "timing", "started", "sittings", "wall", "free", "reused",
+    "memory",
+}  # fmt: skip
 """Keys of a result that differ between two runs of the same thing; ``reused`` with the store."""
 
 
@@ -129,8 +132,10 @@ def gone(processes: list[psutil.Process], within: float = 20.0) -> bool:
 
 
 def timeless(value: Any) -> Any:
-    """A result without what differs between two runs of the same thing."""
+    """A result without what differs between two runs of one thing: times, and KiB of memory."""
     if isinstance(value, dict):
+        if value.get("name") == "steady_memory":
+            return value["verdict"]
         return {key: timeless(one) for key, one in value.items() if key not in TIMES}
     return [timeless(one) for one in value] if isinstance(value, list) else value
 
