@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,6 @@ from pytest_kvquant.config.options import FLAG, OPTIONS
 from pytest_kvquant.errors import SettingsError
 
 if TYPE_CHECKING:
-    from pytest_kvquant.matrix import Pair
-    from pytest_kvquant.numerics.eta import Kind
-
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 CHUNKS = 32
@@ -44,6 +40,7 @@ def _calibrate(parsed: argparse.Namespace) -> int:
     from pytest_kvquant.config.resolver import find_root, resolve
     from pytest_kvquant.matrix import REFERENCE
     from pytest_kvquant.session.calibration import as_toml, unfit
+    from pytest_kvquant.session.observer import Announcer
     from pytest_kvquant.session.run import Session
 
     out, margin = parsed.out, parsed.margin
@@ -55,7 +52,7 @@ def _calibrate(parsed: argparse.Namespace) -> int:
     typed["chunks"] = typed["chunks"] or str(CHUNKS)
     config = Path(parsed.kv_config) if parsed.kv_config else None
     settings = resolve(typed, config=config, root=find_root(Path.cwd()))
-    session = Session(settings, dict(os.environ), _Told())
+    session = Session(settings, dict(os.environ), Announcer("kvquant calibrate"))
     for pair in session.pairs:
         session.measure(pair)
         if session.speed.on and pair != REFERENCE:
@@ -69,29 +66,3 @@ def _calibrate(parsed: argparse.Namespace) -> int:
         print(f"kvquant calibrate: {out} written; pytest --kv-matrix --kv-config {out}")
     fit = [cell for cell in result.cells if cell.pair != str(REFERENCE) and not unfit(cell)]
     return 0 if fit else 1
-
-
-class _Told:
-    """Says what a person should read; how far a phase is goes unsaid."""
-
-    def note(self, line: str) -> None:
-        print(f"kvquant calibrate: {line}", file=sys.stderr)
-
-    def plan(self, kinds: Mapping[str, Kind], cells: int, *, trusted: bool) -> None:
-        """Not shown."""
-
-    def rates(self) -> Mapping[str, float]:
-        """Not kept."""
-        return {}
-
-    def begin(self, phase: str, pair: Pair | None = None) -> None:
-        """Not shown."""
-
-    def step(self, what: str, done: int, of: int) -> None:
-        """Not shown."""
-
-    def cell(self, pair: Pair, words: str, seconds: float) -> None:
-        print(f"kvquant calibrate: {pair} {words} ({seconds:.0f} s)", file=sys.stderr)
-
-    def end(self, units: float = 1.0) -> None:
-        """Not shown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
@@ -41,6 +42,56 @@ class Observer(Protocol):
 
     def end(self, units: float = 1.0) -> None:
         """The innermost phase has ended: so many units of it are done."""
+
+
+class Listener:
+    """An observer that keeps what a person should read; all else goes unsaid."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, line: str) -> None:
+        """Kept."""
+        self.notes.append(line)
+
+    def plan(self, kinds: Mapping[str, Kind], cells: int, *, trusted: bool) -> None:
+        """Not told."""
+
+    def rates(self) -> Mapping[str, float]:
+        """Not kept."""
+        return {}
+
+    def begin(self, phase: str, pair: Pair | None = None) -> None:
+        """Not told."""
+
+    def step(self, what: str, done: int, of: int) -> None:
+        """Not told."""
+
+    def cell(self, pair: Pair, words: str, seconds: float) -> None:
+        """Not told."""
+
+    def end(self, units: float = 1.0) -> None:
+        """Not told."""
+
+
+class Announcer(Listener):
+    """Says on standard error what a person should read, and each pair when it is finished.
+
+    Args:
+        name: of the command, before each line.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def note(self, line: str) -> None:
+        """Said."""
+        print(f"{self._name}: {line}", file=sys.stderr)
+
+    def cell(self, pair: Pair, words: str, seconds: float) -> None:
+        """Said, with its time."""
+        self.note(f"{pair} {words} ({seconds:.0f} s)")
 
 
 @contextmanager

@@ -17,11 +17,10 @@ from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.errors import RunRefused
 from pytest_kvquant.machine.devices import occupy, share_out, visiting
 from pytest_kvquant.machine.environment import scrub
-from pytest_kvquant.matrix import Pair
-from pytest_kvquant.numerics.eta import Kind
 from pytest_kvquant.quality.evidence_file import require_ours
 from pytest_kvquant.quality.scenarios.registry import all_scenarios
 from pytest_kvquant.report import output
+from pytest_kvquant.session.observer import Listener
 from pytest_kvquant.session.run import Session
 
 
@@ -69,7 +68,7 @@ def refusal(
         shell: the variables of the shell.
         processes: of pytest-xdist.
     """
-    listener = _Listener()
+    listener = Listener()
     try:
         settings = settle(typed, config=config, root=root)
         device = settings.devices[0] if settings.devices and not processes else ""
@@ -98,29 +97,6 @@ def settle_here(settings: Settings, *, processes: int, device: str | None) -> Se
     if settings.devices:
         occupy(settings.devices[0])
     return settings
-
-
-class _Listener:
-    """An observer that keeps what would be remarked."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.notes.append(line)
-
-    def plan(self, kinds: Mapping[str, Kind], cells: int, *, trusted: bool) -> None: ...
-
-    def rates(self) -> Mapping[str, float]:
-        return {}
-
-    def begin(self, phase: str, pair: Pair | None = None) -> None: ...
-
-    def step(self, what: str, done: int, of: int) -> None: ...
-
-    def cell(self, pair: Pair, words: str, seconds: float) -> None: ...
-
-    def end(self, units: float = 1.0) -> None: ...
 
 
 def _scenarios(settings: Settings) -> list[str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from support.run import Quiet
 
 from faults import weights
 from faults.catalogue import Fault
@@ -28,6 +27,7 @@ from pytest_kvquant.quality import prefill as quality
 from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
 from pytest_kvquant.session.account import figures_per_cell
+from pytest_kvquant.session.observer import Listener
 from pytest_kvquant.session.run import Session
 
 HERE = Path(__file__).parent
@@ -51,7 +51,7 @@ class Laboratory:
         settings = Settings(
             chunks=chunks, coverage="off", store=folder / "store", types=tuple(types)
         )
-        self.session = Session(settings, dict(os.environ), Quiet())
+        self.session = Session(settings, dict(os.environ), Listener())
         self.cells = len(self.session.pairs)
         self.figures_in_run = figures_per_cell() * self.cells
         self._tie_band = self.session.compared.control().floor.tie_band

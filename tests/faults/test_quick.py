@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.run import Quiet
 
 from faults import catalogue
 from faults.catalogue import Fault
@@ -16,6 +15,7 @@ from faults.replays import Cell, caught_at, draw, replay_fault, replay_matrix
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.cell import Cell as CellRecord
+from pytest_kvquant.session.observer import Listener
 from pytest_kvquant.session.run import Session
 
 CHUNKS = 8
@@ -116,4 +116,4 @@ def run_whole(lab: Laboratory, fault: Fault, store: Path) -> CellRecord:
     settings = Settings(
         chunks=4, pairs=(fault.pair,), store=store, environment=lab.hook(fault, fault.doses[0])
     )
-    return Session(settings, dict(os.environ), Quiet()).measure(Pair.parse(fault.pair))
+    return Session(settings, dict(os.environ), Listener()).measure(Pair.parse(fault.pair))

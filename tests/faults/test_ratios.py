@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support.run import Quiet
 
 from faults import weights
 from pytest_kvquant.config.settings import Settings
@@ -21,6 +20,7 @@ from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.gate import Gate
+from pytest_kvquant.session.observer import Listener
 from pytest_kvquant.session.run import Session
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
@@ -65,7 +65,7 @@ class Bench:
             store=self._folder, environment=hook, decode=0, trajectory=0, recall=0,
             coverage="off", probe="off", fail_fast=True,
         )  # fmt: skip
-        return Session(settings, dict(os.environ), Quiet()).measure(Pair.parse(planted.pair))
+        return Session(settings, dict(os.environ), Listener()).measure(Pair.parse(planted.pair))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from support.run import QUICK, Quiet
+from support.run import QUICK
 
 from metal.build import CannotBuild, build
 from metal.tables import STOCK, Table
@@ -15,6 +15,7 @@ from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.result import Result
+from pytest_kvquant.session.observer import Listener
 from pytest_kvquant.session.run import Session
 
 HOOK_FILE = Path(__file__).with_name("hook.py")
@@ -54,7 +55,7 @@ class Mac(NamedTuple):
             "environment": environment,
             **settings,
         }
-        return Session(Settings(**chosen), {**os.environ, **(shell or {})}, Quiet())
+        return Session(Settings(**chosen), {**os.environ, **(shell or {})}, Listener())
 
     def measure(self, pairs: str, **options: Any) -> Result:
         """The whole result of a few pairs."""

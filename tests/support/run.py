@@ -3,43 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.child.main import HOOK
-from pytest_kvquant.matrix import Pair
-from pytest_kvquant.numerics.eta import Kind
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.result import Result
+from pytest_kvquant.session.observer import Listener
 from pytest_kvquant.session.run import Session
 
 QUICK = {"ctx": 128, "chunks": 4, "probe": "off", "coverage": "off", "disturbed": "ignore"}
 """Enough to see a gross fault on the embedded model; the probe's own tests have it on."""
-
-
-class Quiet:
-    """An observer that remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.notes.append(line)
-
-    def plan(self, kinds: Mapping[str, Kind], cells: int, *, trusted: bool) -> None: ...
-
-    def rates(self) -> Mapping[str, float]:
-        return {}
-
-    def begin(self, phase: str, pair: Pair | None = None) -> None: ...
-
-    def cell(self, pair: Pair, words: str, seconds: float) -> None: ...
-
-    def step(self, what: str, done: int, of: int) -> None: ...
-
-    def end(self, units: float = 1.0) -> None: ...
 
 
 def start(tmp_path: Path, *, hook: str = "", shell: dict[str, str] | None = None, **settings: Any):
@@ -52,7 +27,7 @@ def start(tmp_path: Path, *, hook: str = "", shell: dict[str, str] | None = None
     chosen = Settings(
         **{**QUICK, "store": tmp_path / "store", "environment": environment, **settings}
     )
-    return Session(chosen, {**os.environ, **(shell or {})}, Quiet())
+    return Session(chosen, {**os.environ, **(shell or {})}, Listener())
 
 
 def run(tmp_path: Path, pairs: str, **options: Any) -> dict[str, Cell]:

@@ -9,7 +9,6 @@ import json
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.errors import RunRefused
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.session.observer import Listener
 from pytest_kvquant.session.run import Session
 
 Status = Literal["measured", "unsupported", "library", "refused", "ours"]
@@ -36,14 +36,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """``measured``; ``unsupported`` by the library, ``library``: it crashes or computes no numbers;
     ``refused`` by this project in one line; ``ours``: a false alarm or an error."""
     text: str = ""
-
-
-class Quiet:
-    """An observer that is not interested."""
-
-    def __getattr__(self, _name: str) -> Callable[..., None]:
-        """Whatever it is told, it does nothing."""
-        return lambda *_args, **_fields: None
 
 
 def survey(
@@ -66,7 +58,7 @@ def survey(
             store=Path(folder),
         )
         try:
-            session = Session(settings, {}, Quiet())
+            session = Session(settings, {}, Listener())
             found = {str(pair): _judged(session, pair) for pair in session.pairs}
             session.result()
         except RunRefused as error:
