@@ -42,10 +42,11 @@ class ExaminationMessages:
 
     channel: Channel
     library: LoadedLibrary
+    codecs: Codecs
     model: LoadedModel
     context: Context | None
     _alive: Callable[[], None]
-    _examined: tuple[Ggml, Codecs] | None = None
+    _ggml: Ggml | None = None
 
     def on_ascend(self, message: Message) -> None:
         """Sweep through a context with the oracle and a ladder of batch sizes.
@@ -111,13 +112,12 @@ class ExaminationMessages:
         if self.context is not None:
             self.context.close()
             self.context = None
-        if self._examined is None:
-            self._examined = Ggml(self.library), Codecs(self.library)
-        ggml, codecs = self._examined
+        if self._ggml is None:
+            self._ggml = Ggml(self.library)
         context = Watched(
             self.model,
-            ggml,
-            codecs,
+            self._ggml,
+            self.codecs,
             layers=watch.layers,
             facts=Facts.of(watch.facts),
             seed=watch.seed,
