@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Literal
 
+from pytest_kvquant.quality.effective_types import numbered
 from pytest_kvquant.results.diagnosis import (
     LayerFigures,
     PatternRecord,
@@ -120,10 +121,10 @@ def _where(pattern: PatternRecord, figures: LayerFigures) -> str:
         if len(steps) == 1 and min(steps) > 1 and len(pattern.units) * min(steps) >= every - 1:
             parts.append(f"in every {_ordinal(min(steps))} block")
         elif per_head and figures.heads > 1:
-            parts.append(f"in {_numbers('head', pattern.heads)}")
+            parts.append(f"in {numbered('head', pattern.heads)}")
         else:
-            heads = f" of {_numbers('head', pattern.heads)}" if figures.heads > 1 else ""
-            parts.append(f"in {_numbers('block', pattern.blocks)}{heads}")
+            heads = f" of {numbered('head', pattern.heads)}" if figures.heads > 1 else ""
+            parts.append(f"in {numbered('block', pattern.blocks)}{heads}")
     if pattern.first > figures.first and pattern.last == figures.last:
         parts.append(f"from position {pattern.first} on")
     elif pattern.first > figures.first or pattern.last < figures.last:
@@ -134,23 +135,7 @@ def _where(pattern: PatternRecord, figures: LayerFigures) -> str:
 
 
 def _layers(numbers: Sequence[int]) -> str:
-    return _numbers("layer", numbers)
-
-
-def _numbers(what: str, numbers: Sequence[int]) -> str:
-    """``head 1``, ``blocks 0, 2``, ``layers 0-5``.
-
-    >>> _numbers("layer", (0, 1, 2, 5)), _numbers("head", (1,))
-    ('layers 0-2, 5', 'head 1')
-    """
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and runs[-1][1] == number - 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    listed = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-    return f"{what}{'s' if len(numbers) > 1 else ''} {listed}"
+    return numbered("layer", numbers)
 
 
 def _ordinal(number: int) -> str:

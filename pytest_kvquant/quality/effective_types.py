@@ -228,15 +228,15 @@ def _grouped(sides: Sequence[_Found], say: Callable[[_Found], str | None]) -> li
         if text := say(found):
             said.setdefault(text, {}).setdefault(found.place, []).append(found.number)
     return [
-        f"{text} on " + " and ".join(_places(place, at) for place, at in places.items())
+        f"{text} on " + " and ".join(numbered(place, at) for place, at in places.items())
         for text, places in said.items()
     ]
 
 
-def _places(place: str, numbers: Sequence[int]) -> str:
-    """``layer 3``, ``layers 0-2, 7``, ``window layers 0-5``.
+def numbered(place: str, numbers: Sequence[int]) -> str:
+    """Things by their numbers: ``layer 3``, ``layers 0-2, 7``, ``window layers 0-5``.
 
-    >>> _places("layer", [0, 1, 2, 7])
+    >>> numbered("layer", [0, 1, 2, 7])
     'layers 0-2, 7'
     """
     runs: list[list[int]] = []
