@@ -8,13 +8,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from pytest_kvquant.cli.commands import Commands
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.machine.alone import cool_down, lock_file
 from pytest_kvquant.machine.apple.power import awake
 from pytest_kvquant.machine.locks import held
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "alone", help="run a command while no other of this user runs so, after cooling down"

@@ -6,13 +6,10 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pytest_kvquant.cli.commands import Commands
 from pytest_kvquant.config.options import FLAG, OPTIONS
 from pytest_kvquant.errors import SettingsError
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 CHUNKS = 32
 """Of every pair, where no other number is asked for."""

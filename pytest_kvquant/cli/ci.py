@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from pytest_kvquant.cli.commands import Commands
 from pytest_kvquant.cli.files import write
 from pytest_kvquant.errors import ResultError
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PLACES = (PACKAGE / "ci", PACKAGE.parent / "docs" / "ci")

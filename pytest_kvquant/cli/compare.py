@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pytest_kvquant.cli.commands import Commands
 from pytest_kvquant.cli.files import say, write
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 COMPARE_CODES = """\
 exit code: 0 no cell got worse; 1 a cell got worse or vanished: it passed and does not any more, or

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
@@ -10,8 +9,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_kvquant.results.result import Result
-
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def drawn(result: Result) -> str:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pytest_kvquant.cli.commands import Commands
 from pytest_kvquant.cli.files import refuse_inputs, say, write
 from pytest_kvquant.machine.escape import one_line, paragraph
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 METRICS = ("kl", "top1", "ppl_delta", "tg_ratio", "memory", "tg", "pp")
 

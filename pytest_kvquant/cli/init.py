@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_kvquant.cli.commands import Commands
 from pytest_kvquant.cli.files import write
 from pytest_kvquant.errors import SettingsError
 
 if TYPE_CHECKING:
     from pytest_kvquant.cli.doctor_report import Report
-
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 NAME = "kvquant.toml"
 USUAL = ("f16", "q8_0", "q5_1", "q4_0")

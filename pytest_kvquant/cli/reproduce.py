@@ -8,12 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_kvquant.cli.commands import Commands
 from pytest_kvquant.errors import CellError, LibraryError
 
 if TYPE_CHECKING:
     from pytest_kvquant.engine.messages.kernels import Reproduced
-
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def add(commands: Commands) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pytest_kvquant import __version__
+from pytest_kvquant.cli.commands import Commands
 from pytest_kvquant.numerics.untyped import Parsed
 
 WRONG = """\
@@ -73,7 +74,7 @@ class Step(NamedTuple):
     """Of ``--kv-json``, or the doctor's; ``None`` where there is none."""
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "selfcheck", help="run what the authors could not, and write one file to send back"

@@ -12,13 +12,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_kvquant.cli.commands import Commands
 from pytest_kvquant.cli.files import say
 from pytest_kvquant.errors import SettingsError
 
 if TYPE_CHECKING:
     from pytest_kvquant.results.result import Result
-
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 PLAIN = "plain"
 """The environment of the configuration, without any variant."""
