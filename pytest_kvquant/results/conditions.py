@@ -111,7 +111,6 @@ class SettingsRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Whether what is undecided fails."""
     setup: dict[str, str] = {}
     """Further options of llama.cpp by its own names; what is not there had its default."""
-    """Whether what is undecided fails."""
 
 
 class ReferenceRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -122,6 +123,7 @@ def prepare(
     other = reference_engine(settings, environment)
     if environment.hook:
         note(hook_in_words(environment, environment.hook))
+    open_store = functools.cache(lambda: _open_store(settings, note))
     worker = KeptWorker(engine, timesheet=timesheet)
     try:
         library = in_use(identify(worker, engine), settings.devices, settings.gpu_layers)
@@ -129,9 +131,7 @@ def prepare(
             note(line)
         require_types(pairs, library)
         loaded = load(worker, model, settings.gpu_layers, only=vocabulary_only)
-        texts = TextsOfRun(
-            loaded, words, settings, engine, model, lambda: _open_store(settings, note), note
-        )
+        texts = TextsOfRun(loaded, words, settings, engine, model, open_store, note)
         texts.read(worker, logits)
         if not vocabulary_only and library.gpus_in_use(settings.gpu_layers):
             require_kernels(worker, library)
@@ -170,7 +170,7 @@ def prepare(
         workers=workers,
         task=task,
         reference_task=reference_task,
-        store=_open_store(settings, note),
+        store=open_store(),
     )
 
 

@@ -21,11 +21,11 @@ class Said:
     @property
     def fields(self) -> dict[str, object]:
         """By name."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return plain(self)
 
 
-def plain(value: object) -> object:
-    """A dataclass within a message, as JSON carries it.
+def plain(value: object) -> dict[str, object]:
+    """A message, or a dataclass within one, as JSON carries it.
 
     Raises:
         TypeError: it is something else.
