@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 from faults.operations.laboratory import Planting
-from metal.build import CannotBuild
 
-from mutants.build import SWITCH, build, number_of, place, usable
+from mutants.build import SWITCH, number_of, usable
 from mutants.catalogue import Edit
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.results.kernels import NodeFailure
@@ -22,12 +21,8 @@ TEN = tuple(one for one in usable() if not one.scenarios)[:10]
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Planting:
-    try:
-        library = build(place())
-    except CannotBuild as error:
-        pytest.skip(str(error))
-    found = Planting(tmp_path_factory.mktemp("mutants"), library=library, threads=2)
+def lab(mutated: Path, tmp_path_factory: pytest.TempPathFactory) -> Planting:
+    found = Planting(tmp_path_factory.mktemp("mutants"), library=mutated, threads=2)
     found.reproducers = found.folder / "nodes"
     return found
 

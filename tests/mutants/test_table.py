@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import pytest
 from faults.operations.laboratory import Planting
-from metal.build import CannotBuild
 
-from mutants.build import SWITCH, build, number_of, place, usable
+from mutants.build import SWITCH, number_of, place, usable
 from mutants.catalogue import HELD_OUT, Edit
 from pytest_kvquant.matrix import REFERENCE, Pair
 
@@ -27,12 +26,8 @@ class Judged(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Planting:
-    try:
-        library = build(place())
-    except CannotBuild as error:
-        pytest.skip(str(error))
-    return Planting(tmp_path_factory.mktemp("mutants"), library=library, threads=2)
+def lab(mutated: Path, tmp_path_factory: pytest.TempPathFactory) -> Planting:
+    return Planting(tmp_path_factory.mktemp("mutants"), library=mutated, threads=2)
 
 
 def test_without_a_mutant_everything_is_healthy(lab: Planting) -> None:
