@@ -12,11 +12,10 @@ from pytest_kvquant.matrix import REFERENCE
 from pytest_kvquant.quality import batch_noise
 from pytest_kvquant.quality.scenario_limits import f16_apart
 from pytest_kvquant.results.cell import Check
-from pytest_kvquant.results.kernels import BROKEN, Examination
+from pytest_kvquant.results.kernels import BROKEN, PLACEMENT, Examination
 
 ATTENTION = frozenset({"attention", "softmax", "product"})
 WRITES = frozenset({"write"})
-PLACEMENT = frozenset({"placement"})
 
 LADDER_SHARE = 0.1
 """Two batch sizes of one cell may differ by this share of its KL budget: a rounding that falls the
@@ -57,7 +56,7 @@ def graph_inputs(subject: Subject) -> Check | None:
 
     A failure means: the operation before or behind attention that the text names is wrong.
     """
-    others = ATTENTION | WRITES | PLACEMENT
+    others = ATTENTION | WRITES | {PLACEMENT}
     return _nodes("graph_inputs", subject, lambda operation: operation not in others)
 
 
@@ -74,9 +73,9 @@ def attention_placement(subject: Subject) -> Check | None:
     found = subject.cell.kernels
     if found is None or not any(one.operation in ATTENTION for one in found.corners):
         return None
-    wrong = [one for one in found.failures if one.operation in PLACEMENT]
+    wrong = [one for one in found.failures if one.operation == PLACEMENT]
     control = subject.reference_kernels
-    if wrong and control and any(one.operation in PLACEMENT for one in control.failures):
+    if wrong and control and any(one.operation == PLACEMENT for one in control.failures):
         text = f"{wrong[0].text}; so is f16's: no pair of types can run there"
         return fact("attention_placement", "pass", text)
     if wrong and not subject.off_device:

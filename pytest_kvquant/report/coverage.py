@@ -47,7 +47,7 @@ def _examined(
 ) -> Iterator[tuple[CoveredCorner, bool]]:
     if found is None:
         return
-    for one in found.corners:
+    for one in found.judged:
         yield CoveredCorner(pair, model, one.operation, _conditions(one)), not one.failed
     for played in found.scenarios:
         if played.verdict != "unsupported":
@@ -87,7 +87,7 @@ def in_lines(result: Result) -> list[str]:
     drawn = coverage_map(result)
     if not examined or drawn is None:
         return []
-    every = [corner for one in examined for corner in one.corners]
+    every = [corner for one in examined for corner in one.judged]
     nodes, wrong = sum(one.nodes for one in every), sum(one.failed for one in every)
     attention = [one for one in every if one.operation == "attention"]
     sizes = {_tokens(one.tokens) for one in attention}

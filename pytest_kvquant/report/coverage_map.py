@@ -150,7 +150,7 @@ def _of_checks(checks: Iterable[Check]) -> Iterator[tuple[MapColumn, State]]:
 
 
 def _of_kernels(found: Examination) -> Iterator[tuple[MapColumn, State]]:
-    for one in found.corners:
+    for one in found.judged:
         state: State = "failed" if one.failed else "fine"
         for place in _places(one):
             yield place, state

@@ -8,6 +8,10 @@ import msgspec
 BROKEN = ("fail", "crashed", "timeout", "out-of-memory")
 """Verdicts of a scenario that does not work."""
 
+PLACEMENT = "placement"
+"""Operation of a corner that says where an attention ran; whether that is right is no question of
+arithmetic."""
+
 
 class CornerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes of one operation under the same conditions, judged against exact arithmetic."""
@@ -118,7 +122,7 @@ class Examination(msgspec.Struct, frozen=True, kw_only=True):
     level: str
     """``minimal``, ``standard`` or ``full``."""
     corners: tuple[CornerRecord, ...] = ()
-    """Nodes judged, by conditions."""
+    """Nodes judged, by conditions; and, as ``placement``, attention that another device ran."""
     failures: tuple[NodeFailure, ...] = ()
     """Nodes that are wrong, some of each kind."""
     unknown: dict[str, int] = {}
@@ -135,3 +139,8 @@ class Examination(msgspec.Struct, frozen=True, kw_only=True):
     """Why nodes could not be judged, if so."""
     seconds: float = 0.0
     """Wall time, seconds."""
+
+    @property
+    def judged(self) -> tuple[CornerRecord, ...]:
+        """Corners that arithmetic judged."""
+        return tuple(one for one in self.corners if one.operation != PLACEMENT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,12 @@ import pytest
 from metal.conftest import Mac
 from metal.tables import FORK
 from pytest_kvquant.config.overrides import Expect
+from pytest_kvquant.data import EMBEDDED_MODEL
+from pytest_kvquant.engine.parent.engine import BatchShape, Engine
+from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import LibraryError
-from pytest_kvquant.matrix import REFERENCE
+from pytest_kvquant.machine.environment import scrub
+from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.results.cell import Cell, Check
 
 MEMORY = "Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)"
@@ -36,6 +42,21 @@ def test_a_healthy_device_computes_all_of_a_pair_of_one_type(mac: Mac) -> None:
         "pass",
         "attention and writes of the cache run on MTL0",
     )
+
+
+@pytest.mark.parametrize(("pair", "on_cpu"), [("q4_0/q4_0", False), ("q4_0/f16", True)])
+def test_the_healthy_cell_rounds_as_the_device_does(mac: Mac, pair: str, on_cpu: bool) -> None:
+    """The scheduler's copy of a rotation has another name; only a CPU's kernel rounds queries."""
+    engine = Engine(
+        python=sys.executable, environment=scrub(dict(os.environ), mac.variables()), timeout=120
+    )
+    with Worker(engine) as worker:
+        worker.library(None)
+        worker.model(str(EMBEDDED_MODEL), gpu_layers=99)
+        shape = BatchShape(ctx=256, scored=128, sequences=1, batch=256, ubatch=256, threads=2)
+        keys = [one for one in worker.stored(Pair.parse(pair), shape) if one.side == "K"]
+    assert {one.rotation for one in keys} == {128}
+    assert {one.on_cpu for one in keys} == {on_cpu}
 
 
 @pytest.mark.parametrize("declared", [False, True])

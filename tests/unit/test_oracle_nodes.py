@@ -34,8 +34,8 @@ def fake(**fields: Any) -> Any:
 
 def test_a_scale_before_a_rotation_counts() -> None:
     """Gemma scales its queries before they are rotated: a quantized K was called wrong."""
-    matrix = fake(stem="attn_inp_k_rot")
-    projection = fake(op="MUL_MAT", stem="Qcur", source=lambda _: None)
+    matrix = fake(name="attn_inp_k_rot")
+    projection = fake(op="MUL_MAT", name="Qcur", source=lambda _: None)
     scaled = fake(op="SCALE", floats=[0.0625, 0.0], source=lambda _: projection)
     turned = fake(op="MUL_MAT", source=lambda number: (matrix, scaled)[number])
     query = fake(op="PERMUTE", source=lambda _: turned)

@@ -16,7 +16,7 @@ from pytest_kvquant.numerics.rope import Rope, turn
 
 def node(op: str, *sources: Any, **fields: Any) -> Any:
     made = SimpleNamespace(op=op, source=lambda at: sources[at] if at < len(sources) else None)
-    made.root = made
+    made.root = made.original = made
     vars(made).update(fields)
     return made
 
@@ -28,6 +28,12 @@ def test_a_mask_that_an_indexer_makes_is_told_by_its_operation() -> None:
     assert mask_made_of(node("FLASH_ATTN_EXT", None, None, None, plain)) is None
     assert mask_made_of(node("FLASH_ATTN_EXT", None, None, None, chosen)) == "ADD"
     assert mask_made_of(node("SOFT_MAX", None, chosen)) == "ADD"
+
+
+def test_a_mask_is_followed_through_the_copy_for_another_device() -> None:
+    chosen = node("ADD", node("NONE"))
+    copy = node("NONE", original=chosen)
+    assert mask_made_of(node("FLASH_ATTN_EXT", None, None, None, node("VIEW", copy))) == "ADD"
 
 
 def test_an_input_that_was_replaced_in_place_is_known_to_be_gone() -> None:

@@ -24,12 +24,12 @@ import numpy as np
 from pytest_kvquant.engine.child.callback import Callback
 from pytest_kvquant.engine.child.codec import Basis, Codec, Codecs, rotate
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
-from pytest_kvquant.engine.child.nodes import Ggml, Node, TensorPointer
+from pytest_kvquant.engine.child.nodes import Ggml, Node, TensorPointer, name_of
 from pytest_kvquant.numerics.arrays import I64, U8
 from pytest_kvquant.numerics.untyped import Native
 
 _CACHE = re.compile(rb"cache_([kv])_l(\d+)")
-_ROTATIONS = {b"attn_inp_k_rot": "K", b"attn_inp_v_rot": "V"}
+_ROTATIONS = {"attn_inp_k_rot": "K", "attn_inp_v_rot": "V"}
 """Inputs of upstream's graphs: the matrices by which rows are turned before they are stored."""
 
 THREADS = 4
@@ -67,6 +67,8 @@ class SideStored(NamedTuple):
     """Size of the Hadamard matrix that the build applies to the rows; 1: none."""
     elements: int
     """Of a row as it is stored: more than f16's where heads are padded to whole blocks."""
+    on_cpu: bool = True
+    """Whether the processor multiplies these rows with queries; of K alone."""
 
 
 class Learner(Callback):
@@ -78,16 +80,24 @@ class Learner(Callback):
         self._pending: dict[str, int] = {}
 
     def wants(self, tensor: Native) -> bool:
-        """Products with a rotation matrix, and writes."""
-        if self.ggml.op_name(tensor.op) == "MUL_MAT" and tensor.src[0]:
-            return tensor.src[0].contents.name in _ROTATIONS
-        return is_write(self.ggml, tensor)
+        """Products with a rotation matrix, writes, and what reads keys."""
+        op = self.ggml.op_name(tensor.op)
+        if op == "MUL_MAT" and tensor.src[0]:
+            name, _ = name_of(tensor.src[0].contents.name)
+            return name in _ROTATIONS or name.startswith("cache_k")
+        return op == "FLASH_ATTN_EXT" or is_write(self.ggml, tensor)
 
     def shown(self, node: Node) -> None:
         """Remember a product's matrix until the side that it turns is written."""
+        if node.op == "FLASH_ATTN_EXT":
+            self._read_by(node, node.source(1))
+            return
         if node.op == "MUL_MAT":
             source = node.source(0)
             assert source is not None
+            if source.name not in _ROTATIONS:
+                self._read_by(node, source)
+                return
             size = int(source.ne[0])
             held = source.bytes(4 * size * size).view(np.float32).reshape(size, size)
             if not np.allclose(held, rotate(np.eye(size, dtype=np.float32), size), atol=1e-5):
@@ -95,11 +105,18 @@ class Learner(Callback):
                     f"{source.name} of {size} x {size} is no Hadamard matrix: in which basis this "
                     "build stores its rows is not known"
                 )
-            self._pending[_ROTATIONS[node.raw.contents.src[0].contents.name]] = size
+            self._pending[_ROTATIONS[source.name]] = size
             return
         place = place_of(node)
         rotation = self._pending.pop(place.side, 1)
         self.stored[place] = SideStored(node.type, rotation, int(node.ne[0]))
+
+    def _read_by(self, node: Node, keys: Node | None) -> None:
+        if keys is None or not (found := _CACHE.match(keys.root.name.encode())):
+            return
+        place = CachePlace(int(found[2]), "K")
+        if place in self.stored:
+            self.stored[place] = self.stored[place]._replace(on_cpu=node.on_cpu)
 
 
 class Rounder(Callback):
@@ -123,13 +140,12 @@ class Rounder(Callback):
         self._pool = ThreadPoolExecutor(THREADS) if library.has_gpu else None
         self.rows = 0
         """Rows rounded so far: none means that nothing was emulated."""
-        self._on_cpu = not library.has_gpu
         self._queries: dict[int, int] = {}
         """Where the queries of each layer are, in the graph under way."""
 
     def wants(self, tensor: Native) -> bool:
         """Writes; queries are computed before them."""
-        if self._on_cpu and (found := _QUERY.match(tensor.name)):
+        if found := _QUERY.match(tensor.name):
             self._queries[int(found[1])] = ctypes.addressof(tensor)
         return is_write(self.ggml, tensor)
 
@@ -147,8 +163,9 @@ class Rounder(Callback):
         fresh = _read(node, cells)
         _write(node, cells, self._rounded(fresh, how, self._heads.get(place.layer, 1)))
         self.rows += len(cells)
-        if place.side == "K" and _DOTS_WITH.match(how.type) and place.layer in self._queries:
-            self._round_queries(self._queries.pop(place.layer), how)
+        queries = self._queries.pop(place.layer, None) if place.side == "K" else None
+        if queries is not None and how.on_cpu and _DOTS_WITH.match(how.type):
+            self._round_queries(queries, how)
 
     def _round_queries(self, address: int, how: SideStored) -> None:
         """What a processor's kernel does to queries before it multiplies them with such keys."""

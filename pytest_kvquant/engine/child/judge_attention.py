@@ -104,7 +104,7 @@ def against_arithmetic(head: Head, types: Types, *, on_cpu: bool) -> tuple[float
                 noise = noise_of(meant, head, types, on_cpu=on_cpu) + ties(taken, head)
                 if (one := _ratio(misfit, head, meant, noise)) < ratio:
                     ratio, found = one, misfit
-    if ratio > 1 and on_cpu and types.v == "f16":
+    if ratio > 1 and types.v == "f16":
         ratio, found = min((ratio, found), *_in_halves(head, nearest), key=lambda one: one[0])
     assert found is not None
     return ratio, found

@@ -53,7 +53,7 @@ def _first_stream(keys: Node, placed: Placed) -> int:
     Attention on another device than the cache's reads a copy, which the scheduler names
     ``CPU#cache_k_l0 (view)#0``; it begins with the first sequence of the batch.
     """
-    if "#" in keys.name:
+    if keys.copied:
         return int(min(placed.sequences))
     return int(keys.offset // keys.root.nb[2])
 

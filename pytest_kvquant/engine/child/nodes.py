@@ -60,6 +60,17 @@ _COPY = re.compile(r"[^#]+#(.+)#\d+")
 """Backend, name of the tensor, number of the copy: how ggml_backend_sched names its copies."""
 
 
+def name_of(raw: bytes) -> tuple[str, bool]:
+    """A tensor's name as the graph has it, and whether it is a copy on another device.
+
+    >>> name_of(b"cache_k_l0"), name_of(b"MTL0#attn_inp_k_rot#0")
+    (('cache_k_l0', False), ('attn_inp_k_rot', True))
+    """
+    name = raw.decode("utf-8", "replace")
+    copied = _COPY.fullmatch(name)
+    return (copied[1], True) if copied else (name, False)
+
+
 class Ggml:
     """The library's functions on tensors.
 
@@ -168,16 +179,19 @@ class Ggml:
 class Node:
     """A tensor of a graph, read when it is looked at.
 
-    ``ne`` are elements per dimension, innermost first; ``nb`` bytes to the next one.
+    ``ne`` are elements per dimension, innermost first; ``nb`` bytes to the next one. A copy that
+    the scheduler made for another device has the name of what it is a copy of.
     """
 
-    __slots__ = ("_floats", "address", "data", "ggml", "name", "nb", "ne", "op", "raw", "type")
+    __slots__ = (
+        "_floats", "address", "copied", "data", "ggml", "name", "nb", "ne", "op", "raw", "type",
+    )  # fmt: skip
 
     def __init__(self, ggml: Ggml, raw: Native) -> None:
         self.ggml, self.raw = ggml, raw
         tensor = raw.contents
         self.address = ctypes.addressof(tensor)
-        self.name = tensor.name.decode("utf-8", "replace")
+        self.name, self.copied = name_of(tensor.name)
         self.op = ggml.op_name(tensor.op)
         self.type = ggml.type_names.get(tensor.type, f"type {tensor.type}")
         self.ne, self.nb = tuple(tensor.ne), tuple(tensor.nb)
@@ -197,20 +211,14 @@ class Node:
         return Node(self.ggml, found) if found else None
 
     @property
-    def stem(self) -> str:
-        """Its name, or that of what it is a copy of."""
-        copied = _COPY.fullmatch(self.name)
-        return copied[1] if copied else self.name
-
-    @property
     def original(self) -> Node | None:
         """What it is a copy of, where the scheduler made it for another device; else itself.
 
         ``None``: a copy of a tensor that is not known.
         """
-        if self.op != "NONE" or not (copied := _COPY.fullmatch(self.name)):
+        if self.op != "NONE" or not self.copied:
             return self
-        address = self.ggml.graph.get(copied[1].encode())
+        address = self.ggml.graph.get(self.name.encode())
         return Node(self.ggml, ctypes.cast(address, TensorPointer)) if address else None
 
     @property

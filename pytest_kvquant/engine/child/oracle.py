@@ -190,7 +190,7 @@ class Oracle:
     def _judge_mul_mat(self, node: Node, layer: int) -> Sequence[NodeFinding] | None:
         left = node.source(0)
         assert left is not None
-        if left.stem in ROTATIONS:
+        if left.name in ROTATIONS:
             rows = self._some_rows(node)
             return judge_rope.judge_rotation(node, self.values, layer, _hadamard(left.ne[0]), rows)
         if left.op == "NONE" and not left.root.name.startswith("cache_"):

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from pytest_kvquant.engine.child.nodes import Ggml, Node, TensorPointer
+from pytest_kvquant.engine.child.nodes import Ggml, Node, TensorPointer, name_of
 from pytest_kvquant.numerics.untyped import Native
 
 VIEWS = frozenset({"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE"})
@@ -109,7 +109,7 @@ class Tap:
             self.watcher.ahead(Node(self.ggml, raw), self._layer)
         wanted = self.active and self._layer in self.layers and not self._past
         if op == "MUL_MAT" and tensor.src[0]:
-            weight = tensor.src[0].contents.name.decode("utf-8", "replace")
+            weight, _ = name_of(tensor.src[0].contents.name)
             if self._attended and _ENDS.search(weight):  # kv_b may stand before attention, too
                 self._past = True
                 return False

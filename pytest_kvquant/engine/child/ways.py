@@ -17,10 +17,14 @@ COPIES = frozenset({"CPY", "CONT", "VIEW", "RESHAPE", "PERMUTE"})
 
 def mask_made_of(node: Node) -> str | None:
     """The operation that an attention's mask comes from, if it is no input of the graph."""
-    mask = node.source(3 if node.op == "FLASH_ATTN_EXT" else 1)
+    mask = _original(node.source(3 if node.op == "FLASH_ATTN_EXT" else 1))
     while mask is not None and mask.op in COPIES:
-        mask = mask.source(0)
+        mask = _original(mask.source(0))
     return None if mask is None or mask.op == "NONE" else mask.op
+
+
+def _original(node: Node | None) -> Node | None:
+    return None if node is None else node.original
 
 
 def scaled_before(query: Node) -> float | None:
@@ -39,7 +43,7 @@ def scaled_before(query: Node) -> float | None:
 def _rotates(node: Node) -> bool:
     """Whether it is a rotation that the graph makes before keys are quantized."""
     left = node.source(0) if node.op == "MUL_MAT" else None
-    return left is not None and left.stem in ROTATIONS
+    return left is not None and left.name in ROTATIONS
 
 
 def cache_of(node: Node) -> Node | None:

@@ -229,8 +229,8 @@ class TellStored(ContextShape):
     NAME: ClassVar = "stored"
 
 
-StoredRow = tuple[int, str, str, int, int]
-"""Layer; side; type; rotation; elements of a row."""
+StoredRow = tuple[int, str, str, int, int, bool]
+"""Layer; side; type; rotation; elements of a row; whether the processor multiplies with it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,8 @@ class StoredSide(NamedTuple):
     """Size of the Hadamard matrix by which the build turns rows before; 1: none."""
     elements: int
     """Of a stored row."""
+    on_cpu: bool = True
+    """Whether the processor multiplies these rows with queries, which it rounds first; of K."""
 
 
 class QuantizedRows(NamedTuple):
