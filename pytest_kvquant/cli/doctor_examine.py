@@ -14,7 +14,6 @@ from pytest_kvquant.cli.doctor_device import lines, try_pairs
 from pytest_kvquant.cli.doctor_report import PairRow, Remark, Report
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
-from pytest_kvquant.engine.parent.devices import in_use
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import CellError, RunRefused, SettingsError
@@ -27,7 +26,7 @@ from pytest_kvquant.machine.files import cache_folder
 from pytest_kvquant.matrix import Pair, plan_pairs
 from pytest_kvquant.results.library import Device, Library
 from pytest_kvquant.session.builds import measured_engine, reference_engine
-from pytest_kvquant.session.library import identify
+from pytest_kvquant.session.library import identify, used
 from pytest_kvquant.session.readiness import refusal, settle
 from pytest_kvquant.session.texts import open_files
 
@@ -152,7 +151,7 @@ def _examine_build(
         with Worker(engine) as worker:
             library = identify(worker, engine)
             _tell_library(seen, library, engine)
-            library = in_use(library, settings.devices, settings.gpu_layers)
+            library = used(library, engine, settings.devices, settings.gpu_layers)
             if model is not None:
                 worker.model(model.path, gpu_layers=settings.gpu_layers, vocabulary_only=True)
     except SettingsError as error:

@@ -33,12 +33,16 @@ def _reproduce(parsed: argparse.Namespace) -> int:
     from pytest_kvquant.engine.parent.engine import Engine
     from pytest_kvquant.engine.parent.examination import reproduce
     from pytest_kvquant.engine.parent.worker import Worker
+    from pytest_kvquant.machine.devices import CPU
     from pytest_kvquant.machine.environment import scrub
+    from pytest_kvquant.machine.visible import only
 
+    environment = scrub(dict(os.environ), {})
     engine = Engine(
         python=parsed.kv_python or sys.executable,
         directory=str(Path(parsed.kv_lib).absolute()) if parsed.kv_lib else None,
-        environment=scrub(dict(os.environ), {}),
+        environment=environment,
+        visible=only([parsed.kv_devices or CPU], environment.variables),
         timeout=120.0,
     )
     try:

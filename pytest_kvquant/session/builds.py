@@ -15,6 +15,7 @@ from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.machine.devices import parse
 from pytest_kvquant.machine.environment import Environment
+from pytest_kvquant.machine.visible import only
 from pytest_kvquant.session.setups import for_workers
 
 
@@ -51,6 +52,7 @@ def measured_engine(
         python=_interpreter("--kv-python", settings.python),
         directory=library_directory(settings, shell),
         device=device(settings),
+        visible=only(settings.devices, environment.variables),
         setup=for_workers(settings),
         environment=environment,
         timeout=settings.timeout,
@@ -69,7 +71,9 @@ def reference_engine(settings: Settings, environment: Environment) -> Engine | N
     if settings.reference_lib is None and settings.reference_devices:
         variables = {**environment.dropped, **environment.variables}
         return msgspec.structs.replace(
-            measured_engine(settings, variables, environment), device=reference_device(settings)
+            measured_engine(settings, variables, environment),
+            device=reference_device(settings),
+            visible=only(settings.reference_devices, environment.variables),
         )
     if settings.reference_lib is None:
         for flag in ("reference_python", "compare_cells"):
@@ -81,6 +85,7 @@ def reference_engine(settings: Settings, environment: Environment) -> Engine | N
         python=_interpreter("--kv-reference-python", settings.reference_python or settings.python),
         directory=str(settings.reference_lib.absolute()),
         device=reference_device(settings),
+        visible=only(settings.reference_devices or settings.devices, environment.variables),
         setup=for_workers(settings),
         environment=environment,
         timeout=settings.timeout,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -21,6 +21,7 @@ from pytest_kvquant.errors import (
 )
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.machine.escape import throughout
+from pytest_kvquant.machine.visible import ALL
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.results.library import Library
 
@@ -44,6 +45,23 @@ def identify(worker: Worker, engine: Engine) -> Library:
             else f"{error} It was started by {engine.python}.{error.last_line}"
         ) from None
     return msgspec.convert(throughout(identity), Library)
+
+
+def used(library: Library, engine: Engine, words: Sequence[str], gpu_layers: int) -> Library:
+    """The library with the devices that this process uses, as :func:`in_use` finds them.
+
+    Raises:
+        SettingsError: one is not there; the message names all that this machine has.
+    """
+    try:
+        return in_use(library, words, gpu_layers)
+    except SettingsError:
+        if not engine.visible.variables:
+            raise
+        seeing = msgspec.structs.replace(engine, visible=ALL)
+        with Worker(seeing) as worker:
+            in_use(identify(worker, seeing), words, gpu_layers)
+        raise
 
 
 def load(worker: Worker, model: Model, gpu_layers: int, *, only: bool = False) -> ModelLoaded:
@@ -102,7 +120,7 @@ def meet_reference(
     with Worker(engine) as worker:
         try:
             words = settings.reference_devices or settings.devices
-            library = in_use(identify(worker, engine), words, settings.gpu_layers)
+            library = used(identify(worker, engine), engine, words, settings.gpu_layers)
             vocabulary = load(worker, model, settings.gpu_layers).vocabulary
         except (LibraryError, ModelError) as error:
             flag = "lib" if settings.reference_lib is not None else "devices"

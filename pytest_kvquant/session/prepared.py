@@ -11,7 +11,6 @@ from pytest_kvquant.config.expectations import with_packaged
 from pytest_kvquant.config.overrides import Expect
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.data import EMBEDDED_MODEL
-from pytest_kvquant.engine.parent.devices import in_use
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.kept import KeptWorker, SteadinessCheck
 from pytest_kvquant.engine.parent.timesheet import Timesheet
@@ -35,6 +34,7 @@ from pytest_kvquant.session.library import (
     require_comparable,
     require_kernels,
     require_types,
+    used,
 )
 from pytest_kvquant.session.reading import TextsOfRun
 from pytest_kvquant.session.setups import in_words
@@ -126,7 +126,7 @@ def prepare(
     open_store = functools.cache(lambda: _open_store(settings, note))
     worker = KeptWorker(engine, timesheet=timesheet)
     try:
-        library = in_use(identify(worker, engine), settings.devices, settings.gpu_layers)
+        library = used(identify(worker, engine), engine, settings.devices, settings.gpu_layers)
         for line in unread(settings.environment, library):
             note(line)
         require_types(pairs, library)

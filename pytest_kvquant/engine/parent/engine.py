@@ -7,6 +7,7 @@ import sys
 import msgspec
 
 from pytest_kvquant.machine.environment import Environment
+from pytest_kvquant.machine.visible import ALL, Visible
 from pytest_kvquant.numerics.untyped import Parsed
 
 
@@ -17,7 +18,10 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     directory: str | None = None
     """The build to measure; ``None`` is the one that llama-cpp-python brought."""
     device: str | None = None
-    """The ggml device to use alone; ``None`` leaves the choice to llama.cpp."""
+    """The ggml device to use alone, as the user names it; ``None`` leaves the choice to
+    llama.cpp."""
+    visible: Visible = ALL
+    """Devices that workers see."""
     setup: dict[str, Parsed] = {}
     """Options of llama.cpp by name, of its model and its contexts; none: its defaults."""
     environment: Environment

@@ -136,9 +136,9 @@ def reproduce(worker: Worker, path: str, device: str | None) -> Reproduced:
     """Compute the node of a file again.
 
     Args:
-        device: ``None``: the CPU.
+        device: as the user names it; ``None``: the CPU.
 
     Raises:
         CellError: the worker dies or refuses.
     """
-    return worker.exchange(Reproduce(path=path, device=device), Reproduced)
+    return worker.exchange(Reproduce(path=path, device=worker.visible.asked(device)), Reproduced)

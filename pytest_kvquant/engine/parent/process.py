@@ -94,7 +94,10 @@ class WorkerProcess:
         self.timeout = engine.timeout
         self._watch = watch
         """Asked while the worker works: why the machine suffers, ``None``: it does not."""
-        self._device, self._setup = engine.device, engine.setup
+        self.visible = engine.visible
+        """Devices that it sees, and what it calls them."""
+        self._device = engine.visible.asked(engine.device)
+        self._setup = engine.visible.setup(engine.setup)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
         self._ring: Ring | None = None
         self.chosen: list[list[int]] = []
@@ -127,7 +130,11 @@ class WorkerProcess:
                 stdout=self._log,
                 stderr=self._log,
                 pass_fds=[line],
-                env={**resources(engine.directory), **engine.environment.variables},
+                env={
+                    **resources(engine.directory),
+                    **engine.environment.variables,
+                    **engine.visible.variables,
+                },
                 start_new_session=True,
             )  # fmt: skip
 
@@ -197,7 +204,7 @@ class WorkerProcess:
         size = self._log_size()
         start = max(self._log_start, size - LOG_BYTES)
         tail = os.pread(self._log.fileno(), LOG_BYTES, start)
-        return paragraph(tail.decode("utf-8", errors="replace"))
+        return paragraph(str(self.visible.told(tail.decode("utf-8", errors="replace"))))
 
     def _log_size(self) -> int:
         return os.fstat(self._log.fileno()).st_size
@@ -248,6 +255,7 @@ class WorkerProcess:
                 if self._watch is not None:
                     self._wait_and_watch(self._watch)
                 message = self.channel.receive(self.timeout)
+                message = message._replace(fields=self.visible.told(message.fields))
         except Closed:
             raise self._death() from None
         except Silent:
