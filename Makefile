@@ -45,7 +45,7 @@ rpc: $(READY)
 zoo-survey: $(READY)
 	$(BIN)/python -m tools.zoo_survey
 
-# The false alarms and misses of the gates, simulated: rewrites the table in docs/statistics.md (3 minutes).
+# The false alarms and misses of the gates, simulated: rewrites the tables in docs/statistics.md (4 minutes).
 error-rates: $(READY)
 	$(BIN)/python -m tools.error_rates
 

@@ -65,8 +65,7 @@ def judge_kernel(
     ours, theirs = (_first(one.per_chunk(), count) for one in (measured, healthy))
     over = tail_bound(healthy, rules)
     kl = KL._replace(floor=FLOORS * noise)
-    limit = SHIFT * math.sqrt(2 * max(float(theirs.kl.mean()), noise, 1e-12))
-    shift = judge_ln_ppl(ours.ln_ppl - theirs.ln_ppl, limit, rules)
+    shift = judge_ln_ppl(ours.ln_ppl - theirs.ln_ppl, shift_limits(theirs.kl, noise), rules)
     return (
         ratio_gate("kl_ratio", ours.kl, theirs.kl, rules, kl),
         ratio_gate(
@@ -101,6 +100,7 @@ def ratio_gate(name: str, measured: F64, healthy: F64, rules: Rules, allowed: Al
         healthy,
         looks=rules.schedule,
         level=rules.level,
+        planned=rules.looks_planned,
         floor=allowed.floor,
         limit=allowed.limit,
         widest=allowed.widest,
@@ -161,6 +161,20 @@ def tail_bound(healthy: Evidence, rules: Rules) -> float:
     """
     first = min(rules.schedule[0], healthy.complete)
     return float(np.quantile(healthy.columns.kl[:first], TAIL_QUANTILE))
+
+
+def shift_limits(healthy: F64, noise: float) -> F64:
+    """How far ln PPL may move from the healthy cell's, nats, by what n chunks of it have shown.
+
+    Args:
+        healthy: mean KL of the emulated cell's chunks, nats, shape ``(…, n)``.
+
+    Returns:
+        The same shape: that of the first chunk alone, of the first two, …
+    """
+    so_far = np.cumsum(healthy, axis=-1) / np.arange(1, healthy.shape[-1] + 1)
+    limits: F64 = SHIFT * np.sqrt(2 * np.maximum(so_far, max(noise, 1e-12)))
+    return limits
 
 
 def share_over(evidence: Evidence, bound: float, chunks: int) -> F64:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.checks.decision import (
@@ -21,7 +22,7 @@ from pytest_kvquant.numerics.stats import Interval
 from pytest_kvquant.results.gate import Gate
 
 
-def judge_ln_ppl(x: npt.ArrayLike, budget: float, rules: Rules) -> Gate:
+def judge_ln_ppl(x: npt.ArrayLike, budget: float | F64, rules: Rules) -> Gate:
     """The ln PPL ratio against a budget for either direction.
 
     FAILs where the whole interval m ± t·s/√n lies outside ±budget, PASSes where it lies inside,
@@ -30,47 +31,53 @@ def judge_ln_ppl(x: npt.ArrayLike, budget: float, rules: Rules) -> Gate:
 
     Args:
         x: mean of nll(cell) - nll(reference) of each chunk, nats, shape (n_chunks,).
-        budget: B >= 0: the mean may lie between -B and +B.
+        budget: B >= 0: the mean may lie between -B and +B. One, or that of each count of chunks,
+            shape (n_chunks,), where it is known by them: so a look says the same ever after.
 
     Raises:
         ValueError: for non-finite x or a budget that is negative or not finite.
     """
-    figures = figures_that_count(x, budget, rules)
+    every = stats.chunk_figures(x)
+    allowed = np.broadcast_to(np.asarray(budget, np.float64), every.shape)[: rules.cap]
+    last = float(allowed[-1])
+    figures = figures_that_count(every, last, rules)
 
     def at(n: int) -> Interval:
         return stats.t_interval(figures[:n], rules.level)
 
     def fails(n: int) -> bool:
-        if budget == 0:
+        if last == 0:
             return may_speak(rules, n) and bool(figures[:n].any())
         if n not in rules.schedule or n < LEAST_CHUNKS:
             return False
-        return at(n).low > budget or at(n).high < -budget
+        return bool(at(n).low > allowed[n - 1] or at(n).high < -allowed[n - 1])
 
     def passes(n: int) -> bool:
         if not figures[:n].any():
             return True
-        return n >= LEAST_CHUNKS and -budget < at(n).low and at(n).high < budget
+        most = allowed[n - 1]
+        return n >= LEAST_CHUNKS and bool(-most < at(n).low and at(n).high < most)
 
-    decision = first_decision(figures, budget, rules, fails, passes)
+    decision = first_decision(figures, last, rules, fails, passes)
     seen = figures[: decision.seen]
     now = at(seen.size)
+    most = float(allowed[seen.size - 1])
     needed = None
     if decision.verdict == "inconclusive" and seen.size > 1:
-        needed = stats.chunks_needed(abs(now.figure), float(seen.std(ddof=1)), budget)
-    if budget == 0:
+        needed = stats.chunks_needed(abs(now.figure), float(seen.std(ddof=1)), most)
+    if last == 0:
         p_value = 0.0 if seen.any() else 1.0
     else:
         # After a FAIL, later looks may still sharpen the evidence, as an e-value would.
         counted = figures if decision.verdict == "fail" else seen
-        p_value = _p_value_of_looks(counted, budget, rules)
+        p_value = _p_value_of_looks(counted, allowed, rules)
     return Gate(
         name="ln_ppl_ratio",
         verdict=decision.verdict,
         figure=now.figure,
         low=bounded(now.low),
         high=bounded(now.high),
-        budget=budget,
+        budget=most,
         unit="ln ratio",
         chunks=figures.size,
         e_value=None,
@@ -80,13 +87,13 @@ def judge_ln_ppl(x: npt.ArrayLike, budget: float, rules: Rules) -> Gate:
         decided_at=decision.at,
         census=decision.census,
         chunks_needed=beyond(needed, figures.size),
-        rule=_ln_ppl_rule(budget, rules),
+        rule=_ln_ppl_rule(last, rules),
     )
 
 
-def _p_value_of_looks(figures: F64, budget: float, rules: Rules) -> float:
+def _p_value_of_looks(figures: F64, allowed: F64, rules: Rules) -> float:
     looks = [n for n in rules.schedule if LEAST_CHUNKS <= n <= figures.size]
-    p_values = [stats.t_p_value(figures[:n], budget) for n in looks]
+    p_values = [stats.t_p_value(figures[:n], float(allowed[n - 1])) for n in looks]
     return min(1.0, rules.looks_planned * min(p_values, default=1.0))
 
 

@@ -59,6 +59,7 @@ def judge(
     *,
     looks: tuple[int, ...],
     level: float,
+    planned: int | None = None,
     floor: float = 0.0,
     limit: float = LIMIT,
     widest: float = WIDEST,
@@ -71,6 +72,7 @@ def judge(
         healthy: of its emulation, same chunks in the same order.
         looks: chunk counts at which an interval may speak, ascending.
         level: error of each end of the interval at one look.
+        planned: among how many looks alpha is shared, where a cap leaves fewer of them.
         floor: what the machine's noise adds to ``measured`` without any fault, in its unit.
         limit, widest: see :data:`LIMIT` and :data:`WIDEST`.
         two_sided: whether too small a ratio is a fault too.
@@ -81,7 +83,7 @@ def judge(
     x, y = stats.chunk_figures(measured), stats.chunk_figures(healthy)
     if x.shape != y.shape:
         raise ValueError("the cell and its emulation must come from the same chunks")
-    rule = _RatioRule(level, floor, limit, widest, two_sided)
+    rule = _RatioRule(level, planned or len(looks), floor, limit, widest, two_sided)
     taken = [n for n in looks if LEAST <= n <= x.size]
     for n in taken:
         verdict = _speaks(x[:n], y[:n], rule, last=n == looks[-1])
@@ -118,6 +120,7 @@ def allowed(now: Interval, limit: float = LIMIT, widest: float = WIDEST) -> floa
 
 class _RatioRule(NamedTuple):
     level: float
+    planned: int
     floor: float
     limit: float
     widest: float
@@ -163,7 +166,7 @@ def _told(
     now = interval(x[:seen], y[:seen], rule.level)
     counted = [n for n in taken if at is None or verdict == "fail" or n <= at]
     each = (_p_value(x[:n], y[:n], rule) for n in counted)
-    p = min(1.0, len(taken) * min(each, default=1.0)) if taken else 1.0
+    p = min(1.0, rule.planned * min(each, default=1.0))  # looks to come have their share too
     most = allowed(now, rule.limit, rule.widest)
     return Ratio(verdict, now.figure, now.low, now.high, most, p, at, x.size)
 

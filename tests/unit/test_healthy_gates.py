@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from pytest_kvquant.checks.answers import answers
-from pytest_kvquant.checks.healthy import judge_decode, judge_kernel, without_emulation
+from pytest_kvquant.checks.healthy import (
+    judge_decode,
+    judge_kernel,
+    shift_limits,
+    without_emulation,
+)
 from pytest_kvquant.checks.judging import owned_gates
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.kernels import TokenFigures
@@ -69,6 +75,16 @@ def test_a_shifted_likelihood_fails_alone() -> None:
 
     assert found["ln_ppl_shift"] == "fail"
     assert found["kl_ratio"] == "pass"
+
+
+def test_the_limit_of_the_shift_is_that_of_the_chunks_at_hand() -> None:
+    """Chunks that come later do not take back what a look has said."""
+    kl = np.array([0.02, 0.04, 0.06, 0.0])
+    limits = shift_limits(kl, 0.0)
+
+    assert limits == pytest.approx(0.1 * np.sqrt(2 * np.array([0.02, 0.03, 0.04, 0.03])))
+    assert shift_limits(kl[:2], 0.0) == pytest.approx(limits[:2])
+    assert shift_limits(kl, 0.5) == pytest.approx(0.1)
 
 
 def test_noise_of_the_machine_is_no_fault() -> None:

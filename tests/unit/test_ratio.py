@@ -105,6 +105,16 @@ def test_a_single_look_is_a_single_look() -> None:
     assert told.decided_at == 7
 
 
+def test_looks_to_come_have_their_share_of_the_evidence() -> None:
+    """Whoever stops at the first look that is good enough has looked as often as was planned."""
+    x, y = chunks(1.5, 0.05, 3, 4)
+    first = ratio.judge(x, y, looks=LOOKS, level=LEVEL)
+    capped = ratio.judge(x, y, looks=(4,), level=LEVEL, planned=4)
+    alone = ratio.judge(x, y, looks=(4,), level=LEVEL)
+
+    assert first.p_value == capped.p_value == pytest.approx(4 * alone.p_value)
+
+
 def test_chunks_must_be_the_same() -> None:
     with pytest.raises(ValueError, match="same chunks"):
         ratio.judge([1.0, 2.0], [1.0], looks=LOOKS, level=LEVEL)

@@ -1,7 +1,7 @@
-"""The error rates of the gates: ``python -m tools.error_rates`` rewrites the table in
+"""The error rates of the gates: ``python -m tools.error_rates`` rewrites the tables in
 ``docs/statistics.md``.
 
-Takes about three minutes. ``--matrices N`` simulates fewer, ``--print`` leaves the page alone.
+Takes about four minutes. ``--matrices N`` simulates fewer, ``--print`` leaves the page alone.
 """
 
 from __future__ import annotations

@@ -74,16 +74,16 @@ def draw(
 
     sign = rng.choice((-1.0, 1.0), (cells, 1))
     return Cells(
-        kl=KL_BUDGET * means(chunks) * _log_normal(rng, (cells, chunks), KL_SPREAD),
+        kl=KL_BUDGET * means(chunks) * log_normal(rng, (cells, chunks), KL_SPREAD),
         tail=_shares(rng, TAIL_BUDGET * means(chunks), TAIL_EFFECT),
         ln_ppl=LN_BUDGET
         * (sign * means(chunks) + LN_SPREAD * rng.standard_normal((cells, chunks))),
         flips=_shares(rng, FLIP_BUDGET * means(chunks), FLIP_EFFECT),
-        decode=2 * KL_BUDGET * means(DECODED) * _log_normal(rng, (cells, DECODED), DECODE_SPREAD),
+        decode=2 * KL_BUDGET * means(DECODED) * log_normal(rng, (cells, DECODED), DECODE_SPREAD),
     )
 
 
-def _log_normal(rng: np.random.Generator, shape: tuple[int, int], spread: float) -> F64:
+def log_normal(rng: np.random.Generator, shape: tuple[int, int], spread: float) -> F64:
     """Mean 1, standard deviation ``spread``."""
     sigma = np.sqrt(np.log1p(spread**2))
     return np.exp(sigma * rng.standard_normal(shape) - sigma**2 / 2)

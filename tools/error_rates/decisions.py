@@ -38,8 +38,9 @@ class Rulings(NamedTuple):
     """Chunks at which it fails, by a test; ``NEVER`` where it does not."""
     p: F64
     """p-value after each chunk, shape ``(cells, chunks)``."""
-    over: Bools
-    """Whether the plain mean of all chunks is over the budget, in either direction."""
+    over: Bools | None
+    """Whether the plain mean of all chunks is over the budget, in either direction; ``None`` for a
+    gate that no census decides."""
 
 
 class Outcome(NamedTuple):
@@ -69,7 +70,7 @@ def by_bet(x: F64, budget: float, rules: Rules, passing: Bools) -> Rulings:
     if not rules.early:
         over[:, :-1] = False
     return Rulings(
-        _first_look(passing, rules), _first(over), 1 / np.maximum(e, 1), x.mean(axis=1) > budget
+        first_look(passing, rules), _first(over), 1 / np.maximum(e, 1), x.mean(axis=1) > budget
     )
 
 
@@ -105,9 +106,14 @@ def share(x: F64, budget: float, rules: Rules, *, tokens: int, least: float) -> 
     return by_bet(x, budget, rules, _at_looks(x, rules, within))
 
 
-def ln_ppl(x: F64, budget: float, rules: Rules) -> Rulings:
-    """The two-sided gate, on the ln PPL ratio per chunk, shape ``(cells, chunks)``."""
+def ln_ppl(x: F64, budget: float | F64, rules: Rules) -> Rulings:
+    """The two-sided gate, on the ln PPL ratio per chunk, shape ``(cells, chunks)``.
+
+    Args:
+        budget: one, or that of each cell by its chunks so far, shape ``(cells, chunks)``.
+    """
     cells, chunks = x.shape
+    bounds = np.broadcast_to(np.asarray(budget), x.shape)
     p = np.ones((cells, chunks))
     outside = np.zeros((cells, len(rules.schedule)), np.bool_)
     inside = np.zeros_like(outside)
@@ -115,18 +121,18 @@ def ln_ppl(x: F64, budget: float, rules: Rules) -> Rulings:
     for number, look in enumerate(rules.schedule):
         if look < LEAST_CHUNKS:
             continue
-        seen = x[:, :look]
+        seen, most = x[:, :look], bounds[:, look - 1]
         mean, error = seen.mean(axis=1), seen.std(axis=1, ddof=1) / math.sqrt(look)
         reach = stdtrit(look - 1, 1 - rules.level) * error
-        outside[:, number] = (mean - reach > budget) | (mean + reach < -budget)
-        inside[:, number] = (-budget < mean - reach) & (mean + reach < budget)
+        outside[:, number] = (mean - reach > most) | (mean + reach < -most)
+        inside[:, number] = (-most < mean - reach) & (mean + reach < most)
         distance = np.abs(mean)
-        sides = stdtr(look - 1, (budget - distance) / error)
-        sides += stdtr(look - 1, -(budget + distance) / error)
+        sides = stdtr(look - 1, (most - distance) / error)
+        sides += stdtr(look - 1, -(most + distance) / error)
         best = np.minimum(best, sides)
         p[:, look - 1 :] = np.minimum(1.0, rules.looks_planned * best)[:, np.newaxis]
-    mean_over = np.abs(x.mean(axis=1)) > budget
-    return Rulings(_first_look(inside, rules), _first_look(outside, rules), p, mean_over)
+    mean_over = np.abs(x.mean(axis=1)) > bounds[:, -1]
+    return Rulings(first_look(inside, rules), first_look(outside, rules), p, mean_over)
 
 
 def conclude(gates: list[Rulings], rules: Rules, figures_in_run: int) -> list[Outcome]:
@@ -168,7 +174,7 @@ def _outcome(gate: Rulings, rules: Rules, drawn: I64) -> Outcome:
     open_ = ~failed & ~passed
     at = np.where(passed, gate.passes, drawn)
     p = np.take_along_axis(gate.p, at[:, np.newaxis] - 1, axis=1)[:, 0]
-    if rules.census:
+    if rules.census and gate.over is not None:
         failed = failed | (open_ & gate.over)
         passed = passed | (open_ & ~gate.over)
     return Outcome(passed, failed, p)
@@ -188,7 +194,7 @@ def _first(true: Bools) -> I64:
     return np.asarray(found, np.int64)
 
 
-def _first_look(true: Bools, rules: Rules) -> I64:
+def first_look(true: Bools, rules: Rules) -> I64:
     """The first look at which each row is true."""
     looks = np.asarray([*rules.schedule, NEVER], np.int64)
     return looks[np.where(true.any(axis=1), true.argmax(axis=1), len(rules.schedule))]
