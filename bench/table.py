@@ -25,7 +25,7 @@ from pytest_kvquant.results.file import read
 from pytest_kvquant.results.result import Result
 
 BARE = ("--kv-speed", "off", "--kv-decode", "0", "--kv-trajectory", "0", "--kv-probe", "off",
-        "--kv-coverage", "off", "--kv-recall", "0")  # fmt: skip
+        "--kv-coverage", "off", "--kv-recall", "0", "--kv-healthy", "off")  # fmt: skip
 """What the loop measures: KL, perplexity and top-1 by the prefill path, on the same chunks."""
 
 DOCTOR_RUNS = 5

@@ -132,6 +132,13 @@ OPTIONS: tuple[Option, ...] = (
         choices=("off", "fail", "always"),
     ),
     Option(
+        "healthy",
+        TEXT,
+        "ON",
+        "judge kernels against an emulated healthy cell: on (default), or off: by [budgets] alone",
+        choices=("on", "off"),
+    ),
+    Option(
         "coverage",
         TEXT,
         "LEVEL",
@@ -197,7 +204,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "quality": (
         "ctx", "profile", "chunks", "fail-fast", "strict", "scored", "order", "seed", "decode",
-        "trajectory", "recall", "robustness", "probe", "coverage", "scenarios",
+        "trajectory", "recall", "robustness", "healthy", "probe", "coverage",
+        "scenarios",
     ),
     "speed and memory": (
         "speed", "disturbed", "depths", "pp", "tg", "rounds", "sample", "speed-baseline", "ceiling",

@@ -73,6 +73,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     rounds: int | None = None
     sample: float | None = None
     speed_baseline: Path | None = None
+    healthy: Literal["on", "off"] = "on"
+    """Whether kernels are judged against an emulated healthy cell, or by owned budgets alone."""
     coverage: Literal["off", "minimal", "standard", "full"] | None = None
     scenarios: tuple[str, ...] = ()
     zoo: str | None = None

@@ -201,16 +201,15 @@ class Ring:
         self._array = np.frombuffer(self._map, np.float32).reshape(slots, rows, vocabulary)
 
     @classmethod
-    def create(cls, *, rows: int, vocabulary: int, budget: int = 128 << 20) -> Ring:
-        """Make the memory, in the parent.
+    def create(cls, *, vocabulary: int, budget: int = 128 << 20) -> Ring:
+        """Make the memory, in the parent; what is never written to takes none.
 
         Args:
-            rows: most rows that a slot should hold.
             vocabulary: entries per row.
-            budget: most bytes in all; slots get fewer rows rather than exceed it (one at least).
+            budget: most bytes in all, but for one row a slot.
         """
         slots = 2
-        rows = max(1, min(rows, budget // (slots * vocabulary * 4)))
+        rows = max(1, budget // (slots * vocabulary * 4))
         fd = _anonymous_memory(slots * rows * vocabulary * 4)
         return cls(fd, slots, rows, vocabulary)
 

@@ -25,6 +25,10 @@ alike."""
 PATIENCE_OF_THE_USER = {*PATIENCE, "KMP_BLOCKTIME"}
 """One of these in ``[environment]`` or in the shell, and the plugin sets none of its own."""
 
+SINGLE = {"OPENBLAS_NUM_THREADS": "1"}
+"""NumPy's products in a worker take one thread: the worker has its own where it needs them, and the
+cores are llama.cpp's (whose OpenBLAS backend sets its threads itself)."""
+
 BRIEF = {"GGML_NO_BACKTRACE": "1"}
 """An assertion ends with its own words. ggml would call a debugger, whose pages bury them."""
 
@@ -82,5 +86,5 @@ def scrub(shell: Mapping[str, str], configured: Mapping[str, str]) -> Environmen
     }
     kept = {name: value for name, value in shell.items() if name not in dropped}
     patience = {} if PATIENCE_OF_THE_USER & {*kept, *configured} else PATIENCE
-    added = {**BRIEF, **patience, **configured}
+    added = {**BRIEF, **SINGLE, **patience, **configured}
     return Environment({**kept, **added}, dropped, added)

@@ -72,25 +72,24 @@ class LiveContext:
         if one_at_a_time:
             step = ["each", sequence, position, words]
         self._at[sequence] = position + len(words)
-        return self._play([step], len(words))
+        return self._play([step])
 
     def clear(self) -> None:
         """Forget every sequence."""
         self._at.clear()
-        self._play([["clear"]], 1)
+        self._play([["clear"]])
 
     def save_and_restore(self, *, sequence: int = 0) -> None:
         """Serialize a sequence, forget everything, and put the sequence back."""
         kept = self._at.get(sequence, 0)
-        self._play([["save", sequence], ["clear"], ["restore", sequence]], 1)
+        self._play([["save", sequence], ["clear"], ["restore", sequence]])
         self._at = {sequence: kept}
 
-    def _play(self, steps: list[list[Parsed]], rows: int) -> LiveLogits:
+    def _play(self, steps: list[list[Parsed]]) -> LiveLogits:
         __tracebackhide__ = True
         try:
             cell, f16 = (
-                _collected(worker, steps, self._vocabulary, rows)
-                for worker in (self._cell, self._f16)
+                _collected(worker, steps, self._vocabulary) for worker in (self._cell, self._f16)
             )
         except CellError as error:
             _fail(self._pair, error)
@@ -149,10 +148,8 @@ class KVCell(Pair):
         return np.array(self._session.task.chunks[0][:count], np.int32)
 
 
-def _collected(worker: Worker, steps: list[list[Parsed]], vocabulary: int, rows: int) -> F32:
-    found = [
-        block.logits.copy() for block in worker.run_script(steps, vocabulary, rows=max(rows, 1))
-    ]
+def _collected(worker: Worker, steps: list[list[Parsed]], vocabulary: int) -> F32:
+    found = [block.logits.copy() for block in worker.run_script(steps, vocabulary)]
     return np.concatenate(found) if found else np.empty((0, vocabulary), np.float32)
 
 

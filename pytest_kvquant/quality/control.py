@@ -57,7 +57,7 @@ def measure_control(
         kept = paths.KeptLogits(plan.decoded.size, task.vocabulary)
         for row, logits in paths.decode_rows(worker, plan, task.vocabulary):
             kept.rows[row : row + len(logits)] = logits
-        for _ in worker.run_script(paths.trajectory_steps(plan), task.vocabulary, rows=1):
+        for _ in worker.run_script(paths.trajectory_steps(plan), task.vocabulary):
             pass
         chosen = worker.chosen
         memory = steady.measure(worker, pair, task.shape, worker.log_text())
@@ -76,9 +76,7 @@ def _two_paths(worker: Worker, plan: paths.PathsPlan, decode: F32, vocabulary: i
     """
     targets, row = plan.targets.ravel(), 0
     found: list[TokenFigures] = []
-    for block in worker.run_script(
-        paths.at_once_steps(plan), vocabulary, rows=plan.decoded.shape[1]
-    ):
+    for block in worker.run_script(paths.at_once_steps(plan), vocabulary):
         rows = slice(row, row + len(block.logits))
         one_by_one = np.ascontiguousarray(decode[rows])
         found.append(compare_rows(block.logits, one_by_one, targets[rows]))

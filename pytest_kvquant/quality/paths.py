@@ -147,7 +147,7 @@ def shape_logits(worker: Worker, scripts: dict[str, Steps], vocabulary: int) -> 
     """The logits that each script ends with, shape ``(rows, vocabulary)`` each."""
     found = {}
     for name, steps in scripts.items():
-        blocks = worker.run_script(steps, vocabulary, rows=SHAPE_ROWS)
+        blocks = worker.run_script(steps, vocabulary)
         found[name] = np.concatenate([block.logits.copy() for block in blocks])
     return found
 
@@ -164,7 +164,7 @@ def shape_kl(logits: dict[str, F32]) -> dict[str, float]:
 def decode_rows(worker: Worker, plan: PathsPlan, vocabulary: int) -> Iterator[tuple[int, F32]]:
     """Logits of the decode path one row at a time: number of the row, shape ``(1, vocabulary)``."""
     count = 0
-    for block in worker.run_script(decode_steps(plan), vocabulary, rows=plan.decoded.shape[1]):
+    for block in worker.run_script(decode_steps(plan), vocabulary):
         if block.chunk % 3 == 2:  # clear, prefix, each
             yield count, block.logits
             count += len(block.logits)

@@ -139,7 +139,7 @@ def measure(worker: Worker, plan: RecallPlan, of_cell: BatchShape, vocabulary: i
     targets = plan.sequences[:, wanted + 1].ravel()
     nll, hit, at = np.empty(len(targets)), np.empty(len(targets)), 0
     batch = min(own.batch, own.ctx)
-    for block in worker.run_script(steps(plan, batch), vocabulary, rows=min(batch, len(wanted))):
+    for block in worker.run_script(steps(plan, batch), vocabulary):
         count = len(block.logits)
         rows = slice(at, at + count)
         seen = compare_rows(block.logits, block.logits, targets[rows])

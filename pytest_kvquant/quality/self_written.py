@@ -44,7 +44,7 @@ def write(
         for start in range(0, len(part), shape.sequences):
             group = part[start : start + shape.sequences].tolist()
             step = ["write", group, shape.ctx - PROMPT, temperature, seed + len(written)]
-            for _ in worker.run_script([step], vocabulary, rows=1):
+            for _ in worker.run_script([step], vocabulary):
                 pass
             written += worker.chosen
     return np.concatenate([begun, np.array(written, np.int32)], axis=1)

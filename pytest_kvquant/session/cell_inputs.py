@@ -38,7 +38,7 @@ class CellInputs(NamedTuple):
     off_device: frozenset[Pair] = frozenset()
     """Pairs that are declared to leave their attention to the CPU."""
     emulation: HealthyGround | None = None
-    """What a healthy cell is emulated with; ``None`` between two builds."""
+    """What a healthy cell is emulated with; ``None`` between two builds, or switched off."""
     quantizers: Quantizers | None = None
     """Asked how the types of a pair round; ``None``: nobody is."""
     owned: frozenset[str] = frozenset()
@@ -54,7 +54,8 @@ class CellInputs(NamedTuple):
     def judge(self, pair: Pair, budgets: Budgets) -> Judge:
         """How the evidence of a pair is judged."""
         noise, identity = self.control.floor.kl, pair == REFERENCE
-        return Judge(budgets, self.owned, self.task.rules, noise, identity)
+        emulated = self.emulation is not None or self.same_pair
+        return Judge(budgets, self.owned, self.task.rules, noise, identity, emulated)
 
     def healthy(self, pair: Pair, budgets: Budgets) -> HealthyCell | None:
         """The emulation of a pair; of the reference itself, and between builds, there is none."""

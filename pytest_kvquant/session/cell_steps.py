@@ -56,7 +56,7 @@ def with_paths(
         if not subject.cell.gates:
             return subject
     if plan.continued:
-        for _ in worker.run_script(paths.trajectory_steps(plan), vocabulary, rows=1):
+        for _ in worker.run_script(paths.trajectory_steps(plan), vocabulary):
             pass
         text = paths.trajectory(worker.chosen, control.chosen, plan.continued)
         cell = msgspec.structs.replace(subject.cell, trajectory=text)

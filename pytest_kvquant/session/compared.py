@@ -86,9 +86,9 @@ class Compared:
 
     @property
     def emulation(self) -> HealthyGround | None:
-        """What healthy cells are emulated with; a cell beside itself needs none."""
+        """What healthy cells are emulated with, if they are; a cell beside itself needs none."""
         ready = self._ready
-        if ready.settings.compare_cells:
+        if ready.settings.compare_cells or ready.settings.healthy == "off":
             return None
         return HealthyGround(ready.task, ready.model, self._identities.open_emulated)
 

@@ -59,6 +59,6 @@ class Forecast:
         return pace.key(
             ready.model.fingerprint, ready.library.hash, ready.library.device, ready.task.shape,
             settings.profile, settings.chunks, settings.decode, settings.trajectory,
-            settings.recall, settings.probe, settings.coverage, self._speed,
+            settings.recall, settings.probe, settings.coverage, settings.healthy, self._speed,
             settings.reference_logits,
         )  # fmt: skip

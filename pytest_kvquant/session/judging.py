@@ -20,6 +20,9 @@ TYPICAL = 2.5
 """Healthy KLs that stand for a budget where the owner has none: as the embedded model's do."""
 
 
+SWITCHED_OFF = "--kv-healthy is off, and [budgets] has none for this figure"
+
+
 class JudgedGates(NamedTuple):
     """The gates of a cell."""
 
@@ -42,6 +45,8 @@ class Judge(NamedTuple):
     noise: float
     """KL that f16 shows against itself, nats."""
     identity: bool
+    emulated: bool = True
+    """Whether healthy cells are emulated; else what has no budget of the owner stays open."""
 
     @property
     def kl_budget(self) -> float:
@@ -69,11 +74,20 @@ class Judge(NamedTuple):
             kernel = [judge_decode(evidence, healthy.decode, self.noise)]
         elif healthy is not None:
             kernel = [without_emulation("decode_kl_ratio", seen, rules, healthy.problem)]
+        elif not self.emulated and "decode_kl_mean" not in self.owned:
+            kernel = [without_emulation("decode_kl_ratio", seen, rules, SWITCHED_OFF)]
         return self._both(judge(evidence, self.budgets, rules, "decode"), kernel)
 
     def _kernel(self, evidence: Evidence, healthy: HealthyCell | None) -> Sequence[Gate]:
-        if healthy is None:
+        if healthy is None and self.emulated:
             return ()
+        if healthy is None:
+            seen = evidence.per_chunk().kl
+            return [
+                without_emulation(ratio, seen, self.rules, SWITCHED_OFF)
+                for name, ratio in KERNEL_GATES.items()
+                if name not in self.owned and ratio != "decode_kl_ratio"
+            ]
         if healthy.problem is not None:
             seen = evidence.per_chunk().kl
             names = [name for name in KERNEL_GATES.values() if name != "decode_kl_ratio"]

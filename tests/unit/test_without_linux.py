@@ -17,7 +17,7 @@ from pytest_kvquant.machine.devices import occupy
 
 def test_shared_memory_is_a_file_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("os.memfd_create", raising=False)
-    ring = Ring.create(rows=2, vocabulary=4)
+    ring = Ring.create(vocabulary=4, budget=64)
     other = Ring(ring.fd, ring.slots, ring.rows, ring.vocabulary)
     ring.slot(1)[:] = 3
     assert np.all(other.slot(1) == 3)

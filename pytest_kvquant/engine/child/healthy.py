@@ -32,7 +32,7 @@ _CACHE = re.compile(rb"cache_([kv])_l(\d+)")
 _ROTATIONS = {"attn_inp_k_rot": "K", "attn_inp_v_rot": "V"}
 """Inputs of upstream's graphs: the matrices by which rows are turned before they are stored."""
 
-THREADS = 4
+THREADS = 8
 """That round a batch's rows while a GPU waits for them. On a CPU nobody does: a process with
 threads of its own cannot be copied, and the cores are llama.cpp's."""
 
@@ -263,8 +263,8 @@ def _read(node: Node, cells: I64) -> U8:
     span = int(cells.max()) + 1 - first
     if span <= SPREAD * len(cells):
         raw = node.bytes((span - 1) * stride + width, first * stride)
-        at = ((cells - first) * stride)[:, None] + np.arange(width)
-        return np.ascontiguousarray(raw[at])
+        every = np.lib.stride_tricks.as_strided(raw, (span, width), (stride, 1), writeable=False)
+        return every[cells - first]
     return np.stack([node.bytes(width, int(cell) * stride) for cell in cells])
 
 

@@ -209,11 +209,11 @@ class WorkerProcess:
     def _log_size(self) -> int:
         return os.fstat(self._log.fileno()).st_size
 
-    def _share(self, rows: int, vocabulary: int) -> Ring:
+    def _share(self, vocabulary: int) -> Ring:
         if self._ring is None:
-            self._ring = Ring.create(rows=rows, vocabulary=vocabulary)
-            slots, own = self._ring.slots, self._ring.rows
-            self._tell(ShareRing(slots=slots, rows=own, vocabulary=vocabulary))
+            self._ring = Ring.create(vocabulary=vocabulary)
+            slots, rows = self._ring.slots, self._ring.rows
+            self._tell(ShareRing(slots=slots, rows=rows, vocabulary=vocabulary))
             self.channel.send_fd(self._ring.fd)
         return self._ring
 

@@ -168,7 +168,7 @@ class Worker(WorkerProcess):
         Yields:
             Blocks in order, rows of one chunk at a time.
         """
-        ring = self._share(shape.scored, vocabulary)
+        ring = self._share(vocabulary)
         asked = Score(ctx=shape.ctx, scored=shape.scored, sequences=shape.sequences, first=first)
         self._tell(asked, chunks.astype(np.int32).tobytes())
         rows_seen, stopped = 0, False
@@ -204,20 +204,17 @@ class Worker(WorkerProcess):
             for one in found
         )
 
-    def run_script(
-        self, steps: Sequence[Step], vocabulary: int, *, rows: int
-    ) -> Iterator[LogitsBlock]:
+    def run_script(self, steps: Sequence[Step], vocabulary: int) -> Iterator[LogitsBlock]:
         """Logits of a script of cache operations, in order; ``chunk`` is the step's number.
 
         Args:
             steps: see :mod:`pytest_kvquant.engine.child.script`.
-            rows: most rows of logits that one step makes.
 
         Yields:
             Blocks, each valid until the next is asked for. Afterwards ``chosen`` has the tokens
             of each greedy step.
         """
-        ring = self._share(rows, vocabulary)
+        ring = self._share(vocabulary)
         self._tell(PlayScript(steps=steps))
         while (message := self._receive()).name != ScriptDone.NAME:
             if message.name != RowsReady.NAME:
