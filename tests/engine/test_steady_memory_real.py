@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 from support import run
 
-from pytest_kvquant.matrix import Pair
+from pytest_kvquant.data import EMBEDDED_MODEL
+from pytest_kvquant.engine.parent.engine import BatchShape, Engine
+from pytest_kvquant.engine.parent.worker import Worker
+from pytest_kvquant.machine.environment import scrub
+from pytest_kvquant.matrix import REFERENCE, Pair
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -53,3 +58,15 @@ def test_a_leak_fails(tmp_path: Path, where: str, text: str) -> None:
     check = next(one for one in cell.checks if one.name == "steady_memory")
     assert check.verdict == ("fail" if where else "pass"), check.text
     assert text in check.text
+
+
+def test_what_the_allocator_keeps_for_later_is_no_leak() -> None:
+    """glibc holds freed blocks of megabytes back after some contexts and not after others."""
+    engine = Engine(environment=scrub(dict(os.environ), {}), timeout=120)
+    shape = BatchShape(ctx=512, scored=255, sequences=4, batch=2048, ubatch=512, threads=1)
+    with Worker(engine) as worker:
+        worker.library(None)
+        worker.model(str(EMBEDDED_MODEL), gpu_layers=0)
+        worker.open(REFERENCE, shape)
+        read = [one["host"] for one in worker.steady(REFERENCE, shape).contexts]
+    assert max(read) - min(read) < 1 << 19
