@@ -4,8 +4,8 @@ Most faults edit the cache itself. A batch that starts a chunk is decoded in two
 before the first scored token, then the rest. In between, the state of each sequence is taken out
 (``llama_state_seq_get_data``), its rows of K and V are changed, and it is put back: the scored
 tokens then attend to a cache that a broken kernel could have written. Other faults change logits,
-or the types that a context is made with. Contexts of ``f16/f16`` stay as they are, unless the
-fault is one of the reference.
+the types that a context is made with, or the weights of its model. Contexts of ``f16/f16`` stay as
+they are, unless the fault is one of the reference.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 
 from pytest_kvquant.engine import census
-from pytest_kvquant.engine.child.context import Context
+from pytest_kvquant.engine.child.context import Context, LoadedModel
 
 FAULT = json.loads(os.environ["KVQUANT_FAULT"])
 NAME: str = FAULT["name"]
@@ -237,11 +237,22 @@ def apply(context: Any, sequences: Any, edit: Edit) -> None:
 
 honest_init = Context.__init__
 honest_decode = Context.decode
+SPOILT: dict[int, LoadedModel] = {}
+"""The model with changed weights beside each that was loaded."""
+
+
+def spoilt(model: LoadedModel) -> LoadedModel:
+    """The model of ``FAULT["weights"]`` in place of this one; loaded once."""
+    if id(model) not in SPOILT:
+        SPOILT[id(model)] = LoadedModel(model.library, FAULT["weights"], gpu_layers=0)
+    return SPOILT[id(model)]
 
 
 def init(self: Any, model: Any, **fields: Any) -> None:
     is_reference = (fields["type_k"], fields["type_v"]) == ("f16", "f16")
     self.faulty = is_reference == (NAME == "reference_quantized")
+    if self.faulty and "weights" in FAULT:
+        model = spoilt(model)
     if self.faulty and NAME in TYPES:
         fields["type_k"] = fields["type_v"] = TYPES[NAME]
     honest_init(self, model, **fields)
