@@ -17,12 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.numerics.arrays import F32, F64, I32
-from pytest_kvquant.numerics.stable import log1p_less
+from pytest_kvquant.numerics.stable import FAR, log1p_less
 
 U64 = npt.NDArray[np.uint64]
-
-FAR = 30.0
-"""From this ln of a ratio of Z on, KL is above 17 whatever the vocabulary: nothing cancels."""
 
 
 class TokenFigures(NamedTuple):

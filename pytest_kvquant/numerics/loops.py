@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from pytest_kvquant.numerics.arrays import F32, F64, I32
 from pytest_kvquant.numerics.compiled import cached
-from pytest_kvquant.numerics.kernels import FAR
+from pytest_kvquant.numerics.stable import FAR
 from pytest_kvquant.numerics.untyped import Traced
 
 U64 = npt.NDArray[np.uint64]

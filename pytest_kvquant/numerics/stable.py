@@ -6,6 +6,9 @@ import numpy as np
 
 from pytest_kvquant.numerics.arrays import F64
 
+FAR = 30.0
+"""From this ln of a ratio of Z on, KL is above 17 whatever the vocabulary: nothing cancels."""
+
 
 def log1p_less(convex: F64, rest: F64) -> F64:
     """log1p(convex + rest) − rest; by its Taylor series where the two would cancel."""

@@ -22,7 +22,7 @@ from pytest_kvquant.report.baseline_notes import notes
 from pytest_kvquant.report.coverage_map import coverage_map
 from pytest_kvquant.report.howsure import how_sure
 from pytest_kvquant.report.links import anchor
-from pytest_kvquant.report.terminal import conditions_line
+from pytest_kvquant.report.run_lines import conditions_line
 from pytest_kvquant.results.conditions import ReferenceRecord
 from pytest_kvquant.results.result import Result
 

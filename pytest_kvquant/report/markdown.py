@@ -17,7 +17,7 @@ from pytest_kvquant.report.baseline_notes import notes
 from pytest_kvquant.report.links import link
 from pytest_kvquant.report.matrix_rows import Row
 from pytest_kvquant.report.off_device import off_device_lines
-from pytest_kvquant.report.terminal import conditions_line
+from pytest_kvquant.report.run_lines import conditions_line
 from pytest_kvquant.report.view import Failure
 from pytest_kvquant.results.result import Result
 

@@ -11,15 +11,16 @@ from rich import box
 from rich.console import Console
 from rich.text import Text
 
-from pytest_kvquant import format
 from pytest_kvquant.machine.escape import inert
 from pytest_kvquant.report.baseline_notes import notes as baseline_notes
 from pytest_kvquant.report.closing import closing_line
 from pytest_kvquant.report.coverage import in_lines as coverage_lines
+from pytest_kvquant.report.markdown import workflow_commands
 from pytest_kvquant.report.matrix_rows import tone
 from pytest_kvquant.report.matrix_table import STYLES, matrix_tables
 from pytest_kvquant.report.off_device import off_device_lines
 from pytest_kvquant.report.reasons import last_line, undecided_lines
+from pytest_kvquant.report.run_lines import conditions_line, reference_line, sittings_line
 from pytest_kvquant.report.speed_table import speed_notes, speed_table
 from pytest_kvquant.report.time_lines import time_lines
 from pytest_kvquant.report.view import run_tone
@@ -52,8 +53,6 @@ def draw(
         page: where the page lies, for annotations.
     """
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        from pytest_kvquant.report.markdown import workflow_commands
-
         for line in workflow_commands(result, page):
             terminal.write_line(line)
     terminal.section("KV-cache matrix", sep="=", blue=True)
@@ -148,52 +147,3 @@ def _notes(result: Result) -> list[tuple[str, str]]:
     if words := doubt_of(result):
         failed.insert(0, (words, STYLES["bad"]))
     return [*failed, *undecided, *((line, "") for line in [*notes, *plain])]
-
-
-def sittings_line(result: Result) -> str:
-    """What was taken over from earlier sittings."""
-    *earlier, _ = result.sittings
-    taken = [f"{len(one.cells)} cells and {len(one.speeds)} speeds of {one.started}"
-             for one in earlier]  # fmt: skip
-    return f"taken over from an interrupted run: {', '.join(taken)}"
-
-
-def reference_line(result: Result) -> str:
-    """Whether the reference was computed or reused."""
-    reference = result.reference
-    parts = []
-    if reference.computed:
-        parts.append(
-            f"computed for {reference.computed} chunks "
-            f"({format.seconds(reference.decode_seconds)} of llama_decode)"
-        )
-    if reference.reused:
-        parts.append(f"reused for {reference.reused} chunks")
-    if reference.damaged:
-        parts.append(f"{reference.damaged} stored chunks were damaged and computed again")
-    other = reference.library
-    name = f"reference from {other.build}, {other.path}" if other else "f16 reference"
-    if reference.file:
-        name = (
-            f"f16 reference from {reference.file} (16 bits, clamped 16 nats below the largest "
-            "logit: what f16/f16 shows is the bias of every KL here)"
-        )
-    if reference.by_cell:
-        name = f"each cell against itself: {name}"
-    return f"{name}: {', '.join(parts) or 'not needed'}"
-
-
-def conditions_line(result: Result) -> str:
-    """The conditions of every figure, in one line."""
-    shape, library = result.settings, result.environment.library
-    device = library.device
-    if device != "CPU" and shape.gpu_layers >= 0:
-        device = f"CPU and {shape.gpu_layers} layers on {device}"
-    setup = "".join(f" · {name} {value}" for name, value in shape.setup.items())
-    chunks = f"at most {shape.cap} chunks" if shape.early else f"{shape.cap} chunks"
-    return (
-        f"{result.model.name} · {result.corpus.name} ({shape.order}, seed {shape.seed}) · "
-        f"{shape.ctx} tokens a chunk, {shape.scored} scored, {chunks} ({shape.profile}) · "
-        f"llama.cpp {library.build}, bindings {library.bindings} · {device}, "
-        f"{shape.threads} threads{setup} · {format.seconds(result.seconds)}"
-    )

@@ -86,7 +86,8 @@ def below(folder: str) -> list[str]:
 
 
 def test_no_file_imports_in_a_circle() -> None:
-    graph = {name: ours(name, late=False) - {OURS} for name in SOURCES}
+    """Late imports count: a circle that is put off is one all the same."""
+    graph = {name: ours(name, late=True) - {OURS} for name in SOURCES}
     tuple(graphlib.TopologicalSorter(graph).static_order())
 
 
