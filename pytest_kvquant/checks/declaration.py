@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import BatchedBudgets
 from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.kernels import TokenFigures
 from pytest_kvquant.numerics.rules import Rules
-from pytest_kvquant.numerics.untyped import Foreign
 from pytest_kvquant.results.cell import Check
 from pytest_kvquant.results.gate import Gate, Unit
 
@@ -89,12 +88,21 @@ class Declaration(NamedTuple):
     budget: Budget | None
     per_chunk: PerChunk | None
     """The gate's own figure of one chunk, from its tokens (columns of shape ``(scored,)``)."""
-    decide: Callable[..., Foreign]
+    decide: Decide | Inspect
+    """The function that was decorated."""
 
     @property
     def is_gate(self) -> bool:
         """Whether it weighs chance, and counts among the figures of the run."""
         return self.budget is not None
+
+    def judge(self, seen: Figures, given: Given) -> Gate:
+        """Decide a gate."""
+        return cast("Decide", self.decide)(seen, given)
+
+    def look(self, subject: Subject) -> Check | None:
+        """Decide a check; ``None`` where it does not apply."""
+        return cast("Inspect", self.decide)(subject)
 
     @property
     def document(self) -> str:

@@ -33,7 +33,7 @@ def judge_figures(
 ) -> tuple[Gate, ...]:
     """The gates of a cell from its figures per chunk, of ``tokens`` scored tokens each."""
     given = Given(budgets, rules, tokens)
-    return tuple(one.decide(seen, given) for one in registry.gates(path))
+    return tuple(one.judge(seen, given) for one in registry.gates(path))
 
 
 def owned_gates(budgets: Collection[str]) -> frozenset[str]:

@@ -283,7 +283,7 @@ def _free(device: Device) -> int:
 def _block_problem(pair: Pair, model: Model, types: geometry.Types) -> str | None:
     """Blocks that do not divide a head: some builds refuse such a pair, some pad it."""
     for side, name, dim in (("K", pair.k, model.head_dim_k), ("V", pair.v, model.head_dim_v)):
-        block = int(types[name]["block"])
+        block = types[name]["block"]
         if dim % block:
             return (
                 f"blocks of {block} ({side} {name}) do not divide heads of {dim}: this build "

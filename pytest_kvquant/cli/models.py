@@ -4,11 +4,40 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
+from typing import TypedDict, final
 
-from pytest_kvquant.numerics.untyped import Foreign
+from pytest_kvquant.cli.commands import Commands
 
 
-def add(commands: Foreign) -> None:
+@final
+class ModelRead(TypedDict):
+    """A model that can be measured with."""
+
+    name: str
+    path: str
+    architecture: str
+    size: int
+    layers: int
+    cached_layers: int
+    heads: int
+    kv_heads: int
+    head_k: int
+    head_v: int
+    context: int
+    bytes_per_token: int
+
+
+@final
+class ModelRefused(TypedDict):
+    """One that cannot, and why."""
+
+    name: str
+    path: str
+    problem: str
+
+
+def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "models", help="list GGUF models that other programs have put on this machine"
@@ -20,7 +49,6 @@ def add(commands: Foreign) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """List them; nothing is downloaded."""
     import os
-    from pathlib import Path
 
     from pytest_kvquant.inputs.found_models import found_models
 
@@ -37,7 +65,7 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def described(name: str, path: Foreign) -> dict[str, Foreign]:
+def described(name: str, path: Path) -> ModelRead | ModelRefused:
     """One model: its name for ``--kv-model``, its geometry, or why it cannot be measured with."""
     from pytest_kvquant.errors import ModelError
     from pytest_kvquant.inputs.geometry import F16, expect
@@ -65,7 +93,7 @@ def described(name: str, path: Foreign) -> dict[str, Foreign]:
     }
 
 
-def line(row: dict[str, Foreign]) -> str:
+def line(row: ModelRead | ModelRefused) -> str:
     """A row for people."""
     if "problem" in row:
         return f"✗ {row['name']}\n    {row['problem']}"

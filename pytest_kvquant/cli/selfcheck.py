@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from pytest_kvquant import __version__
 from pytest_kvquant.cli.commands import Commands
-from pytest_kvquant.numerics.untyped import Parsed
+from pytest_kvquant.numerics.plain import Json
 
 WRONG = """\
 from pytest_kvquant.engine.child.context import Context
@@ -65,12 +65,21 @@ FAULTS = {"wrong logits": (WRONG, "fail"), "a killed worker": (CRASH, "crashed")
 QUICK = ("--kv-profile", "quick", "--kv-ctx", "256", "--kv-speed", "off")
 
 
+class SelfCheck(NamedTuple):
+    """Everything, without private words."""
+
+    ok: bool
+    summary: list[str]
+    data: Json
+    """What is sent back; it holds the other two."""
+
+
 class Step(NamedTuple):
     """One step."""
 
     code: int
     text: str
-    result: object = None
+    result: Json = None
     """Of ``--kv-json``, or the doctor's; ``None`` where there is none."""
 
 
@@ -89,14 +98,14 @@ def _run(parsed: argparse.Namespace) -> int:
     given = [("--kv-lib", parsed.kv_lib), ("--kv-python", parsed.kv_python)]
     options = [word for flag, value in given if value for word in (flag, value)]
     found = check(options)
-    parsed.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    for line in found["summary"]:
+    parsed.out.write_text(json.dumps(found.data, indent=2) + "\n", encoding="utf-8")
+    for line in found.summary:
         print(line)
     print(f"written: {parsed.out} (no names or paths of yours; please send it back)")
-    return 0 if found["ok"] else 1
+    return 0 if found.ok else 1
 
 
-def check(options: Sequence[str] = ()) -> dict[str, Parsed]:
+def check(options: Sequence[str] = ()) -> SelfCheck:
     """Everything, as plain data without private words.
 
     Args:
@@ -118,11 +127,12 @@ def check(options: Sequence[str] = ()) -> dict[str, Parsed]:
         f"embedded matrix: exit code {matrix.code}, {_counted(matrix.result)}",
         *(f"planted fault, {name}: {verdict}" for name, verdict in seen.items()),
     ]
-    found = {
+    ok = doctor.code == 0 and matrix.code == 0 and not missed
+    found: dict[str, Json] = {
         "plugin": __version__,
         "system": [platform.system(), platform.release(), platform.machine()],
         "python": platform.python_version(),
-        "ok": doctor.code == 0 and matrix.code == 0 and not missed,
+        "ok": ok,
         "missed": missed,
         "summary": summary,
         "steps": {
@@ -131,8 +141,9 @@ def check(options: Sequence[str] = ()) -> dict[str, Parsed]:
             **{f"fault: {name}": ran._asdict() for name, ran in faults.items()},
         },
     }
-    cleaned: dict[str, Parsed] = without_private(found, private_words(scratch))
-    return cleaned
+    words = private_words(scratch)
+    return SelfCheck(ok, [str(without_private(line, words)) for line in summary],
+                 without_private(found, words))  # fmt: skip
 
 
 def private_words(*more: str) -> dict[str, str]:
@@ -154,7 +165,7 @@ FOLDER = re.compile(
 """The folders of an absolute path that belongs to no system: they may name anybody."""
 
 
-def without_private(data: Parsed, words: Mapping[str, str]) -> Parsed:
+def without_private(data: Json, words: Mapping[str, str]) -> Json:
     """Plain data with every private word replaced, in keys too; of paths only the end is left.
 
     >>> without_private({"/home/ada/x": ["ada ran it", 3]}, {"/home/ada": "~", "ada": "<user>"})
@@ -168,7 +179,7 @@ def without_private(data: Parsed, words: Mapping[str, str]) -> Parsed:
         return FOLDER.sub("<folder>/", data)
     if isinstance(data, Mapping):
         return {
-            without_private(key, words): without_private(value, words)
+            str(without_private(key, words)): without_private(value, words)
             for key, value in data.items()
         }
     if isinstance(data, list | tuple):
@@ -206,12 +217,18 @@ def _matrix(folder: Path, options: Sequence[str], *more: str, hook: str = "") ->
     return Step(done.returncode, text, read)
 
 
-def _verdict(result: Parsed, pair: str) -> str:
-    cells = result["cells"] if result else ()
-    return next((str(cell["verdict"]) for cell in cells if cell["pair"] == pair), "no result")
+def _verdicts(result: Json) -> list[tuple[str, str]]:
+    """Pair and verdict of each cell."""
+    cells = result.get("cells") if isinstance(result, dict) else None
+    listed = cells if isinstance(cells, list) else []
+    return [(str(cell["pair"]), str(cell["verdict"])) for cell in listed]
 
 
-def _counted(result: Parsed) -> str:
-    verdicts = [cell["verdict"] for cell in result["cells"]] if result else []
+def _verdict(result: Json, pair: str) -> str:
+    return next((verdict for name, verdict in _verdicts(result) if name == pair), "no result")
+
+
+def _counted(result: Json) -> str:
+    verdicts = [verdict for _, verdict in _verdicts(result)]
     words = [f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts)]
     return ", ".join(words) or "no result"

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_kvquant import __version__
-from pytest_kvquant.numerics.untyped import Foreign
 
 
 def versions() -> str:
@@ -45,8 +44,8 @@ def _library() -> str:
 class Versions(argparse.Action):
     """Prints the versions and ends."""
 
-    def __init__(self, option_strings: Sequence[str], dest: str, **rest: Foreign) -> None:
-        super().__init__(option_strings, dest, nargs=0, **rest)
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         """Print them."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pytest_kvquant.config.overrides import BudgetOverride
-from pytest_kvquant.config.packaged import read_table
+from pytest_kvquant.config.packaged import read_limits
 from pytest_kvquant.data import DATA
 from pytest_kvquant.matrix import REFERENCE, Pair
 
@@ -90,7 +90,7 @@ def resolve_budgets(
     if pair == REFERENCE:
         more = dict.fromkeys(defaults, 0.0)
         return msgspec.structs.replace(IDENTICAL, more=more) if more else IDENTICAL
-    table = read_table(DEFAULTS)
+    table = read_limits(DEFAULTS)
     values: dict[str, float] = {}
     for pattern, entry in table["embedded" if embedded else "other"].items():
         if pair.matches(pattern):

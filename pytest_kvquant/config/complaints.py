@@ -7,7 +7,7 @@ import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -44,8 +44,8 @@ def unknown(
 
 def misfit(
     kind: type,
-    values: Mapping[str, Any],
-    from_file: Mapping[str, Any],
+    values: Mapping[str, object],
+    from_file: Mapping[str, object],
     path: Path | None,
     text: str,
 ) -> SettingsError:
@@ -92,7 +92,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean '{found[0]}'?" if found else "."
 
 
-def complaint(kind: type, values: Mapping[str, Any]) -> tuple[list[str], str] | None:
+def complaint(kind: type, values: Mapping[str, object]) -> tuple[list[str], str] | None:
     """The first value that does not fit a struct: the keys to it, and a sentence about it.
 
     Args:
@@ -111,7 +111,7 @@ def complaint(kind: type, values: Mapping[str, Any]) -> tuple[list[str], str] | 
     return None
 
 
-def _misfit(hint: Any, value: Any) -> tuple[list[str], str] | None:
+def _misfit(hint: object, value: object) -> tuple[list[str], str] | None:
     if get_origin(hint) is dict and isinstance(value, Mapping):
         inner = get_args(hint)[1]
         for key, one in value.items():
@@ -124,7 +124,7 @@ def _misfit(hint: Any, value: Any) -> tuple[list[str], str] | None:
     return _by_itself(hint, value)
 
 
-def _by_itself(hint: Any, value: Any) -> tuple[list[str], str] | None:
+def _by_itself(hint: object, value: object) -> tuple[list[str], str] | None:
     try:
         msgspec.convert(value, hint, dec_hook=_as_path)
     except msgspec.ValidationError as error:
@@ -145,13 +145,13 @@ def _as_path(kind: type, value: object) -> object:
     raise TypeError("Expected a path")
 
 
-def _choices(hint: Any) -> list[str]:
+def _choices(hint: object) -> list[str]:
     if get_origin(hint) is Literal:
         return [str(one) for one in get_args(hint)]
     return [choice for inner in _united(hint) for choice in _choices(inner)]
 
 
-def _kinds(hint: Any) -> list[str]:
+def _kinds(hint: object) -> list[str]:
     if united := _united(hint):
         return list(dict.fromkeys(word for inner in united for word in _kinds(inner)))
     kind = get_origin(hint) or hint
@@ -163,7 +163,7 @@ def _kinds(hint: Any) -> list[str]:
     return [word] if word else []
 
 
-def _united(hint: Any) -> tuple[Any, ...]:
+def _united(hint: object) -> tuple[object, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
 
 

@@ -12,14 +12,13 @@ from pytest_kvquant.config.overrides import BUDGET_KEYS
 from pytest_kvquant.config.setup import FILES, parse_table
 from pytest_kvquant.config.words import anchored
 from pytest_kvquant.errors import SettingsError
-from pytest_kvquant.numerics.untyped import Parsed
 
 CONFIG_NAME = "kvquant.toml"
 TABLES = ("budgets", "drift", "floors", "environment", "expect", "context", "variants")
 """Keys of the configuration file that are tables, not twins of an option."""
 
 
-def read_file(config: Path | None, root: Path) -> tuple[Path | None, dict[str, Parsed]]:
+def read_file(config: Path | None, root: Path) -> tuple[Path | None, dict[str, object]]:
     """The file that counts, and its table: the one named, else what ``root`` has; ``None``: none.
 
     Raises:
@@ -40,7 +39,7 @@ def read_file(config: Path | None, root: Path) -> tuple[Path | None, dict[str, P
     return None, {}
 
 
-def _load_toml(path: Path) -> dict[str, Parsed]:
+def _load_toml(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -50,11 +49,11 @@ def _load_toml(path: Path) -> dict[str, Parsed]:
 
 
 def from_file(
-    table: Mapping[str, Parsed], path: Path, more_budgets: Collection[str]
-) -> dict[str, Parsed]:
+    table: Mapping[str, object], path: Path, more_budgets: Collection[str]
+) -> dict[str, object]:
     """Keys as the file spells them (``gpu-layers``) to field names; paths relative to the file."""
     by_key = {option.name: option for option in OPTIONS}
-    values: dict[str, Parsed] = {}
+    values: dict[str, object] = {}
     for key, value in table.items():
         if key == "model" and isinstance(value, dict):
             _read_model_table(value, path, values)
@@ -72,7 +71,7 @@ def from_file(
     return values
 
 
-def _read_model_table(table: Mapping[str, Parsed], path: Path, values: dict[str, Parsed]) -> None:
+def _read_model_table(table: Mapping[str, object], path: Path, values: dict[str, object]) -> None:
     """``[model]``: ``path`` is the model, the rest are options of llama.cpp."""
     own = dict(table)
     if (file := own.pop("path", None)) is not None:
@@ -80,15 +79,17 @@ def _read_model_table(table: Mapping[str, Parsed], path: Path, values: dict[str,
     setup = parse_table("model", own, path)
     for name in FILES:
         if name in setup:
-            setup[name] = [str(path.parent / Path(word).expanduser()) for word in setup[name]]
+            words = setup[name]
+            assert isinstance(words, list)
+            setup[name] = [str(path.parent / Path(str(word)).expanduser()) for word in words]
     values["setup"] = setup
 
 
 def _budget_tables(
-    name: str, tables: Mapping[str, Parsed], path: Path, more: Collection[str]
-) -> dict[str, Parsed]:
+    name: str, tables: Mapping[str, object], path: Path, more: Collection[str]
+) -> dict[str, object]:
     """Tables of budgets, with the keys of gates that bring their own set apart."""
-    found: dict[str, Parsed] = {}
+    found: dict[str, object] = {}
     for pattern, table in tables.items():
         if not isinstance(table, dict):
             found[pattern] = table

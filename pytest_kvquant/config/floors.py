@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from pytest_kvquant.config.overrides import FloorOverride
-from pytest_kvquant.config.packaged import read_table
+from pytest_kvquant.config.packaged import read_limits
 from pytest_kvquant.config.patterns import DepthPattern
 from pytest_kvquant.data import DATA
 from pytest_kvquant.matrix import Pair
@@ -58,7 +58,7 @@ def resolve_floors(
     Raises:
         SettingsError: a malformed pattern.
     """
-    table = read_table(DEFAULTS)
+    table = read_limits(DEFAULTS)
     values: dict[str, float] = {}
     sections = ["embedded"] if embedded else ["other", *_class_of(backend)]
     if same_pair and not embedded:

@@ -14,7 +14,6 @@ from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.config.setup import parse_words
 from pytest_kvquant.config.words import parsed
 from pytest_kvquant.errors import SettingsError
-from pytest_kvquant.numerics.untyped import Parsed
 
 
 def find_root(start: Path) -> Path:
@@ -52,7 +51,7 @@ def resolve(
         SettingsError: unknown key (the nearest valid one is named), wrong type, bad value.
     """
     path, values = read_file(config, root)
-    of_file: dict[str, Parsed] = {}
+    of_file: dict[str, object] = {}
     if path is not None:
         of_file = from_file(values, path, more_budgets)
         values = dict(of_file)
@@ -82,12 +81,15 @@ def _of_variant(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, environment=environment)
 
 
-def _set_up(values: dict[str, Parsed]) -> None:
+def _set_up(values: dict[str, object]) -> None:
     """Put the options of llama.cpp together: tables of the file, then words as typed."""
-    setup: dict[str, Parsed] = {**values.pop("context", {}), **values.get("setup", {})}
+    setup: dict[str, object] = {}
+    for table in (values.pop("context", {}), values.get("setup", {})):
+        if isinstance(table, dict):
+            setup |= table
     if isinstance(text := values.get("llama"), str):
         setup |= parse_words(text)
-    if rpc := values.get("rpc"):
+    if isinstance(rpc := values.get("rpc"), list) and rpc:
         setup["rpc"] = list(rpc)
     if setup:
         values["setup"] = setup

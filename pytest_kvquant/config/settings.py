@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from pytest_kvquant.config.overrides import BudgetOverride, Expect, FloorOverride
-from pytest_kvquant.numerics.untyped import Parsed
+from pytest_kvquant.config.setup import SetupValue
 
 _INT32 = ("ctx", "batch", "ubatch", "threads", "chunks", "gpu_layers", "recall")
 """What llama.cpp takes as an int32."""
@@ -94,7 +94,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     expect: dict[str, Expect] = {}
     llama: str = ""
     rpc: tuple[str, ...] = ()
-    setup: dict[str, Parsed] = {}
+    setup: dict[str, SetupValue] = {}
     """Options of llama.cpp by name, from ``--kv-llama``, ``--kv-rpc``, ``[model]``,
     ``[context]``."""
 

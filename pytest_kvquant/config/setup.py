@@ -10,11 +10,10 @@ import difflib
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from pytest_kvquant.config.complaints import unknown
 from pytest_kvquant.errors import SettingsError
-from pytest_kvquant.numerics.untyped import Parsed
 
 Kind = Literal["flag", "int", "number", "word", "numbers", "words"]
 
@@ -90,7 +89,8 @@ OURS = {
 
 FILES = ("lora", "control-vector")
 
-Setup = dict[str, Parsed]
+SetupValue: TypeAlias = bool | int | float | str | list[float | str]
+Setup: TypeAlias = dict[str, SetupValue]
 """Name of an option to its value: what is not there keeps llama.cpp's default."""
 
 
@@ -104,7 +104,8 @@ def parse_words(text: str) -> Setup:
         words = shlex.split(text)
     except ValueError as error:
         raise SettingsError(f"--kv-llama {text}: {error}.") from None
-    found: Setup = {}
+    found: dict[str, object] = {}
+    lists: dict[str, list[str]] = {}
     while words:
         spelling, equals, value = words.pop(0).partition("=")
         option = _spelled(spelling)
@@ -115,14 +116,14 @@ def parse_words(text: str) -> Setup:
             raise SettingsError(f"--kv-llama: {spelling} needs a value.")
         value = value if equals else words.pop(0)
         if option.kind in ("numbers", "words"):
-            parts = [part for part in value.split(",") if part]
-            found[option.name] = [*found.get(option.name, []), *parts]
+            lists.setdefault(option.name, []).extend(part for part in value.split(",") if part)
         else:
             found[option.name] = value
-    return {name: _checked(_named(name), value) for name, value in found.items()}
+    given = {**found, **lists}
+    return {name: _checked(_named(name), value) for name, value in given.items()}
 
 
-def parse_table(table: str, values: Mapping[str, Parsed], path: Path) -> Setup:
+def parse_table(table: str, values: Mapping[str, object], path: Path) -> Setup:
     """Read ``[model]`` or ``[context]``.
 
     Raises:
@@ -169,7 +170,7 @@ def _named(name: str) -> SetupOption:
     return next(one for one in SETUP_OPTIONS if one.name == name)
 
 
-def _checked(option: SetupOption, value: Parsed) -> Parsed:
+def _checked(option: SetupOption, value: object) -> SetupValue:
     try:
         found = _converted(option, value)
     except (TypeError, ValueError):
@@ -186,7 +187,7 @@ _TAKES = {"flag": "true or false", "int": "a whole number", "number": "a number"
           "words": "words with commas"}  # fmt: skip
 
 
-def _converted(option: SetupOption, value: Parsed) -> Parsed:
+def _converted(option: SetupOption, value: object) -> SetupValue:
     if option.kind == "flag":
         if not isinstance(value, bool):
             raise TypeError
@@ -194,6 +195,7 @@ def _converted(option: SetupOption, value: Parsed) -> Parsed:
     if option.kind in ("numbers", "words"):
         items = value if isinstance(value, list) else str(value).split(",")
         return [float(item) if option.kind == "numbers" else str(item) for item in items]
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError
-    return {"int": int, "number": float, "word": str}[option.kind](value)
+    kinds: dict[str, type[int | float | str]] = {"int": int, "number": float, "word": str}
+    return kinds[option.kind](value)

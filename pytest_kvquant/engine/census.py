@@ -13,13 +13,12 @@ import ctypes
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from pytest_kvquant.engine.census_record import Cache, Census, CensusLayer
 from pytest_kvquant.numerics.arrays import I32, U8
-from pytest_kvquant.numerics.untyped import Native
 
 MAGIC = b"\xd8\x3c\x14\xaf"
 """Opens the state since the llama.cpp of bindings 0.3.23; the sequence id follows."""
@@ -32,6 +31,18 @@ MOST_LAYERS = 4096
 MOST_SECTIONS = 4
 
 
+class StateFunctions(Protocol):
+    """What of the library's functions serializes a sequence."""
+
+    def llama_state_seq_get_size(self, context: int, sequence: int, /) -> int:
+        """Bytes that it takes."""
+
+    def llama_state_seq_get_data(
+        self, context: int, out: ctypes._Pointer[ctypes.c_uint8], size: int, sequence: int, /
+    ) -> int:
+        """Bytes that were written."""
+
+
 class _Section(NamedTuple):
     cache: Cache | None
     recurrent_bytes: int
@@ -42,7 +53,7 @@ class _Malformed(Exception):
     """This reading does not fit the bytes."""
 
 
-def sequence_state(llama: Native, context: Native, sequence: int = 0) -> U8:
+def sequence_state(llama: StateFunctions, context: int, sequence: int = 0) -> U8:
     """The serialized state of one sequence, shape ``(bytes,)``.
 
     Its size grows with the tokens in the cache; types and row sizes show with a single one.
@@ -58,7 +69,7 @@ def sequence_state(llama: Native, context: Native, sequence: int = 0) -> U8:
 
 
 def read(
-    state: bytes | U8, types: Mapping[str, Mapping[str, Native]], *, window: bool = False
+    state: bytes | U8, types: Mapping[str, Mapping[str, int]], *, window: bool = False
 ) -> Census:
     """Take the census of one sequence.
 
@@ -71,7 +82,7 @@ def read(
         A census; with ``problem`` set, and without caches, if the state is not understood.
     """
     view = np.frombuffer(state, np.uint8) if isinstance(state, (bytes, bytearray)) else state
-    reader = _Reader(view, {int(entry["id"]): name for name, entry in types.items()}, types)
+    reader = _Reader(view, {entry["id"]: name for name, entry in types.items()}, types)
     start = 8 if reader.size >= 8 and view[:4].tobytes() == MAGIC else 0
     if reader.size == start:
         return unreadable("the library wrote nothing for this sequence")
@@ -151,7 +162,7 @@ class _Reader:
     """The grammar of the state. Every step is bounded by the bytes that are left."""
 
     def __init__(
-        self, data: U8, names: Mapping[int, str], types: Mapping[str, Mapping[str, Native]]
+        self, data: U8, names: Mapping[int, str], types: Mapping[str, Mapping[str, int]]
     ) -> None:
         self.data, self.names, self.types = data, names, types
         self.size = len(data)
@@ -231,7 +242,7 @@ class _Reader:
         """A type, the bytes of a row, the rows."""
         name, at = self._type(at)
         row, at = self._u64(at)
-        self._require(row > 0 and row % int(self.types[name]["bytes"]) == 0)
+        self._require(row > 0 and row % self.types[name]["bytes"] == 0)
         return (name, row, at), self._skip(at, cells * row)
 
     def _columns(self, at: int, cells: int) -> tuple[tuple[str, int, int], int]:
@@ -239,7 +250,7 @@ class _Reader:
         name, at = self._type(at)
         element, at = self._u32(at)
         count, at = self._u32(at)
-        self._require(count > 0 and element == int(self.types[name]["bytes"]))
+        self._require(count > 0 and element == self.types[name]["bytes"])
         row = element * count
         return (name, row, at), self._skip(at, cells * row)
 

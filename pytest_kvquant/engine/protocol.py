@@ -27,7 +27,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.engine.messages import base
-from pytest_kvquant.numerics.untyped import Parsed
 
 _HEAD = struct.Struct("<IQ")
 """Length of the JSON, length of the bytes behind it."""
@@ -44,7 +43,7 @@ class Message(NamedTuple):
     """One message: ``name`` says what it is, ``fields`` is plain data, ``payload`` is bulk."""
 
     name: str
-    fields: dict[str, Parsed]
+    fields: dict[str, object]
     payload: bytes = b""
 
     def read(self, kind: type[S]) -> S:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from pytest_kvquant.errors import ModelError
+from pytest_kvquant.inputs.gguf_header import BadHeader
+from pytest_kvquant.inputs.header_fields import Fields
 from pytest_kvquant.inputs.model import Model, read_header
-from pytest_kvquant.numerics.untyped import Parsed
 
 NORMAL_ROPE = frozenset(
     {"llama", "llama4", "baichuan", "internlm2", "minicpm", "command-r", "cohere2", "olmo",
@@ -42,30 +44,36 @@ OTHER_SCALES = frozenset({"deepseek2", "grok", "llama4", "granite", "granitemoe"
 """Architectures whose scores are scaled by more than the size of a head."""
 
 
-def attention_facts(model: Model) -> dict[str, Parsed]:
-    """Fields of :class:`pytest_kvquant.engine.child.facts.Facts`."""
-    fields = read_header(Path(model.path))
+def attention_facts(model: Model) -> dict[str, object]:
+    """Fields of :class:`pytest_kvquant.engine.child.facts.Facts`.
+
+    Raises:
+        ModelError: the header says something that cannot be meant.
+    """
+    try:
+        return _facts(model, Fields(read_header(Path(model.path)), model.architecture))
+    except BadHeader as error:
+        raise ModelError(f"The model {model.path} {error}.") from None
+
+
+def _facts(model: Model, of: Fields) -> dict[str, object]:
     architecture = model.architecture
-
-    def value(key: str, default: Parsed = None) -> Parsed:
-        return fields.get(f"{architecture}.{key}", default)
-
     listed = architecture in NORMAL_ROPE | NEOX_ROPE | ALIBI.keys()
-    base, windows = _ropes(model, value)
-    scale = value("attention.scale")
+    base, windows = _ropes(model, of)
+    scale = of.number("attention.scale") if "attention.scale" in of else None
     if scale is None and listed and architecture not in OTHER_SCALES:
         root = 1 if architecture in SCALED_BY_SIZE else 0.5
         scale = model.head_dim_k**-root
     if architecture == "gemma2" or (architecture == "gemma3" and model.n_layer == 62):
         wide = {46: model.n_embd / model.n_head, 62: model.n_embd / model.n_head}
         scale = 1 / math.sqrt(wide.get(model.n_layer, model.head_dim_k))
-    softcap = value("attn_logit_softcapping", 50.0 if architecture == "gemma2" else 0.0)
+    softcap = of.number("attn_logit_softcapping", 50.0 if architecture == "gemma2" else 0.0)
     bias = ALIBI.get(architecture, 0.0)
     if bias is None:
-        bias = float(value("attention.max_alibi_bias", 0.0))
+        bias = of.number("attention.max_alibi_bias")
     return {
         "scale": scale or None,
-        "softcap": float(softcap) if listed else None,
+        "softcap": softcap if listed else None,
         "bias": float(bias) if listed else None,
         "window_length": WINDOWS.get(architecture, model.window) if model.window else 0,
         "chunked": architecture in CHUNKED,
@@ -75,27 +83,25 @@ def attention_facts(model: Model) -> dict[str, Parsed]:
     }
 
 
-def _ropes(
-    model: Model, value: Parsed
-) -> tuple[dict[str, Parsed] | None, dict[str, Parsed] | None]:
+def _ropes(model: Model, of: Fields) -> tuple[dict[str, float] | None, dict[str, float] | None]:
     """Fields of the ropes of full and of window layers; only those that the header determines."""
     architecture = model.architecture
     if architecture not in NORMAL_ROPE | NEOX_ROPE:
         return None, None
-    scaling = value("rope.scaling.type", "none")
-    found: dict[str, Parsed] = {
+    scaling = of.text("rope.scaling.type") or "none"
+    found: dict[str, float] = {
         "mode": 2 if architecture in NEOX_ROPE else 0,
-        "base": float(value("rope.freq_base", 10_000.0)),
+        "base": of.number("rope.freq_base", 10_000.0),
     }
     if architecture not in ("deepseek2", "minicpm"):
-        found["dims"] = int(value("rope.dimension_count", model.head_dim_k))
+        found["dims"] = of.count("rope.dimension_count", model.head_dim_k)
     if scaling == "none":
         found["scale"] = 1.0
     elif scaling == "linear":
-        found["scale"] = 1 / float(value("rope.scaling.factor", 1.0) or 1.0)
+        found["scale"] = 1 / (of.number("rope.scaling.factor", 1.0) or 1.0)
     windows = dict(found)
     if architecture == "gemma3":
-        windows |= {"base": float(value("rope.freq_base_swa", 10_000.0)), "scale": 1.0}
-    elif (swa := value("rope.freq_base_swa")) is not None:
-        windows["base"] = float(swa)
+        windows |= {"base": of.number("rope.freq_base_swa", 10_000.0), "scale": 1.0}
+    elif "rope.freq_base_swa" in of:
+        windows["base"] = of.number("rope.freq_base_swa")
     return found, windows

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pytest_kvquant.inputs.model import Model
-from pytest_kvquant.numerics.untyped import Parsed
 
 GAINED = ("yarn", "linear", "longrope")
 """Kinds of rope scaling that reach beyond the original context."""
 
 
 def warnings(
-    model: Model, header: Mapping[str, Parsed], tokens: int, setup: Mapping[str, Parsed]
+    model: Model, header: Mapping[str, object], tokens: int, setup: Mapping[str, object]
 ) -> list[str]:
     """What a person should know of the context lengths of a run.
 
@@ -22,7 +21,7 @@ def warnings(
         setup: options of llama.cpp that the user set.
     """
 
-    def of(key: str) -> Parsed:
+    def of(key: str) -> object:
         return header.get(f"{model.architecture}.{key}")
 
     scaled = str(setup.get("rope-scaling") or of("rope.scaling.type") or "none")

@@ -6,12 +6,12 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from pytest_kvquant.errors import CorpusError
-from pytest_kvquant.inputs.conversation import Conversation
-from pytest_kvquant.numerics.untyped import Parsed
+from pytest_kvquant.inputs.conversation import ChatMessage, Conversation, ToolSchema
 
 CHILD = Path(__file__).parent / "template_child.py"
 SECONDS = 60
@@ -24,6 +24,13 @@ PLAIN = (
     "{% for c in m.tool_calls or [] %}\n{{ c.function | tojson }}{% endfor %}\n{% endfor %}"
 )
 """For models that bring no template, or one that refuses every way of asking."""
+
+
+class TemplateValues(TypedDict):
+    """What a template is rendered with, beside what is the same for all conversations."""
+
+    messages: list[ChatMessage]
+    tools: list[ToolSchema] | None
 
 
 class TemplateFailed(Exception):
@@ -58,7 +65,7 @@ def write(
                 complaint = f"its chat template fails ({error})"
                 continue
             if way is _with_tools and any(one.tools for one in conversations):
-                bare = [{**value, "tools": None} for value in values[:1]]
+                bare: list[TemplateValues] = [{**value, "tools": None} for value in values[:1]]
                 if _render(template, bare, always)[0] == texts[0]:
                     continue  # the template does not show tools
             return texts, ""
@@ -66,14 +73,14 @@ def write(
     return texts, f"{complaint}: a plain form is used"
 
 
-def _with_tools(one: Conversation) -> dict[str, Parsed]:
+def _with_tools(one: Conversation) -> TemplateValues:
     return {"messages": list(one.messages), "tools": list(one.tools) or None}
 
 
-def _tools_in_words(one: Conversation) -> dict[str, Parsed]:
+def _tools_in_words(one: Conversation) -> TemplateValues:
     """Tools as JSON in the system message, calls and their results as what is said."""
     tools = "\n".join(json.dumps(tool["function"]) for tool in one.tools)
-    messages: list[dict[str, Parsed]] = []
+    messages: list[ChatMessage] = []
     for message in one.messages:
         content = message.get("content") or ""
         role = message["role"]
@@ -87,17 +94,18 @@ def _tools_in_words(one: Conversation) -> dict[str, Parsed]:
     return {"messages": messages, "tools": None}
 
 
-def _without_system(one: Conversation) -> dict[str, Parsed]:
+def _without_system(one: Conversation) -> TemplateValues:
     """The system message as the beginning of the user's first."""
     messages = _tools_in_words(one)["messages"]
     if messages[0]["role"] == "system":
-        first = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+        joined = f"{messages[0]['content']}\n\n{messages[1]['content']}"
+        first: ChatMessage = {**messages[1], "content": joined}
         messages = [first, *messages[2:]]
     return {"messages": messages, "tools": None}
 
 
 def _render(
-    template: str, values: Sequence[dict[str, Parsed]], always: dict[str, Parsed]
+    template: str, values: Sequence[TemplateValues], always: Mapping[str, object]
 ) -> list[str]:
     request = json.dumps({"template": template, "values": list(values), "always": always})
     try:

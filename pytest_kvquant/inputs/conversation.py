@@ -8,20 +8,46 @@ import difflib
 import json
 import random
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, NotRequired, TypedDict
 
-from pytest_kvquant.numerics.untyped import Parsed
 
-Json = dict[str, Parsed]
+class CalledFunction(TypedDict):
+    """What an assistant calls."""
+
+    name: str
+    arguments: dict[str, str]
+
+
+class ToolCall(TypedDict):
+    """A call of an assistant's message."""
+
+    id: str
+    type: str
+    function: CalledFunction
+
+
+class ChatMessage(TypedDict):
+    """A message as chat templates take it."""
+
+    role: str
+    content: str
+    tool_calls: NotRequired[list[ToolCall]]
+    name: NotRequired[str]
+    tool_call_id: NotRequired[str]
+
+
+class ToolSchema(TypedDict):
+    """A function that may be called, as JSON schema describes it."""
+
+    type: str
+    function: dict[str, object]
 
 
 class Conversation(NamedTuple):
     """Messages as chat templates take them, and the tools that may be called."""
 
-    messages: tuple[Json, ...]
-    """``role``, ``content``; an assistant's may have ``tool_calls``."""
-    tools: tuple[Json, ...] = ()
-    """Function schemas."""
+    messages: tuple[ChatMessage, ...]
+    tools: tuple[ToolSchema, ...] = ()
 
 
 NAMES = ("Mara", "Jonas", "Priya", "Tomás", "Aiko", "Lena", "Samir", "Ruth", "Viktor", "Noor")
@@ -70,7 +96,7 @@ def _chat(rng: random.Random) -> Conversation:
     return Conversation(tuple(messages))
 
 
-def _says(role: str, content: str) -> Json:
+def _says(role: str, content: str) -> ChatMessage:
     return {"role": role, "content": content}
 
 
@@ -166,7 +192,7 @@ def _rewrite(rng: random.Random) -> tuple[str, str]:
     )
 
 
-def _tool(name: str, what: str, **arguments: str) -> Json:
+def _tool(name: str, what: str, **arguments: str) -> ToolSchema:
     properties = {key: {"type": "string", "description": text} for key, text in arguments.items()}
     return {
         "type": "function",
@@ -206,7 +232,7 @@ def _tool_use(rng: random.Random) -> Conversation:
         )
     )  # fmt: skip
     line, passed = rng.randint(3, 300), rng.randint(4, 90)
-    calls: list[tuple[str, str, Json, str]] = [
+    calls: list[tuple[str, str, dict[str, str], str]] = [
         (f"I look for `{name}` first.", "search", {"pattern": f"def {name}", "folder": "src"},
          f"{path}:{line}:def {name}(values, limit={limit}):"),
         (f"It is in `{path}`.", "read_file", {"path": path}, before),
@@ -215,12 +241,12 @@ def _tool_use(rng: random.Random) -> Conversation:
         ("Now the tests.", "run_tests", {"path": f"tests/test_{file}.py"},
          json.dumps({"passed": passed, "failed": 0, "seconds": rng.randint(1, 400) / 100})),
     ]  # fmt: skip
-    messages: list[Json] = [
+    messages: list[ChatMessage] = [
         _says("system", rng.choice(TONES)),
         _says("user", f"In `{name}`, {rng.choice(REASONS)}. Please mend it and run the tests."),
     ]
     for number, (words, tool, arguments, result) in enumerate(calls):
-        call = {"id": f"call{number:05d}", "type": "function",
+        call: ToolCall = {"id": f"call{number:05d}", "type": "function",
                 "function": {"name": tool, "arguments": arguments}}  # fmt: skip
         messages.append({"role": "assistant", "content": words, "tool_calls": [call]})
         messages.append(

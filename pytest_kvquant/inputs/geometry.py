@@ -13,9 +13,8 @@ from typing import Literal, NamedTuple
 from pytest_kvquant.inputs.caches import CachedLayer, CacheShape
 from pytest_kvquant.inputs.model import Model, simple_caches
 from pytest_kvquant.matrix import REFERENCE, Pair
-from pytest_kvquant.numerics.untyped import Parsed
 
-Types = Mapping[str, Mapping[str, Parsed]]
+Types = Mapping[str, Mapping[str, int]]
 """ggml types by name, each with ``block`` (elements) and ``bytes`` (of a block)."""
 
 F16: Types = {"f16": {"block": 1, "bytes": 2}}
@@ -50,18 +49,18 @@ class Expectation(NamedTuple):
         return tuple(layer for shape in self.caches for layer in shape.layers)
 
 
-def row_bytes(entry: Mapping[str, Parsed], heads: int, dim: int) -> int:
+def row_bytes(entry: Mapping[str, int], heads: int, dim: int) -> int:
     """Bytes of a cache row: whole blocks, and where they do not divide the head, padded heads.
 
     Args:
         heads: 0: not known, ``dim`` is the whole row.
     """
-    block = int(entry["block"])
+    block = entry["block"]
     heads = heads or 1
     elements = heads * dim
     if elements % block:
         elements = heads * -(-dim // block) * block
-    return elements // block * int(entry["bytes"])
+    return elements // block * entry["bytes"]
 
 
 class Need(NamedTuple):

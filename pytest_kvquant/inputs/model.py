@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -20,12 +21,11 @@ from pytest_kvquant.inputs.caches import (
 )
 from pytest_kvquant.inputs.choice import chosen
 from pytest_kvquant.inputs.fingerprint import Tell, fingerprint
-from pytest_kvquant.inputs.gguf_header import MAGIC, BadHeader, Header
+from pytest_kvquant.inputs.gguf_header import MAGIC, BadHeader, Header, Value
 from pytest_kvquant.inputs.gguf_header import read_header as read_gguf_header
 from pytest_kvquant.inputs.header_fields import Fields
 from pytest_kvquant.inputs.shards import siblings
 from pytest_kvquant.machine.escape import one_line
-from pytest_kvquant.numerics.untyped import Parsed
 
 MOST_LAYERS = 4096
 """No model comes near it; a damaged header claims any number."""
@@ -109,17 +109,16 @@ def read_model(
         raise ModelError(f"The model {path} cannot be read: {error.strerror}.") from None
 
 
-def read_header(path: Path) -> dict[str, Parsed]:
-    """All fields of a GGUF header by name, lists as lists; of long ones only the length.
+def read_header(path: Path) -> Mapping[str, Value]:
+    """All fields of a GGUF header by name, of long lists only the length.
 
     Raises:
         ModelError: it is damaged.
     """
     try:
-        fields = read_gguf_header(path).fields
+        return read_gguf_header(path).fields
     except BadHeader as error:
         raise ModelError(f"The model {path} {error}.") from None
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
 
 
 def _read(path: Path, hashed: bool, hashes: Path | None, tell: Tell | None) -> Model:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Protocol
 
 SECONDS = 20
 """Processor time."""
@@ -19,6 +20,13 @@ MEMORY = 1 << 30
 """Bytes of address space; where the system keeps such a limit."""
 LONGEST = 1 << 20
 """Characters that one conversation may become."""
+
+
+class CompiledTemplate(Protocol):
+    """What is used of a template of Jinja's, which need not be installed."""
+
+    def generate(self, **values: object) -> Iterator[str]:
+        """The text, piece by piece."""
 
 
 class TemplateRefused(Exception):
@@ -32,7 +40,7 @@ def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 
-def compiled(template: str) -> Any:
+def compiled(template: str) -> CompiledTemplate:
     """The template, in the sandbox, with what transformers offers to it."""
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -43,7 +51,7 @@ def compiled(template: str) -> Any:
     def refuse(message: str) -> None:
         raise TemplateRefused(message)
 
-    def to_json(value: Any, indent: int | None = None, **_: Any) -> str:
+    def to_json(value: object, indent: int | None = None, **_: object) -> str:
         return json.dumps(value, ensure_ascii=False, indent=indent)
 
     environment.filters["tojson"] = to_json
@@ -52,7 +60,7 @@ def compiled(template: str) -> Any:
     return environment.from_string(template)
 
 
-def rendered(template: Any, values: dict[str, Any]) -> str:
+def rendered(template: CompiledTemplate, values: dict[str, object]) -> str:
     """One conversation; stops a template that writes without end."""
     parts: list[str] = []
     length = 0
@@ -71,7 +79,7 @@ def main() -> None:
     try:
         template = compiled(request["template"])
         texts = [rendered(template, {**request["always"], **one}) for one in request["values"]]
-        answer: dict[str, Any] = {"texts": texts}
+        answer: dict[str, object] = {"texts": texts}
     except Exception as error:  # whatever foreign code raises
         answer = {"error": f"{type(error).__name__}: {error}"}
     json.dump(answer, sys.stdout)

@@ -12,12 +12,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import NamedTuple
 
 import psutil
 
 from pytest_kvquant.machine.apple.commands import IOREG, Run, run
-from pytest_kvquant.numerics.untyped import Native
 
 CORES = 0.3
 """Cores that others may take of those that the samples need: a thread that waits for its core holds
@@ -111,16 +111,17 @@ def others_on_gpus(ask: Run = run) -> str:
     return _nvidia(_nvml()) or _apple(ask(IOREG, "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator"))
 
 
-def _nvml() -> Native:
+def _nvml() -> ModuleType | None:
     """NVIDIA's management library, where its package (``nvidia-ml-py``) is installed."""
     try:
         import pynvml
     except ImportError:
         return None
-    return pynvml
+    found: ModuleType = pynvml
+    return found
 
 
-def _nvidia(nvml: Native) -> str:
+def _nvidia(nvml: ModuleType | None) -> str:
     if nvml is None:
         return ""
     try:
@@ -136,7 +137,7 @@ def _nvidia(nvml: Native) -> str:
     return ""
 
 
-def _at_work(nvml: Native, number: int, own: Sequence[int]) -> str:
+def _at_work(nvml: ModuleType, number: int, own: Sequence[int]) -> str:
     """Who computes on one GPU beside these processes."""
     try:
         device = nvml.nvmlDeviceGetHandleByIndex(number)

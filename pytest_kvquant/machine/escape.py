@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import re
 
-from pytest_kvquant.numerics.untyped import Parsed
-
 _STEERS = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
@@ -53,7 +51,7 @@ def inert(text: str) -> str:
     return _HASH_COMMAND.sub(r"#\\#", _GITHUB.sub(r"\1\\::", text))
 
 
-def throughout(value: Parsed) -> Parsed:
+def throughout(value: object) -> object:
     """Plain data with every string in it as one line; names of keys stay."""
     if isinstance(value, str):
         return one_line(value)

@@ -21,7 +21,6 @@ from pytest_kvquant.machine.apple import power
 from pytest_kvquant.machine.apple.chip import Chip, performance_cores, read_chip
 from pytest_kvquant.machine.apple.commands import PMSET, Run, run
 from pytest_kvquant.machine.apple.thermal import thermal_pressure
-from pytest_kvquant.numerics.untyped import Foreign
 
 
 def is_mac() -> bool:
@@ -99,12 +98,12 @@ class MachineState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @functools.cache
-def _cpu_info() -> Mapping[str, Foreign]:
+def _cpu_info() -> Mapping[str, object]:
     """Asked once: it starts programs, and takes a quarter of a second. Never of a Mac, whose own
     answer it does not know: ``sysctl machdep.cpu`` as a whole fails on Apple silicon."""
     import cpuinfo
 
-    found: Mapping[str, Foreign] = cpuinfo.get_cpu_info()
+    found: Mapping[str, object] = cpuinfo.get_cpu_info()
     return found
 
 

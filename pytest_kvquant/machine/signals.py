@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from types import FrameType
 
 from pytest_kvquant.errors import Stopped
-from pytest_kvquant.numerics.untyped import Native
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
@@ -22,7 +21,7 @@ class Watch:
     """The handlers of one run; a signal that was ignored when it began stays so (``nohup``)."""
 
     def __init__(self) -> None:
-        self._before: dict[signal.Signals, Native] = {}
+        self._before: dict[signal.Signals, signal._HANDLER] = {}
         self.seen: signal.Signals | None = None
         """The signal that ended the run."""
 

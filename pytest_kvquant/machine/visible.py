@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from pytest_kvquant.machine.devices import parse
-from pytest_kvquant.numerics.untyped import Parsed
 
 VARIABLES: Final[Mapping[str, str]] = {
     "CUDA": "CUDA_VISIBLE_DEVICES",
@@ -41,7 +40,7 @@ class Visible(NamedTuple):
     names: Mapping[str, str] = {}
     """The user's name of each device by the worker's, where they differ."""
 
-    def told(self, value: Parsed) -> Parsed:
+    def told(self, value: object) -> object:
         """Plain data from the worker, devices named as the user does; also names of keys."""
         if not self.names:
             return value
@@ -51,16 +50,21 @@ class Visible(NamedTuple):
             return {self._outward(name): self.told(one) for name, one in value.items()}
         return [self.told(one) for one in value] if isinstance(value, list | tuple) else value
 
+    def in_fields(self, fields: dict[str, object]) -> dict[str, object]:
+        """The same for the fields of a message, whose own names stay."""
+        return {name: self.told(one) for name, one in fields.items()} if self.names else fields
+
     def asked(self, name: str | None) -> str | None:
         """The worker's name of a device."""
         inward = {outer: inner for inner, outer in self.names.items()}
         return name if name is None else inward.get(name, name)
 
-    def setup(self, setup: Mapping[str, Parsed]) -> dict[str, Parsed]:
+    def setup(self, setup: Mapping[str, object]) -> dict[str, object]:
         """Options of llama.cpp with the worker's names of devices: ``-ot`` has such names."""
         found = dict(setup)
-        if self.names and "override-tensor" in found:
-            words = [word.rpartition("=") for word in found["override-tensor"]]
+        given = found.get("override-tensor")
+        if self.names and isinstance(given, list):
+            words = [str(word).rpartition("=") for word in given]
             found["override-tensor"] = [
                 f"{pattern}{sign}{self.asked(name)}" for pattern, sign, name in words
             ]

@@ -11,19 +11,29 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 from pathlib import Path
+from types import FunctionType
+from typing import Protocol, TypeVar
 
 import platformdirs
 from numba.core import caching
 
-from pytest_kvquant.numerics.untyped import Traced
-
 FOLDER = "kernels"
+
+
+class Dispatcher(Protocol):
+    """What is used of a function that numba compiles."""
+
+    py_func: FunctionType
+    _cache: object
+
+
+D = TypeVar("D", bound=Dispatcher)
 
 
 class ByContent(caching._CacheLocator):  # type: ignore[misc]
     """A place for the compiled forms of a function, by the content of the files in its folder."""
 
-    def __init__(self, py_func: Traced, py_file: str) -> None:
+    def __init__(self, py_func: FunctionType, py_file: str) -> None:
         self._line = py_func.__code__.co_firstlineno
         sources = sorted(Path(py_file).parent.glob("*.py"))
         digest = hashlib.sha256()
@@ -45,7 +55,7 @@ class ByContent(caching._CacheLocator):  # type: ignore[misc]
         return str(self._line)
 
     @classmethod
-    def from_function(cls, py_func: Traced, py_file: str) -> ByContent | None:
+    def from_function(cls, py_func: FunctionType, py_file: str) -> ByContent | None:
         """The place of a function; ``None`` where it cannot be written."""
         try:
             place = cls(py_func, py_file)
@@ -62,13 +72,13 @@ class _Compiled(caching.CompileResultCacheImpl):  # type: ignore[misc]
 class _Kept(caching.FunctionCache):  # type: ignore[misc]
     _impl_class = _Compiled
 
-    def save_overload(self, sig: Traced, data: Traced) -> None:
+    def save_overload(self, sig: object, data: object) -> None:
         """Keep a compiled form; where the disk is full it is compiled again the next time."""
         with suppress(OSError):
             super().save_overload(sig, data)
 
 
-def cached(dispatcher: Traced) -> Traced:
+def cached(dispatcher: D) -> D:
     """A compiled function that finds its compiled forms again, as far as a place can be written."""
     with suppress(RuntimeError):  # no place can be written: each process compiles for itself
         dispatcher._cache = _Kept(dispatcher.py_func)

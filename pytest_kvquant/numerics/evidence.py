@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.kernels import FIGURE_TYPES, TokenFigures
-from pytest_kvquant.numerics.untyped import Foreign
 
 
 class ChunkFigures(NamedTuple):
@@ -56,8 +55,9 @@ class Evidence:
     def put(self, chunk: int, first: int, figures: TokenFigures) -> None:
         """Store the figures of rows ``first`` … of a chunk; blocks come in order."""
         last = first + len(figures.kl)
-        columns: Iterable[npt.NDArray[Foreign]] = self.columns
-        for column, values in zip(columns, figures, strict=True):
+        columns: Iterable[npt.NDArray[np.generic]] = self.columns
+        fresh: Iterable[npt.NDArray[np.generic]] = figures
+        for column, values in zip(columns, fresh, strict=True):
             column[chunk, first:last] = values
         self.finite = self.finite and bool(np.isfinite(figures.kl).all())
         if last == self.scored:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,9 +17,9 @@ from numba.extending import intrinsic
 from pytest_kvquant.numerics.arrays import F32, F64, I32
 from pytest_kvquant.numerics.compiled import cached
 from pytest_kvquant.numerics.stable import FAR
-from pytest_kvquant.numerics.untyped import Traced
 
 U64 = npt.NDArray[np.uint64]
+U32 = npt.NDArray[np.uint32]
 
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 """Reordering of sums is allowed; assuming that NaN and infinity never occur is not."""
@@ -34,15 +35,17 @@ _SMALL = 0.125
 
 
 @intrinsic
-def _float_of_bits(_typing: Traced, _bits: Traced) -> Traced:
-    def generate(_context: Traced, builder: Traced, _signature: Traced, args: Traced) -> Traced:
+def _float_of_bits(_typing: object, _bits: object) -> tuple[object, Callable[..., object]]:
+    def generate(
+        _context: object, builder: ir.IRBuilder, _signature: object, args: Sequence[ir.Value]
+    ) -> object:
         return builder.bitcast(args[0], ir.DoubleType())
 
     return types.float64(types.int64), generate
 
 
 @njit(inline="always", error_model="numpy")
-def _exp(x: float) -> Traced:
+def _exp(x: float) -> float:
     """e**x for x ≤ 0, relative error below 1e-15; zero below e**−700.
 
     ``math.exp`` is a call into libm per element; this is straight-line arithmetic that LLVM turns
@@ -71,7 +74,7 @@ def _exp(x: float) -> Traced:
 
 
 @njit(inline="always", error_model="numpy")
-def _series(d: float) -> Traced:
+def _series(d: float) -> float:
     """e**d − 1 − d for |d| ≤ ``_SMALL``, relative error below 1e-13: its Taylor series."""
     s = 1.0 / 362880.0
     s = s * d + 1.0 / 40320.0
@@ -85,7 +88,7 @@ def _series(d: float) -> Traced:
 
 
 @njit(inline="always", error_model="numpy")
-def _centre(p_row: Traced, q_row: Traced, p_best: Traced, q_best: Traced) -> Traced:
+def _centre(p_row: F32, q_row: F32, p_best: np.float32, q_best: np.float32) -> np.float64:
     """Roughly Σ p·(y − x), to a few percent of what y − x varies by, which is near enough.
 
     In float32, with (1 + x / 256)**256 for e**x. The maxima are taken out first, so that a shift of
@@ -115,7 +118,7 @@ def _centre(p_row: Traced, q_row: Traced, p_best: Traced, q_best: Traced) -> Tra
 
 
 @njit(inline="always", error_model="numpy")
-def _maximum(row: Traced, start: int, stop: int) -> Traced:
+def _maximum(row: F32, start: int, stop: int) -> np.float32:
     best = np.float32(-np.inf)
     for j in range(start, stop):
         best = max(best, row[j])
@@ -123,7 +126,7 @@ def _maximum(row: Traced, start: int, stop: int) -> Traced:
 
 
 @njit(inline="always", error_model="numpy")
-def _index(row: Traced, value: Traced) -> int:
+def _index(row: F32, value: np.float32) -> int:
     for j in range(row.shape[0]):
         if row[j] == value:
             return j
@@ -143,7 +146,7 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="compare")
 
 
-def visit(reference: F32, cell: F32, *others: Traced) -> None:
+def visit(reference: F32, cell: F32, *others: F64 | I32 | U64 | U32) -> None:
     """:func:`_visit`, rows shared out among threads; each row comes out as it does alone."""
     rows = cell.shape[0]
     most = min(config.NUMBA_NUM_THREADS, _MOST_THREADS, rows)
@@ -165,7 +168,7 @@ def visit(reference: F32, cell: F32, *others: Traced) -> None:
 def _visit(
     reference: F32,
     cell: F32,
-    cell_bits: Traced,
+    cell_bits: U32,
     sums: F64,
     p_top: I32,
     q_top: I32,

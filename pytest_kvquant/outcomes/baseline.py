@@ -20,7 +20,6 @@ from syrupy.location import PyTestLocation
 from pytest_kvquant.baselines import file
 from pytest_kvquant.baselines import quality as baselines
 from pytest_kvquant.machine.files import replace
-from pytest_kvquant.numerics.untyped import Foreign
 from pytest_kvquant.report.repeat import command as repeat_command
 from pytest_kvquant.results.baseline import DRIFTED, MISSING, BaselineRecord
 
@@ -38,15 +37,16 @@ class BaselineExtension(SingleFileSnapshotExtension):
     _write_mode = WriteMode.TEXT
     file_extension = "json"
 
-    def serialize(self, data: Foreign, **_: Foreign) -> str:
+    def serialize(self, data: object, **_: object) -> str:
         """A baseline as the text of its file."""
+        assert isinstance(data, file.Baseline)
         return file.encode(data)
 
-    def matches(self, *, serialized_data: Foreign, snapshot_data: Foreign) -> bool:
+    def matches(self, *, serialized_data: str | bytes, snapshot_data: str | bytes) -> bool:
         """Whether a cell has not drifted from its baseline."""
         found = baselines.judge(
-            file.decode(snapshot_data, "the baseline"),
-            file.decode(serialized_data, "the measured cell"),
+            file.decode(str(snapshot_data), "the baseline"),
+            file.decode(str(serialized_data), "the measured cell"),
         )
         return found is not None and found.verdict not in DRIFTED
 

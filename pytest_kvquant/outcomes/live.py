@@ -17,7 +17,6 @@ from pytest_kvquant.errors import CellError
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.arrays import F32, F64
 from pytest_kvquant.numerics.kernels import compare_rows
-from pytest_kvquant.numerics.untyped import Parsed
 
 if TYPE_CHECKING:
     from pytest_kvquant.session.run import Session
@@ -68,7 +67,7 @@ class LiveContext:
         if not len(tokens):
             raise ValueError("there are no tokens to decode")
         words, position = [int(token) for token in tokens], self._at.get(sequence, 0)
-        step: list[Parsed] = ["decode", [[sequence, position, words, len(words)]]]
+        step: Sequence[object] = ["decode", [(sequence, position, words, len(words))]]
         if one_at_a_time:
             step = ["each", sequence, position, words]
         self._at[sequence] = position + len(words)
@@ -85,7 +84,7 @@ class LiveContext:
         self._play([["save", sequence], ["clear"], ["restore", sequence]])
         self._at = {sequence: kept}
 
-    def _play(self, steps: list[list[Parsed]]) -> LiveLogits:
+    def _play(self, steps: list[Sequence[object]]) -> LiveLogits:
         __tracebackhide__ = True
         try:
             cell, f16 = (
@@ -148,7 +147,7 @@ class KVCell(Pair):
         return np.array(self._session.task.chunks[0][:count], np.int32)
 
 
-def _collected(worker: Worker, steps: list[list[Parsed]], vocabulary: int) -> F32:
+def _collected(worker: Worker, steps: list[Sequence[object]], vocabulary: int) -> F32:
     found = [block.logits.copy() for block in worker.run_script(steps, vocabulary)]
     return np.concatenate(found) if found else np.empty((0, vocabulary), np.float32)
 

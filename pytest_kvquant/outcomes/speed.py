@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import pytest
 
 from pytest_kvquant import format
-from pytest_kvquant.numerics.untyped import Foreign
 from pytest_kvquant.report.links import link
 from pytest_kvquant.report.repeat import command as repeat_command
 from pytest_kvquant.results.speed import SpeedCell, SpeedTest
@@ -44,6 +43,17 @@ class Replay:
             self._now += self._left.pop()
 
 
+class Benchmark(Protocol):
+    """What is used of pytest-benchmark's fixture, which has no types."""
+
+    group: str | None
+    extra_info: dict[str, object]
+    disabled: bool
+
+    def pedantic(self, target: Callable[[], object], *, rounds: int) -> object:
+        """Call and time it so often."""
+
+
 class CellSpeed:
     """The speed of one pair, as a test sees it.
 
@@ -60,7 +70,7 @@ class CellSpeed:
         """The whole record of the pair's speed."""
         return self._session.speed.measure(self._pair)
 
-    def check(self, kind: str, depth: int, benchmark: Foreign) -> None:
+    def check(self, kind: str, depth: int, benchmark: Benchmark | None) -> None:
         """Pass, fail or skip by the verdict of one test; its samples go to pytest-benchmark.
 
         Args:
@@ -78,7 +88,8 @@ class CellSpeed:
         if not self._session.speed.plan.count(kind):
             self._nothing_measured(f"--kv-{kind} is 0", is_open=False)
         test = self._find(kind, depth)
-        self._replay(test, benchmark)
+        if benchmark is not None:
+            self._replay(test, benchmark)
         self._conclude(test)
 
     def _require_planned(self, kind: str, depth: int) -> None:
@@ -126,7 +137,7 @@ class CellSpeed:
             pytest.fail(f"{self._pair}: {text}", pytrace=False)
         pytest.skip(text)
 
-    def _replay(self, test: SpeedTest, benchmark: Foreign) -> None:
+    def _replay(self, test: SpeedTest, benchmark: Benchmark) -> None:
         self._clock.load([ns / 1e9 for ns in test.samples_ns])
         benchmark.group = test.title
         benchmark.extra_info |= {
@@ -183,7 +194,7 @@ def _figures(test: SpeedTest) -> str:
     )
 
 
-def _switched_off(benchmark: Foreign) -> str:
+def _switched_off(benchmark: Benchmark | None) -> str:
     """Why pytest-benchmark takes no samples; empty if it does."""
     if benchmark is None:
         return "pytest-benchmark is not loaded, and speed tests report through it"

@@ -63,7 +63,7 @@ def _shown(cache: Cache, types: Types) -> CacheShape:
     """A cache with the elements of its rows; which head is where does not show."""
 
     def elements(name: str | None, row: int) -> int:
-        return row // int(types[name]["bytes"]) * int(types[name]["block"]) if name else 0
+        return row // types[name]["bytes"] * types[name]["block"] if name else 0
 
     return CacheShape(
         "window" if cache.kind == "window" else "attention",
@@ -204,7 +204,7 @@ def _padded_to(found: _Found, types: Types) -> int | None:
     if not found.dim:
         return None
     entry = types[found.type]
-    elements = found.row // int(entry["bytes"]) * int(entry["block"])
+    elements = found.row // entry["bytes"] * entry["block"]
     if elements == (found.heads or 1) * found.dim:
         return 0
     possible = (

@@ -3,7 +3,7 @@
 One ``.npz`` file per cell: a column per figure, each of shape ``(chunks, scored)``, and the
 conditions as JSON. Log figures and margins are float32 (six digits more than any gate needs, half
 the size), token ids as narrow as the vocabulary allows; 24 bytes a token and what zlib saves of
-it. Parsed NumPy opens it: ``numpy.load(path)["kl"]``.
+it. Every NumPy opens it: ``numpy.load(path)["kl"]``.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from pytest_kvquant.engine.messages.cell import Step
 from pytest_kvquant.engine.messages.kernels import ScenarioPlayed
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.examination import WatchPlan, ascend, play_scenario
@@ -25,12 +26,11 @@ from pytest_kvquant.inputs.attention import attention_facts
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.arrays import I32
-from pytest_kvquant.numerics.untyped import Parsed
 from pytest_kvquant.quality.coverage_plan import Level, sampled, shared_out
 from pytest_kvquant.quality.findings import with_seen
 from pytest_kvquant.quality.scenario_limits import own_limit, reference_limit
 from pytest_kvquant.quality.scenarios.registry import Scenario, all_scenarios
-from pytest_kvquant.quality.scenarios.tape import Tape, in_words
+from pytest_kvquant.quality.scenarios.tape import Tape, in_words, spans_of
 from pytest_kvquant.quality.workplace import Workplace
 from pytest_kvquant.results.kernels import (
     BROKEN,
@@ -260,13 +260,11 @@ class Examiner:
         )
 
 
-def _tokens_of(step: Sequence[Parsed]) -> int:
-    return sum(len(words) for _, _, words, _ in step[1])
+def _tokens_of(step: Step) -> int:
+    return sum(len(words) for _, _, words, _ in spans_of(step))
 
 
-def _dead(
-    scenario: Scenario, error: CellError, steps: Sequence[Parsed], last: int
-) -> ScenarioRecord:
+def _dead(scenario: Scenario, error: CellError, steps: Sequence[Step], last: int) -> ScenarioRecord:
     """The record of a scenario that killed its worker, or that the library refused."""
     words = [in_words(step) for step in steps[: last + 1]]
     done = [word for word in words[:-1] if not word.startswith("llama_decode")]

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 
+from pytest_kvquant.engine.messages.cell import Span, Step
 from pytest_kvquant.engine.parent.engine import BatchShape
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.numerics.arrays import F32, I32
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.kernels import compare_rows, pairwise_kl
-from pytest_kvquant.numerics.untyped import Parsed
 from pytest_kvquant.results.cell import Trajectory
 
 DECODE_CHUNKS = 8
@@ -30,7 +30,7 @@ SHAPE_ROWS = 16
 SHAPE_TOKENS = 128
 """Tokens of the sequence that is decoded in every batch shape."""
 
-Steps = list[list[Parsed]]
+Steps: TypeAlias = list[Step]
 
 
 class PathsPlan(NamedTuple):
@@ -90,7 +90,7 @@ def at_once_steps(plan: PathsPlan) -> Steps:
     """The tokens of the decode path by prefill: per chunk the prefix, then all of them at once."""
     steps: Steps = []
     for prefix, tokens in zip(plan.prefixes.tolist(), plan.decoded.tolist(), strict=True):
-        whole = ["decode", [[0, len(prefix), tokens, len(tokens)]]]
+        whole = _decoded((0, len(prefix), tokens, len(tokens)))
         steps += [["clear"], _whole(prefix, 0), whole]
     return steps
 
@@ -111,15 +111,13 @@ def shape_scripts(plan: PathsPlan) -> dict[str, Steps]:
     rows = plan.shaped.tolist()
     tokens, last = rows[0], min(SHAPE_ROWS, len(rows[0]) // 2)
     body, tail = tokens[:-last], tokens[-last:]
-    together = [[number, 0, row, last if number == 0 else 0] for number, row in enumerate(rows)]
+    together = [(number, 0, row, last if number == 0 else 0) for number, row in enumerate(rows)]
     quarter = -(-len(body) // 4)
-    pieces = [
-        ["decode", [[0, at, body[at : at + quarter], 0]]] for at in range(0, len(body), quarter)
-    ]
-    end = ["decode", [[0, len(body), tail, last]]]
+    pieces = [_decoded((0, at, body[at : at + quarter], 0)) for at in range(0, len(body), quarter)]
+    end = _decoded((0, len(body), tail, last))
     scripts: dict[str, Steps] = {"alone": [["clear"], _whole(tokens, last)]}
     if len(rows) > 1:
-        scripts["several sequences"] = [["clear"], ["decode", together]]
+        scripts["several sequences"] = [["clear"], _decoded(*together)]
     scripts["parted"] = [["clear"], *pieces, end]
     scripts["restored"] = [["clear"], *pieces, ["save", 0], ["clear"], ["restore", 0], end]
     return scripts
@@ -207,5 +205,9 @@ def trajectory(chosen: list[list[int]], control: list[list[int]], tokens: int) -
     )
 
 
-def _whole(tokens: list[int], outputs: int) -> list[Parsed]:
-    return ["decode", [[0, 0, tokens, outputs]]]
+def _whole(tokens: list[int], outputs: int) -> Step:
+    return _decoded((0, 0, tokens, outputs))
+
+
+def _decoded(*spans: Span) -> Step:
+    return ["decode", spans]

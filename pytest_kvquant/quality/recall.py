@@ -9,17 +9,17 @@ prefill serves all distances.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from pytest_kvquant.engine.messages.cell import Span, Step
 from pytest_kvquant.engine.parent.engine import BatchShape
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.numerics.arrays import F64, I32
 from pytest_kvquant.numerics.kernels import compare_rows
-from pytest_kvquant.numerics.untyped import Parsed
 
 NEAREST = 256
 """Tokens: the shortest distance; the others double."""
@@ -32,7 +32,7 @@ SEQUENCES = 8
 SHORTEST = NEAREST + PASSAGE + 1
 """Tokens of a sequence that has room for the nearest distance."""
 
-Steps = list[list[Parsed]]
+Steps: TypeAlias = list[Step]
 
 
 class RecallPlan(NamedTuple):
@@ -170,12 +170,10 @@ def _wanted(plan: RecallPlan) -> npt.NDArray[np.bool_]:
     return flags
 
 
-def _spans(
-    sequence: list[int], start: int, stop: int, wanted: npt.NDArray[np.bool_]
-) -> list[list[Parsed]]:
+def _spans(sequence: list[int], start: int, stop: int, wanted: npt.NDArray[np.bool_]) -> list[Span]:
     """Tokens ``start`` … as spans of a decode step, cut where what is wanted of them changes."""
     return [
-        [0, first, sequence[first:last], last - first if wanted[first] else 0]
+        (0, first, sequence[first:last], last - first if wanted[first] else 0)
         for first, last in _runs(wanted, start, stop)
     ]
 

@@ -16,12 +16,11 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_kvquant.numerics.untyped import Parsed
 from pytest_kvquant.report.llama_bench import MEASURED
 from pytest_kvquant.report.matrix_rows import rows
 from pytest_kvquant.results.result import Result
 
-Table = list[dict[str, Parsed]]
+Table = list[dict[str, object]]
 
 
 def tables(result: Result) -> dict[str, Table]:
@@ -90,7 +89,7 @@ def to_csv(result: Result, folder: Path) -> list[Path]:
     return made
 
 
-def _run(result: Result) -> dict[str, Parsed]:
+def _run(result: Result) -> dict[str, object]:
     environment, library = result.environment, result.environment.library
     shape = {f"shape_{k}": v for k, v in msgspec.to_builtins(result.settings).items()}
     return {
@@ -163,11 +162,11 @@ def _speed(result: Result) -> Table:
     ]
 
 
-def _columns(table: Sequence[dict[str, Parsed]]) -> list[str]:
+def _columns(table: Sequence[dict[str, object]]) -> list[str]:
     return list(dict.fromkeys(name for row in table for name in row))
 
 
-def _plain(value: Parsed) -> Parsed:
+def _plain(value: object) -> object:
     """A list or a table as JSON text: SQL and spreadsheets have neither."""
     if isinstance(value, list | tuple | dict):
         return msgspec.json.encode(value).decode()

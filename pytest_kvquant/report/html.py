@@ -15,7 +15,6 @@ import msgspec
 from pytest_kvquant import __version__, format
 from pytest_kvquant.errors import RunRefused
 from pytest_kvquant.numerics.metrics import LOG10_KL_EDGES
-from pytest_kvquant.numerics.untyped import Foreign
 from pytest_kvquant.report import matrix_rows, view
 from pytest_kvquant.report.advice import RULE as ADVICE_RULE
 from pytest_kvquant.report.baseline_notes import notes
@@ -101,7 +100,7 @@ def render(result: Result, *, incomplete: str = "") -> str:
     )
 
 
-def render_page(template: str, script: str, data: Mapping[str, Foreign], **context: Foreign) -> str:
+def render_page(template: str, script: str, data: Mapping[str, object], **context: object) -> str:
     """A page of the family: shared style and scripts, ``data`` for the charts.
 
     The library comes packed and is unpacked by the page's own script. Only these two may run (a

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 
 import msgspec
 
-from pytest_kvquant.numerics.untyped import Parsed
 from pytest_kvquant.results.speed import SpeedCell, SpeedTest
 
 MEASURED = (
@@ -49,7 +48,7 @@ LEFT_ALONE: dict[str, str | int | bool] = {
 """``llama-bench``'s defaults; the build number is the one of a build that does not know its own."""
 
 
-def entry(test: SpeedTest) -> dict[str, Parsed]:
+def entry(test: SpeedTest) -> dict[str, object]:
     """One test as an entry of the list; a commit is named as ``git rev-parse --short`` does."""
     measured = {name: getattr(test, name) for name in MEASURED}
     commit = test.build_commit.removesuffix("-dirty") or "unknown"

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import PurePath
+from typing import TypeVar
 
 import msgspec
 
 from pytest_kvquant.errors import ResultError
-from pytest_kvquant.numerics.untyped import Parsed
 from pytest_kvquant.report import matrix_rows
 from pytest_kvquant.results.result import Result
+
+T = TypeVar("T")
 
 SCHEMA = "pytest-kvquant/snapshot/1"
 
@@ -35,6 +37,66 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     build: str
     figures: dict[str, dict[str, float]]
     """By pair, then by figure: some of :data:`FIGURES`."""
+
+
+class BenchEntry(msgspec.Struct, frozen=True):
+    """A test of ``llama-bench -o json``, under its own names."""
+
+    type_k: str
+    type_v: str
+    n_prompt: int
+    n_gen: int
+    avg_ts: float
+    """tok/s."""
+    build_commit: str
+    n_depth: int = 0
+    test_time: str = ""
+    model_filename: str = "unknown model"
+    cpu_info: str | None = None
+    gpu_info: str | None = None
+
+
+class KldCorpus(msgspec.Struct, frozen=True):
+    """The text of REFRACT's KLD axis."""
+
+    path: str = "unknown text"
+
+
+class KldAxis(msgspec.Struct, frozen=True):
+    """REFRACT's KLD axis."""
+
+    skipped: bool | None = None
+    mean_kld: float | None = None
+    """Nats a token."""
+    same_topp_pct: float | None = None
+    """Percent of tokens with the same likeliest successor."""
+    corpus: KldCorpus | None = None
+    ctx: int | str = "?"
+    chunks: int | str = "?"
+
+
+class RefractAxes(msgspec.Struct, frozen=True):
+    """REFRACT's axes, as far as they are read."""
+
+    kld: KldAxis | None = None
+
+
+class RefractEnvironment(msgspec.Struct, frozen=True):
+    """The build that REFRACT measured."""
+
+    llama_cpp_commit: str | None = None
+    backend: str | None = None
+
+
+class RefractReport(msgspec.Struct, frozen=True):
+    """A report of REFRACT, as far as it is read."""
+
+    schema: str = ""
+    candidate: str = ""
+    model: str = "unknown model"
+    timestamp: str = "unknown"
+    axes: RefractAxes | None = None
+    environment: RefractEnvironment | None = None
 
 
 def of_result(result: Result) -> Snapshot:
@@ -74,23 +136,25 @@ def of_llama_bench(data: bytes, name: str) -> list[Snapshot]:
     Raises:
         ResultError: not such a file.
     """
-    entries = _json(data, name, list)
+    entries = _json(data, name)
+    if not isinstance(entries, list):
+        raise ResultError(f"{name} is JSON, but not what it was taken for.")
     needed = ("type_k", "type_v", "n_prompt", "n_gen", "avg_ts", "build_commit")
     for entry in entries:
         missing = [key for key in needed if not isinstance(entry, dict) or key not in entry]
         if missing:
             raise ResultError(f"{name}: an entry of llama-bench lacks {', '.join(missing)}.")
-    groups: dict[tuple[str, str, str], list[dict[str, Parsed]]] = {}
-    for entry in entries:
-        chip = str(entry.get("gpu_info") or entry.get("cpu_info") or "unknown machine")
-        model = PurePath(str(entry.get("model_filename", "unknown model"))).name
-        groups.setdefault((str(entry["build_commit"]), model, chip), []).append(entry)
+    groups: dict[tuple[str, str, str], list[BenchEntry]] = {}
+    for entry in _converted(entries, list[BenchEntry], name):
+        chip = entry.gpu_info or entry.cpu_info or "unknown machine"
+        model = PurePath(entry.model_filename).name
+        groups.setdefault((entry.build_commit, model, chip), []).append(entry)
     if not groups:
         raise ResultError(f"{name} holds no test of llama-bench.")
     return [
         Snapshot(
             title=f"{model} · llama-bench · {chip}",
-            started=max(str(one.get("test_time", "")) for one in group) or "unknown",
+            started=max(one.test_time for one in group) or "unknown",
             build=commit,
             figures=_speeds(group),
         )
@@ -98,16 +162,16 @@ def of_llama_bench(data: bytes, name: str) -> list[Snapshot]:
     ]
 
 
-def _speeds(entries: Iterable[Mapping[str, Parsed]]) -> dict[str, dict[str, float]]:
+def _speeds(entries: Iterable[BenchEntry]) -> dict[str, dict[str, float]]:
     by_depth: dict[str, dict[tuple[str, int], list[float]]] = {}
     for entry in entries:
         # Entries with both a prompt and generated tokens time a mixture of the two.
-        if bool(entry["n_prompt"]) == bool(entry["n_gen"]):
+        if bool(entry.n_prompt) == bool(entry.n_gen):
             continue
-        kind = "pp" if entry["n_prompt"] else "tg"
-        place = (kind, int(entry.get("n_depth", 0)))
-        pair = f"{entry['type_k']}/{entry['type_v']}"
-        by_depth.setdefault(pair, {}).setdefault(place, []).append(float(entry["avg_ts"]))
+        kind = "pp" if entry.n_prompt else "tg"
+        place = (kind, entry.n_depth)
+        pair = f"{entry.type_k}/{entry.type_v}"
+        by_depth.setdefault(pair, {}).setdefault(place, []).append(entry.avg_ts)
     found: dict[str, dict[str, float]] = {}
     reference = by_depth.get("f16/f16", {})
     for pair, tests in by_depth.items():
@@ -131,25 +195,25 @@ def of_refract(data: bytes, name: str) -> Snapshot:
     Raises:
         ResultError: not such a file, of an axis that was skipped, or of no pair.
     """
-    report = _json(data, name, dict)
-    if not str(report.get("schema", "")).startswith("refract.report."):
-        raise ResultError(f"{name} is no report of REFRACT: its schema is {report.get('schema')}.")
-    kld = (report.get("axes") or {}).get("kld") or {}
-    if kld.get("skipped") or not isinstance(kld.get("mean_kld"), int | float):
+    report = _converted(_json(data, name), RefractReport, name)
+    if not report.schema.startswith("refract.report."):
+        raise ResultError(f"{name} is no report of REFRACT: its schema is {report.schema}.")
+    kld = (report.axes or RefractAxes()).kld or KldAxis()
+    if kld.skipped or kld.mean_kld is None:
         raise ResultError(f"{name}: REFRACT skipped its KLD axis; nothing of it can be compared.")
-    pair = _pair_of(str(report.get("candidate", "")), name)
-    figures = {"kl": float(kld["mean_kld"])}
-    if isinstance(kld.get("same_topp_pct"), int | float):
-        figures["top1"] = float(kld["same_topp_pct"]) / 100
-    corpus = PurePath(str((kld.get("corpus") or {}).get("path", "unknown text"))).name
-    environment = report.get("environment") or {}
+    pair = _pair_of(report.candidate, name)
+    figures = {"kl": kld.mean_kld}
+    if kld.same_topp_pct is not None:
+        figures["top1"] = kld.same_topp_pct / 100
+    corpus = PurePath((kld.corpus or KldCorpus()).path).name
+    environment = report.environment or RefractEnvironment()
     return Snapshot(
         title=(
-            f"{PurePath(str(report.get('model', 'unknown model'))).name} · REFRACT · {corpus} · "
-            f"{kld.get('ctx', '?')} tokens, {kld.get('chunks', '?')} chunks"
+            f"{PurePath(report.model).name} · REFRACT · {corpus} · "
+            f"{kld.ctx} tokens, {kld.chunks} chunks"
         ),
-        started=str(report.get("timestamp", "unknown")),
-        build=str(environment.get("llama_cpp_commit") or environment.get("backend") or "unknown"),
+        started=report.timestamp,
+        build=environment.llama_cpp_commit or environment.backend or "unknown",
         figures={pair: figures},
     )
 
@@ -180,14 +244,18 @@ def foreign(data: bytes, name: str) -> list[Snapshot]:
     raise ResultError(f"{name} is neither a list of llama-bench -o json nor a report of REFRACT.")
 
 
-def _json(data: bytes, name: str, kind: type) -> Parsed:
+def _converted(found: object, kind: type[T], name: str) -> T:
     try:
-        found = msgspec.json.decode(data)
+        return msgspec.convert(found, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ResultError(f"{name} is JSON, but not what it was taken for: {error}.") from None
+
+
+def _json(data: bytes, name: str) -> object:
+    try:
+        return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ResultError(f"{name} is not JSON: {error}.") from None
-    if not isinstance(found, kind):
-        raise ResultError(f"{name} is JSON, but not what it was taken for.")
-    return found
 
 
 def encode(points: Iterable[Snapshot]) -> bytes:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pytest_kvquant.numerics.untyped import Parsed
+from pytest_kvquant.numerics.plain import Json
 
 WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 """The words, and what they mean."""
@@ -64,7 +64,7 @@ def decode(data: bytes, kind: type[T]) -> T:
     return found
 
 
-def convert(table: Parsed, kind: type[T]) -> T:
+def convert(table: object, kind: type[T]) -> T:
     """The same from plain data that was decoded already.
 
     Raises:
@@ -76,7 +76,7 @@ def convert(table: Parsed, kind: type[T]) -> T:
         return decode(msgspec.json.encode(table), kind)
 
 
-def allow(schema: Parsed) -> Parsed:
+def allow(schema: Json) -> Json:
     """A JSON schema in which every number may be one of the words instead."""
     if isinstance(schema, list):
         return [allow(one) for one in schema]
@@ -89,7 +89,7 @@ def allow(schema: Parsed) -> Parsed:
     return {"anyOf": [inner, {"enum": list(WORDS)}], **told}
 
 
-def _worded(value: Parsed) -> Parsed:
+def _worded(value: Json) -> Json:
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     if isinstance(value, dict):
@@ -99,11 +99,10 @@ def _worded(value: Parsed) -> Parsed:
     return value
 
 
-def _extends(read: Parsed, written: Parsed) -> bool:
+def _extends(read: object, written: object) -> bool:
     """Whether everything that was written was read as it stands; defaults may be added."""
     if isinstance(written, dict):
-        known = isinstance(read, dict)
-        return known and all(
+        return isinstance(read, dict) and all(
             name not in read or _extends(read[name], value) for name, value in written.items()
         )
     if isinstance(written, list):

@@ -10,12 +10,12 @@ from typing import get_args
 
 import msgspec
 
-from pytest_kvquant.numerics.untyped import Hint, Parsed
+from pytest_kvquant.numerics.plain import Json
 from pytest_kvquant.results import nonfinite
 from pytest_kvquant.results.result import Result
 
 
-def schema() -> dict[str, Parsed]:
+def schema() -> Json:
     """The schema as plain data; every property has a description."""
     found = msgspec.json.schema(Result)
     for record in records(Result):
@@ -26,8 +26,7 @@ def schema() -> dict[str, Parsed]:
             if "$ref" in entry:
                 entry = {"allOf": [entry]}
             properties[name] = {**entry, "description": text}
-    words: dict[str, Parsed] = nonfinite.allow(found)
-    return words
+    return nonfinite.allow(found)
 
 
 def schema_text() -> str:
@@ -70,7 +69,7 @@ def _own_descriptions(record: type) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in found.items()}
 
 
-def _structs(kind: Hint) -> Iterator[type[msgspec.Struct]]:
+def _structs(kind: object) -> Iterator[type[msgspec.Struct]]:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         yield kind
     for part in get_args(kind):

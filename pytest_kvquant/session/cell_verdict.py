@@ -22,7 +22,7 @@ from pytest_kvquant.session.judging import JudgedGates
 
 def checked(subject: Subject, *needs: Needs) -> Subject:
     """The subject with the checks of its cell that can be decided once this is measured."""
-    found = [one.decide(subject) for one in registry.checks_that_need(*needs)]
+    found = [one.look(subject) for one in registry.checks_that_need(*needs)]
     known = [as_declared(check, subject.declared) for check in found if check is not None]
     checks = (*subject.cell.checks, *known)
     return subject._replace(cell=msgspec.structs.replace(subject.cell, checks=checks))

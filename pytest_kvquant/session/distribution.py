@@ -17,7 +17,6 @@ import msgspec
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.machine.devices import share_out
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.numerics.untyped import Foreign
 from pytest_kvquant.report import matrix_rows
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell
@@ -164,11 +163,11 @@ def _as_one(sittings: tuple[Sitting, ...], started: str) -> tuple[Sitting, ...]:
     return tuple(found[name] for name in sorted(found))
 
 
-def device_of(workerinput: Mapping[str, Foreign]) -> str:
+def device_of(workerinput: Mapping[str, object]) -> str:
     """The device of this process."""
     return str(workerinput[DEVICE])
 
 
-def report_back(workeroutput: dict[str, Foreign], result: Result) -> None:
+def report_back(workeroutput: dict[str, object], result: Result) -> None:
     """Send a process's result to the controlling one."""
     workeroutput[RESULT] = encode(result).decode()

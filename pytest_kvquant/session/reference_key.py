@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -10,7 +11,6 @@ from pytest_kvquant.engine.parent.engine import BatchShape
 from pytest_kvquant.machine.environment import Environment
 from pytest_kvquant.machine.versions import driver_version, os_version
 from pytest_kvquant.matrix import REFERENCE, Pair
-from pytest_kvquant.numerics.untyped import Parsed
 from pytest_kvquant.results.library import Library
 
 
@@ -27,16 +27,29 @@ class ReferenceConditions(NamedTuple):
     """The build that computes them, with the device that it uses. Shader sources that are compiled
     at run time count for its hash."""
     environment: Environment
-    setup: dict[str, Parsed]
+    setup: Mapping[str, str]
     """Options of llama.cpp in words."""
     os_version: str
     driver: str
 
     @classmethod
-    def here(cls, **conditions: Parsed) -> ReferenceConditions:
-        """On this machine; the other fields by name."""
-        gpu = bool(conditions["library"].gpus_in_use(conditions["gpu_layers"]))
-        return cls(os_version=os_version(), driver=driver_version(gpu=gpu), **conditions)
+    def here(
+        cls,
+        *,
+        model: str,
+        order: str,
+        seed: int,
+        gpu_layers: int,
+        shape: BatchShape,
+        library: Library,
+        environment: Environment,
+        setup: Mapping[str, str],
+    ) -> ReferenceConditions:
+        """On this machine."""
+        driver = driver_version(gpu=bool(library.gpus_in_use(gpu_layers)))
+        return cls(
+            model, order, seed, gpu_layers, shape, library, environment, setup, os_version(), driver
+        )
 
     def key(self, pair: Pair, text: str) -> dict[str, object]:
         """The key of a pair's logits, plain data.

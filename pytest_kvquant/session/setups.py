@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.config.setup import FILES, Setup, as_words
+from pytest_kvquant.engine.options import words
 from pytest_kvquant.engine.scaled_file import with_scale
 from pytest_kvquant.errors import ModelError
 from pytest_kvquant.inputs.control_vector import write_array
@@ -22,11 +23,11 @@ def for_workers(settings: Settings) -> Setup:
     """
     setup = dict(settings.setup)
     for name in FILES:
-        for word in setup.get(name, ()):
+        for word in words(setup, name):
             if not Path(with_scale(word)[0]).is_file():
                 raise ModelError(f"{name} {with_scale(word)[0]}: there is no such file.")
     if "control-vector" in setup:
-        setup["control-vector"] = [_as_array(word) for word in setup["control-vector"]]
+        setup["control-vector"] = [_as_array(word) for word in words(setup, "control-vector")]
     return setup
 
 
@@ -35,7 +36,8 @@ def in_words(settings: Settings) -> dict[str, str]:
     setup = dict(settings.setup)
     for name in FILES:
         if name in setup:
-            setup[name] = [f"{word} ({_hash(Path(with_scale(word)[0]))})" for word in setup[name]]
+            files = words(setup, name)
+            setup[name] = [f"{word} ({_hash(Path(with_scale(word)[0]))})" for word in files]
     return as_words(setup)
 
 

@@ -153,7 +153,7 @@ class ZooRun:
             reference_kernels=examiner.examine(REFERENCE),
             declared=declared_failures(place.pair, self._library.device, self._expect),
         )
-        judged = [one.decide(subject) for one in registry.checks_that_need("kernels")]
+        judged = [one.look(subject) for one in registry.checks_that_need("kernels")]
         checks = tuple(
             as_declared(check, subject.declared) for check in judged if check is not None
         )

@@ -11,7 +11,6 @@ from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.budgets import Budgets, resolve_budgets
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.rules import Rules
-from pytest_kvquant.numerics.untyped import Foreign
 from pytest_kvquant.results.cell import Cell, Check
 from pytest_kvquant.results.gate import Gate
 
@@ -41,7 +40,7 @@ def subject(
 
 
 def decide(
-    function: Callable[..., Foreign],
+    function: Callable[..., Gate | Check | None],
     on: Subject,
     *,
     rules: Rules | None = None,
@@ -59,13 +58,11 @@ def decide(
     """
     declared = declaration(function)
     if not declared.is_gate:
-        found: Check | None = declared.decide(on)
-        return found
+        return declared.look(on)
     figures = {name: np.asarray(values, np.float64) for name, values in on.cell.per_chunk.items()}
     count = max((len(values) for values in figures.values()), default=1)
     given = Given(on.budgets.batched, rules or Rules(cap=count), scored)
-    gate: Gate = declared.decide(figures, given)
-    return gate
+    return declared.judge(figures, given)
 
 
 def declaration(function: object) -> Declaration:

@@ -9,9 +9,9 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant.numerics.untyped import Foreign
 from pytest_kvquant.zoo import blocks
 from pytest_kvquant.zoo.declaration import Member, Tensor, Value
+from pytest_kvquant.zoo.gguf_writer import GgufWriter
 from pytest_kvquant.zoo.vocabulary import END, bytes_only
 
 OWN_NAMESPACES = ("general.", "tokenizer.", "split.", "xielu.")
@@ -35,7 +35,7 @@ def write(path: Path, member: Member) -> Path:
     return path
 
 
-def finish(writer: Foreign) -> None:
+def finish(writer: GgufWriter) -> None:
     """Write everything that was added."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -48,7 +48,7 @@ def full_key(architecture: str, key: str) -> str:
     return key if key.startswith(OWN_NAMESPACES) else f"{architecture}.{key}"
 
 
-def add_value(writer: Foreign, key: str, value: Value) -> None:
+def add_value(writer: GgufWriter, key: str, value: Value) -> None:
     """Add a key in the GGUF type that llama.cpp reads it as: counts are unsigned."""
     if isinstance(value, bool):
         writer.add_bool(key, value)
@@ -62,7 +62,7 @@ def add_value(writer: Foreign, key: str, value: Value) -> None:
         writer.add_array(key, value)
 
 
-def add_vocabulary(writer: Foreign, size: int, *, bos: bool = False) -> None:
+def add_vocabulary(writer: GgufWriter, size: int, *, bos: bool = False) -> None:
     """Add the keys of a byte-level tokenizer."""
     vocabulary = bytes_only(size)
     writer.add_tokenizer_model("gpt2")
@@ -75,7 +75,7 @@ def add_vocabulary(writer: Foreign, size: int, *, bos: bool = False) -> None:
     writer.add_add_bos_token(bos)
 
 
-def values(tensor: Tensor, seed: int) -> npt.NDArray[np.floating[Foreign]]:
+def values(tensor: Tensor, seed: int) -> npt.NDArray[np.float16] | npt.NDArray[np.float32]:
     """The weights, by name and seed alone: other tensors of the model do not move them."""
     generator = np.random.default_rng((seed, zlib.crc32(tensor.name.encode())))
     drawn = generator.standard_normal(tensor.shape, np.float32)

@@ -16,9 +16,8 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import NamedTuple
-
-from pytest_kvquant.numerics.untyped import Native, Parsed
+from types import ModuleType
+from typing import NamedTuple, TypeAlias, TypedDict
 
 ROOM = 1024
 """Bytes that a returned struct may take; the largest known one has 160."""
@@ -75,19 +74,47 @@ class Returned(NamedTuple):
     """End of what it wrote, in bytes; ``None`` where that cannot be observed."""
 
 
+FieldValue: TypeAlias = bool | int | float | str | None
+"""What a field holds; ``None``: a null pointer."""
+
+
+class LayoutOfReleases(TypedDict):
+    """Releases that declare the same structs, each as ``name:letter`` of its fields."""
+
+    releases: list[str]
+    llama_context_params: str
+    llama_model_params: str
+
+
+class BoundSymbols(TypedDict):
+    """Functions that releases bind: all of them, or those from a first to a last one."""
+
+    every: str
+    some: dict[str, tuple[str, str]]
+
+
+class BindingsTable(TypedDict):
+    """The table of releases."""
+
+    layouts: list[LayoutOfReleases]
+    symbols: BoundSymbols
+    defaults: dict[str, dict[str, FieldValue]]
+    """By struct, then by field."""
+
+
 class Mismatch(NamedTuple):
     """A field that does not hold its default. ``found`` is ``"unwritten"`` for no value at all."""
 
     struct: str
     field: str
-    found: Native
-    expected: Native
+    found: FieldValue
+    expected: FieldValue
 
     def __str__(self) -> str:
         return f"{self.struct}.{self.field} is {self.found} instead of {self.expected}"
 
 
-def check(handle: ctypes.CDLL, bindings: Native) -> list[Mismatch]:
+def check(handle: ctypes.CDLL, bindings: ModuleType) -> list[Mismatch]:
     """What the library's default params show at other places than ``bindings`` declare.
 
     Args:
@@ -113,7 +140,9 @@ def fitting_releases(handle: ctypes.CDLL) -> list[str]:
     return [
         release
         for layout in _table()["layouts"]
-        if not any(compare(name, _parsed(layout[name]), returned[name]) for name in STRUCTS)
+        if not any(
+            compare(name, _parsed(str(layout.get(name))), returned[name]) for name in STRUCTS
+        )
         for release in layout["releases"]
         if not missing_symbols(handle, release)
     ]
@@ -151,7 +180,7 @@ def complaint(
     library: Path,
     release: str,
     handle: ctypes.CDLL,
-    bindings: Native | None,
+    bindings: ModuleType | None,
     error: Exception | None = None,
 ) -> str | None:
     """One sentence on why these bindings cannot drive this library, and which can.
@@ -175,7 +204,7 @@ def complaint(
 
 
 def _evidence(
-    handle: ctypes.CDLL, release: str, bindings: Native | None, error: Exception | None
+    handle: ctypes.CDLL, release: str, bindings: ModuleType | None, error: Exception | None
 ) -> str:
     if bindings is None:
         missing = missing_symbols(handle, release)
@@ -221,10 +250,10 @@ def compare(name: str, layout: Layout, returned: Returned) -> list[Mismatch]:
     return found
 
 
-def _value(data: bytes, field: Field) -> Native:
+def _value(data: bytes, field: Field) -> FieldValue:
     """The field's value: ``None`` for a null pointer; a bool only from a byte that is 0 or 1."""
     letter = "B" if field.letter == "?" else field.letter
-    (value,) = struct.unpack_from("@" + letter, data, field.offset)
+    value: int | float = struct.unpack_from("@" + letter, data, field.offset)[0]
     if field.letter == "P":
         return value or None
     if field.letter == "?" and value in (0, 1):
@@ -251,8 +280,8 @@ def _parsed(text: str) -> Layout:
 
 
 @cache
-def _table() -> dict[str, Parsed]:
-    table: dict[str, Parsed] = json.loads(TABLE.read_text(encoding="ascii"))
+def _table() -> BindingsTable:
+    table: BindingsTable = json.loads(TABLE.read_text(encoding="ascii"))
     return table
 
 
@@ -288,7 +317,9 @@ def default_params(handle: ctypes.CDLL, name: str) -> Returned:
     return Returned(rounds[0][0], unwritten, reach)
 
 
-def _over_paint(silent: Native, function: Native) -> tuple[bytes, bytes]:
+def _over_paint(
+    silent: ctypes._NamedFuncPointer, function: ctypes._NamedFuncPointer
+) -> tuple[bytes, bytes]:
     """What a function returns over a stack of zeros, and over a stack of ones.
 
     Nothing may stand between painting and calling: every other call leaves its own traces there.

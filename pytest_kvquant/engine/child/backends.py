@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pytest_kvquant.numerics.untyped import Native
+from pytest_kvquant.engine.child.llama import CFunction
 
 CPU_DEVICE = 0
 """``enum ggml_backend_dev_type``."""
 
-Function = Callable[..., Native]
+Function = Callable[..., CFunction]
 """Name, result and arguments to a C function of the library."""
 
 
@@ -52,7 +52,7 @@ def load(function: Function, folders: Iterable[Path]) -> bool:
 
 
 @contextmanager
-def _in(folder: str) -> Native:
+def _in(folder: str) -> Iterator[None]:
     before = None
     with suppress(OSError):  # the folder one is in may be gone
         before = os.getcwd()  # noqa: PTH109  (as it is, links and all)

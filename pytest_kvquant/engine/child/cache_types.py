@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
-from pytest_kvquant.numerics.untyped import Parsed
+from pytest_kvquant.engine.child.llama import CFunction
 
 MOST_TYPES = 512
 """Type ids looked at; forks have used ids up to 203."""
@@ -34,7 +34,7 @@ class _DlInfo(ctypes.Structure):
     )
 
 
-def read_types(function: Callable[..., Parsed]) -> dict[str, dict[str, Parsed]]:
+def read_types(function: Callable[..., CFunction]) -> dict[str, dict[str, int]]:
     """Types by name, with what is needed to know whether a cache can be of this type.
 
     The C table has no length that can be asked for, and ids are sparse in some forks: an entry
@@ -46,7 +46,7 @@ def read_types(function: Callable[..., Parsed]) -> dict[str, dict[str, Parsed]]:
     first, second = (ctypes.cast(traits(number), ctypes.c_void_p).value for number in (0, 1))
     assert first is not None
     assert second is not None
-    own, found = _object_of(first), dict[str, dict[str, Parsed]]()
+    own, found = _object_of(first), dict[str, dict[str, int]]()
     for number in range(MOST_TYPES):
         address = first + number * (second - first)
         if _object_of(address) != own:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import ctypes
 
 from pytest_kvquant.engine.child.library import LoadedLibrary
-from pytest_kvquant.engine.child.nodes import Ggml, Node, TensorPointer
-from pytest_kvquant.numerics.untyped import Native
+from pytest_kvquant.engine.child.nodes import Ggml, Node, RawTensor, TensorPointer
 
 
 class Callback:
@@ -19,9 +18,9 @@ class Callback:
     def __init__(self, library: LoadedLibrary) -> None:
         self.ggml = Ggml(library)
         self.error: Exception | None = None
-        self._kept: Native = None
+        self._kept: object = None
 
-    def attach(self, params: Native) -> None:
+    def attach(self, params: ctypes.Structure) -> None:
         """Put the callback into context parameters; it must outlive the context."""
         kind = dict((entry[0], entry[1]) for entry in params._fields_)["cb_eval"]
         self._kept = kind(self._called)
@@ -33,7 +32,7 @@ class Callback:
             error, self.error = self.error, None
             raise error
 
-    def wants(self, tensor: Native) -> bool:
+    def wants(self, tensor: RawTensor) -> bool:
         """Whether a node is to be shown."""
         raise NotImplementedError
 

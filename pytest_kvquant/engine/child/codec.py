@@ -43,7 +43,7 @@ class Codec:
     def __init__(self, library: LoadedLibrary, name: str) -> None:
         entry = library.types[name]
         self.name = name
-        self.block, self.bytes = int(entry["block"]), int(entry["bytes"])
+        self.block, self.bytes = entry["block"], entry["bytes"]
         library.function("ggml_quantize_init", None, ctypes.c_int)(entry["id"])
         traits = library.function("ggml_get_type_traits", ctypes.POINTER(TypeTraits), ctypes.c_int)(
             entry["id"]

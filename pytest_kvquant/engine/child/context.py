@@ -5,16 +5,18 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.engine.child.library import LoadedLibrary
+from pytest_kvquant.engine.child.llama import Llama
 from pytest_kvquant.engine.child.setup import ModelSetup, apply_context, attach, read_control
 from pytest_kvquant.engine.child.vocabulary import ModelVocabulary, Refused
+from pytest_kvquant.engine.options import Options
 from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.numerics.arrays import F32, I32
-from pytest_kvquant.numerics.untyped import Native, Parsed
 
 FLASH_ATTENTION_ENABLED = 1
 
@@ -47,14 +49,14 @@ class LoadedModel(ModelVocabulary):
         gpu_layers: int,
         device: str | None = None,
         vocabulary_only: bool = False,
-        setup: dict[str, Parsed] | None = None,
+        setup: Options | None = None,
         keep_alive: Callable[[], None] = lambda: None,
     ) -> None:
         self.library = library
         self._keep_alive = keep_alive
         self.spans: list[tuple[str, int, int]] = []
         """Told of each ``llama_decode``: its name, start and end in nanoseconds."""
-        self.setup = setup or {}
+        self.setup: Options = setup or {}
         own_setup = ModelSetup(library, self.setup)
         self.llama = llama = library.llama
         own_setup.prepare()
@@ -71,9 +73,10 @@ class LoadedModel(ModelVocabulary):
         own_setup.apply(params)
         self._progress = llama.llama_progress_callback(self._on_progress)
         params.progress_callback = self._progress
-        self.pointer = llama.llama_model_load_from_file(path.encode(), params)
-        if not self.pointer:
+        pointer = llama.llama_model_load_from_file(path.encode(), params)
+        if not pointer:
             raise Refused(f"llama.cpp does not load {path}")
+        self.pointer = pointer
         self.adapters = [] if vocabulary_only else own_setup.adapters(self.pointer)
         self.control = None
         if not vocabulary_only:
@@ -133,7 +136,7 @@ class Context:
         ubatch: int,
         threads: int,
         unified: bool = False,
-        prepare: Callable[[Native], None] = lambda _parameters: None,
+        prepare: Callable[[ctypes.Structure], None] = lambda _parameters: None,
     ) -> None:
         self.model = model
         self.llama = llama = model.llama
@@ -151,9 +154,10 @@ class Context:
         params.no_perf = True
         apply_context(model.library, params, model.setup)
         prepare(params)
-        self.pointer = llama.llama_init_from_model(model.pointer, params)
-        if not self.pointer:
+        pointer = llama.llama_init_from_model(model.pointer, params)
+        if not pointer:
             raise Refused(f"llama.cpp makes no context for K {type_k}, V {type_v}")
+        self.pointer = pointer
         attach(model.library, self.pointer, model)
         self.memory = llama.llama_get_memory(self.pointer)
         self.batch = int(llama.llama_n_batch(self.pointer))
@@ -254,7 +258,7 @@ _DECODE_CODES = {
 class _BatchArrays:
     """The arrays behind a ``llama_batch``, filled without a Python loop."""
 
-    def __init__(self, llama: Native, room: int) -> None:
+    def __init__(self, llama: Llama, room: int) -> None:
         self.token = np.empty(room, np.int32)
         self.pos = np.empty(room, np.int32)
         self.n_seq_id = np.ones(room, np.int32)
@@ -262,11 +266,14 @@ class _BatchArrays:
         self.seq_id = self.ids.ctypes.data + 4 * np.arange(room, dtype=np.uintp)
         self.logits = np.empty(room, np.int8)
         self.struct = llama.llama_batch()
+        kinds = {entry[0]: entry[1] for entry in llama.llama_batch._fields_}
         for name in ("token", "pos", "n_seq_id", "seq_id", "logits"):
-            kind = dict(llama.llama_batch._fields_)[name]
+            kind = cast("type[ctypes.c_void_p]", kinds[name])
             setattr(self.struct, name, ctypes.cast(getattr(self, name).ctypes.data, kind))
 
-    def fill(self, tokens: I32, positions: I32, sequences: I32, outputs: Native) -> Native:
+    def fill(
+        self, tokens: I32, positions: I32, sequences: I32, outputs: npt.NDArray[np.generic]
+    ) -> ctypes.Structure:
         count = len(tokens)
         self.token[:count] = tokens
         self.pos[:count] = positions

@@ -22,7 +22,6 @@ from pytest_kvquant.engine.child.codec import Codec, Codecs, nmse, rotate
 from pytest_kvquant.engine.child.context import Context
 from pytest_kvquant.engine.messages.probe import Strayed
 from pytest_kvquant.numerics.arrays import F32, I32, U8
-from pytest_kvquant.numerics.untyped import Native
 
 Place = tuple[int, int, str]
 """Number of the cache, of the layer within it, and the side."""
@@ -42,7 +41,7 @@ def emulate(
     tokens: I32,
     reference: probe_run.Run,
     codecs: Codecs,
-    types: Native,
+    types: Mapping[str, Mapping[str, int]],
     sides: Mapping[Place, CacheSide],
 ) -> tuple[list[Strayed], float]:
     """Play a healthy cell.

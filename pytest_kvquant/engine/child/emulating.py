@@ -5,45 +5,46 @@ from __future__ import annotations
 import ctypes
 
 import numpy as np
+import numpy.typing as npt
 
 from pytest_kvquant.engine.child.callback import Callback
 from pytest_kvquant.engine.child.codec import Codec, Codecs
 from pytest_kvquant.engine.child.context import Context, LoadedModel
+from pytest_kvquant.engine.child.context_arguments import arguments
 from pytest_kvquant.engine.child.healthy import CachePlace, Learner, Rounder, SideStored
 from pytest_kvquant.engine.child.library import LoadedLibrary
 from pytest_kvquant.engine.messages.cell import (
+    ContextShape,
     Opened,
     OpenHealthy,
     Quantize,
     Quantized,
     StoredTold,
+    TellStored,
 )
 from pytest_kvquant.engine.protocol import Channel, Message
 from pytest_kvquant.engine.sequences import from_start
-from pytest_kvquant.numerics.arrays import F32, U8
-from pytest_kvquant.numerics.untyped import Native
+from pytest_kvquant.numerics.arrays import F32, I32, U8
 
 
 class WatchedContext(Context):
     """A context whose nodes a callback is shown; what went wrong there is raised by the decode."""
 
-    def __init__(self, model: LoadedModel, callback: Callback, **fields: Native) -> None:
-        super().__init__(model, **fields, prepare=callback.attach)
+    def __init__(self, model: LoadedModel, callback: Callback, shape: ContextShape) -> None:
+        super().__init__(model, **arguments(shape), prepare=callback.attach)
         self._callback = callback
 
-    def decode(self, *batch: Native) -> F32:
+    def decode(
+        self, tokens: I32, positions: I32, sequences: I32, outputs: npt.NDArray[np.generic]
+    ) -> F32:
         """As :meth:`Context.decode`.
 
         Raises:
             BadLibrary: a node is not what the callback understands.
         """
-        logits = super().decode(*batch)
+        logits = super().decode(tokens, positions, sequences, outputs)
         self._callback.check()
         return logits
-
-
-OWN = ("places", "heads")
-"""Fields of :class:`OpenHealthy` beside those of a context."""
 
 
 class EmulationMessages:
@@ -58,7 +59,7 @@ class EmulationMessages:
     def on_stored(self, message: Message) -> None:
         """How a context of the cell's types stores its rows."""
         learner = Learner(self.library)
-        context = WatchedContext(self.model, learner, **message.fields)
+        context = WatchedContext(self.model, learner, message.read(TellStored))
         none = np.zeros(1, np.int32)
         context.decode(from_start(none, self.model.bos), none, none, none)
         context.close()
@@ -70,10 +71,9 @@ class EmulationMessages:
         asked = message.read(OpenHealthy)
         stored = {CachePlace(*row[:2]): SideStored(*row[2:]) for row in asked.places}
         rounder = Rounder(self.library, self.codecs, stored, dict(asked.heads))
-        shape = {name: value for name, value in message.fields.items() if name not in OWN}
         if self.context is not None:
             self.context.close()
-        self.context = WatchedContext(self.model, rounder, **shape)
+        self.context = WatchedContext(self.model, rounder, asked)
         self.channel.tell(Opened(batch=self.context.batch, ubatch=self.context.ubatch))
 
     def on_quantizer(self, message: Message) -> None:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
-
-from pytest_kvquant.numerics.untyped import Parsed
+from typing import NamedTuple, TypedDict, cast
 
 TOLERANCE = 1e-4
 """Relative difference of a parameter that is kept in f32."""
+
+
+class FactFields(TypedDict, total=False):
+    """What a message says of them; lists as tuples."""
+
+    scale: float | None
+    softcap: float | None
+    bias: float | None
+    window_length: int
+    windowed: tuple[bool, ...] | None
+    chunked: bool
+    ropes: Mapping[str, float] | None
+    ropes_of_windows: Mapping[str, float] | None
+    unturned: tuple[int, ...]
+    rotated: tuple[str, ...]
 
 
 class Facts(NamedTuple):
@@ -23,9 +36,9 @@ class Facts(NamedTuple):
     """Per layer; empty: none has a window."""
     chunked: bool = False
     """Whether windows begin at multiples of their length."""
-    ropes: Mapping[str, Parsed] | None = None
+    ropes: Mapping[str, float] | None = None
     """Fields of a rope."""
-    ropes_of_windows: Mapping[str, Parsed] | None = None
+    ropes_of_windows: Mapping[str, float] | None = None
     """The same of layers with a window."""
     unturned: tuple[int, ...] = ()
     """Layers without a rope."""
@@ -33,13 +46,14 @@ class Facts(NamedTuple):
     """Types of K and V in this context: some quantizers rotate, and the graph with them."""
 
     @classmethod
-    def of(cls, fields: Mapping[str, Parsed]) -> Facts:
+    def of(cls, fields: Mapping[str, object]) -> Facts:
         """Out of a message's fields."""
-        found = {name: fields[name] for name in cls._fields if name in fields}
-        for name in ("windowed", "unturned", "rotated"):
-            if found.get(name) is not None:
-                found[name] = tuple(found[name])
-        return cls(**found)
+        found = {
+            name: tuple(value) if isinstance(value := fields[name], list) else value
+            for name in cls._fields
+            if name in fields
+        }
+        return cls(**cast("FactFields", found))
 
     def window(self, layer: int) -> int | None:
         """Tokens that a layer looks back on; 0: all, ``None``: not known."""
@@ -49,7 +63,7 @@ class Facts(NamedTuple):
             return None
         return self.window_length if self.windowed[layer] else 0
 
-    def rope(self, layer: int) -> Mapping[str, Parsed] | None:
+    def rope(self, layer: int) -> Mapping[str, float] | None:
         """What the header says of a layer's rope."""
         if self.window(layer) is None:
             return None

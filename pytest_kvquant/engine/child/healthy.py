@@ -24,9 +24,8 @@ import numpy as np
 from pytest_kvquant.engine.child.callback import Callback
 from pytest_kvquant.engine.child.codec import Basis, Codec, Codecs, rotate
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
-from pytest_kvquant.engine.child.nodes import Ggml, Node, TensorPointer, name_of
+from pytest_kvquant.engine.child.nodes import Ggml, Node, RawTensor, TensorPointer, name_of
 from pytest_kvquant.numerics.arrays import I64, U8
-from pytest_kvquant.numerics.untyped import Native
 
 _CACHE = re.compile(rb"cache_([kv])_l(\d+)")
 _ROTATIONS = {"attn_inp_k_rot": "K", "attn_inp_v_rot": "V"}
@@ -79,7 +78,7 @@ class Learner(Callback):
         self.stored: dict[CachePlace, SideStored] = {}
         self._pending: dict[str, int] = {}
 
-    def wants(self, tensor: Native) -> bool:
+    def wants(self, tensor: RawTensor) -> bool:
         """Products with a rotation matrix, writes, and what reads keys."""
         op = self.ggml.op_name(tensor.op)
         if op == "MUL_MAT" and tensor.src[0]:
@@ -143,7 +142,7 @@ class Rounder(Callback):
         self._queries: dict[int, int] = {}
         """Where the queries of each layer are, in the graph under way."""
 
-    def wants(self, tensor: Native) -> bool:
+    def wants(self, tensor: RawTensor) -> bool:
         """Writes; queries are computed before them."""
         if found := _QUERY.match(tensor.name):
             self._queries[int(found[1])] = ctypes.addressof(tensor)
@@ -190,7 +189,7 @@ class Rounder(Callback):
         )
 
 
-def is_write(ggml: Ggml, tensor: Native) -> bool:
+def is_write(ggml: Ggml, tensor: RawTensor) -> bool:
     """Whether a node writes K or V rows."""
     return ggml.op_name(tensor.op) == "SET_ROWS" and bool(_CACHE.match(tensor.name))
 

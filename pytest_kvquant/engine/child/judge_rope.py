@@ -15,7 +15,6 @@ from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics.arrays import F64, I64
 from pytest_kvquant.numerics.rope import MROPE, Rope, turn
-from pytest_kvquant.numerics.untyped import Parsed
 
 LIMIT = 1e-8
 """NMSE of a rope: sine and cosine of an angle in f32, whose own rounding grows with the position
@@ -46,7 +45,7 @@ def judge(
     values: Values,
     layer: int,
     positions: I64 | None,
-    known: Mapping[str, Parsed] | None,
+    known: Mapping[str, float] | None,
     rows: I64,
 ) -> list[NodeFinding]:
     """A ROPE node.
@@ -69,7 +68,7 @@ def judge(
         found.append(
             NodeFinding(corner._replace(operation="parameters"), node.name, layer, 2, 1, 0, text)
         )
-        rope = rope._replace(**known)
+        rope = _by_header(rope, known)
     if positions is not None and len(positions) == sections.shape[1]:
         if (at := np.flatnonzero(sections[0] != positions)).size:
             text = (
@@ -124,7 +123,16 @@ def _worst(values: F64, meant: F64) -> tuple[float, float, tuple[int, int]]:
     return float(share.mean()), float(share.max()), (int(at[0]), int(at[-1]))
 
 
-def _differing(rope: Rope, known: Mapping[str, Parsed]) -> str:
+def _by_header(rope: Rope, known: Mapping[str, float]) -> Rope:
+    return rope._replace(
+        dims=int(known.get("dims", rope.dims)),
+        mode=int(known.get("mode", rope.mode)),
+        base=known.get("base", rope.base),
+        scale=known.get("scale", rope.scale),
+    )
+
+
+def _differing(rope: Rope, known: Mapping[str, float]) -> str:
     for name, meant in known.items():
         found = getattr(rope, name)
         if found != meant and not np.allclose(found, meant, rtol=1e-5):

@@ -18,18 +18,35 @@ import re
 import sys
 import types
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from pytest_kvquant.engine.child import abi, backends
 from pytest_kvquant.engine.child.cache_types import read_types
 from pytest_kvquant.engine.child.device_watch import DeviceWatch
+from pytest_kvquant.engine.child.llama import CFunction, Llama
 from pytest_kvquant.engine.shaders import RESOURCES, shader_files
-from pytest_kvquant.numerics.untyped import Native, Parsed
+
+if TYPE_CHECKING:
+    from pytest_kvquant.engine.child.llama import CType
 
 INTEGRATED, ACCELERATOR = 2, 3
 GPU_DEVICES = (1, INTEGRATED)
 """``enum ggml_backend_dev_type``: a graphics processor, one that shares the host's memory, and what
 helps the CPU with its own memory (BLAS). Metal calls itself the first, and shares it all the same.
 """
+
+
+class DeviceFound(TypedDict):
+    """A backend device; memory in bytes."""
+
+    name: str
+    description: str
+    gpu: bool
+    accelerator: bool
+    unified: bool
+    """Whether it shares the host's memory."""
+    free: int
+    total: int
 
 
 class BadLibrary(Exception):
@@ -86,20 +103,20 @@ class LoadedLibrary:
                 "--kv-lib a directory that holds them all."
             )
 
-    def function(self, name: str, result: Native, *arguments: Native) -> Native:
+    def function(self, name: str, result: CType | None, *arguments: CType) -> CFunction:
         """A C function of libllama or of the ggml it is linked with.
 
         Raises:
             BadLibrary: the library does not have it.
         """
         try:
-            function = getattr(self.handle, name)
+            found = self.handle[name]
         except AttributeError:
             raise BadLibrary(f"{self.path} has no function {name}.") from None
-        function.restype, function.argtypes = result, arguments
-        return function
+        found.restype, found.argtypes = result, arguments
+        return found
 
-    def identity(self) -> dict[str, Parsed]:
+    def identity(self) -> dict[str, object]:
         """What this build says of itself: path, commit, hash of the files in use, devices."""
         files = loaded_files(self.path.resolve().parent)
         if folder := os.environ.get(RESOURCES):
@@ -143,7 +160,7 @@ class LoadedLibrary:
         found = [device] if kind(device) != backends.CPU_DEVICE else []
         return (pointer * (len(found) + 1))(*found, None)
 
-    def devices(self) -> list[dict[str, Parsed]]:
+    def devices(self) -> list[DeviceFound]:
         """Backend devices: name, description, free and total memory in bytes."""
         pointer = ctypes.c_void_p
         count = self.function("ggml_backend_dev_count", ctypes.c_size_t)
@@ -158,7 +175,7 @@ class LoadedLibrary:
             ctypes.POINTER(ctypes.c_size_t),
             ctypes.POINTER(ctypes.c_size_t),
         )
-        found = []
+        found: list[DeviceFound] = []
         for index in range(count()):
             device = get(index)
             free, total = ctypes.c_size_t(), ctypes.c_size_t()
@@ -257,7 +274,7 @@ def _load(library: Path) -> ctypes.CDLL:
     return handle
 
 
-def _import_bindings(package: Path, library: Path, handle: ctypes.CDLL) -> Native:
+def _import_bindings(package: Path, library: Path, handle: ctypes.CDLL) -> Llama:
     version = _version(package)
     shell = types.ModuleType("llama_cpp")
     shell.__path__ = [str(package)]
@@ -270,4 +287,4 @@ def _import_bindings(package: Path, library: Path, handle: ctypes.CDLL) -> Nativ
         raise BadLibrary(abi.complaint(library, version, handle, None, error)) from error
     if complaint := abi.complaint(library, version, handle, bindings):
         raise BadLibrary(complaint)
-    return bindings
+    return cast("Llama", bindings)

@@ -20,6 +20,7 @@ from pytest_kvquant.engine.child import op_census, scoring
 from pytest_kvquant.engine.child.ceiling import CeilingMessages
 from pytest_kvquant.engine.child.codec import Codecs
 from pytest_kvquant.engine.child.context import Context, DecodeFailed, LoadedModel
+from pytest_kvquant.engine.child.context_arguments import arguments
 from pytest_kvquant.engine.child.emulating import EmulationMessages
 from pytest_kvquant.engine.child.examining import ExaminationMessages
 from pytest_kvquant.engine.child.fork import ForkMessages, running_threads
@@ -104,7 +105,15 @@ class Child(
         assert self._loaded is not None
         if self._loaded[1] != asked:
             with self.channel.spent("model"):
-                self.model = LoadedModel(self.library, **message.fields, keep_alive=self._alive)
+                self.model = LoadedModel(
+                    self.library,
+                    asked.path,
+                    gpu_layers=asked.gpu_layers,
+                    device=asked.device,
+                    vocabulary_only=asked.vocabulary_only,
+                    setup=asked.setup,
+                    keep_alive=self._alive,
+                )
             self.model.spans = self.channel.spans
             self._loaded = self._loaded[0], asked
         self.channel.tell(
@@ -132,7 +141,7 @@ class Child(
             self.context.close()
             self.context = None
         with self.channel.spent("context"):
-            self.context = Context(self.model, **message.fields)
+            self.context = Context(self.model, **arguments(message.read(cell.OpenContext)))
         self.channel.tell(cell.Opened(batch=self.context.batch, ubatch=self.context.ubatch))
 
     def on_census(self, _message: Message) -> None:
@@ -172,7 +181,8 @@ class Child(
 
     def on_ring(self, message: Message) -> None:
         """Map the shared memory."""
-        self.ring = Ring(self.channel.receive_fd(), **message.fields)
+        asked = message.read(cell.ShareRing)
+        self.ring = Ring(self.channel.receive_fd(), asked.slots, asked.rows, asked.vocabulary)
         self.free = list(range(self.ring.slots))
 
     def on_score(self, message: Message) -> None:

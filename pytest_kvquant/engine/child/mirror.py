@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_kvquant.numerics.arrays import I32, I64
-from pytest_kvquant.numerics.untyped import Native
 
 Bools = npt.NDArray[np.bool_]
 
@@ -173,7 +172,7 @@ class Mirrors:
         self.trusted = True
         """False once cells were changed in a way that is not mirrored (a restored state)."""
 
-    def tell(self, operation: str, *arguments: Native) -> None:
+    def tell(self, operation: str, *arguments: object) -> None:
         """Call the same method of every layer's mirror."""
         for mirror in self.by_layer.values():
             getattr(mirror, operation)(*arguments)

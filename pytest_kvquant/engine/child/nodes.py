@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,6 @@ import numpy.typing as npt
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
 from pytest_kvquant.numerics.arrays import U8
 from pytest_kvquant.numerics.buffers import of_processor
-from pytest_kvquant.numerics.untyped import Native
 
 MOST_SOURCES = 10
 NAME_BYTES = 64
@@ -44,6 +44,7 @@ RawTensor._fields_ = (
 )
 
 TensorPointer = ctypes.POINTER(RawTensor)
+TensorAt: TypeAlias = "ctypes._Pointer[RawTensor]"
 
 
 class InitParams(ctypes.Structure):
@@ -106,7 +107,7 @@ class Ggml:
     def row_bytes(self, kind: str, elements: int) -> int:
         """Bytes of so many elements."""
         entry = self.library.types[kind]
-        return int(elements // entry["block"] * entry["bytes"])
+        return elements // entry["block"] * entry["bytes"]
 
     def buffer(self, address: int | None) -> tuple[str, bool]:
         """A buffer's name and whether the processor can read it directly."""
@@ -117,13 +118,13 @@ class Ggml:
             self._buffers[address] = (name.decode() if name else "", bool(self._is_host(address)))
         return self._buffers[address]
 
-    def read(self, raw: Native, size: int, offset: int) -> U8:
+    def read(self, raw: TensorAt, size: int, offset: int) -> U8:
         """Bytes of a tensor, copied out of whatever memory it lies in."""
         out = np.empty(size, np.uint8)
         self._get(raw, out.ctypes.data, offset, size)
         return out
 
-    def write(self, raw: Native, data: U8, offset: int = 0) -> None:
+    def write(self, raw: TensorAt, data: U8, offset: int = 0) -> None:
         """Overwrite bytes of a tensor."""
         data = np.ascontiguousarray(data)
         self._set(raw, data.ctypes.data, offset, data.nbytes)
@@ -155,8 +156,8 @@ class Ggml:
                 "its graphs cannot be read."
             )
 
-    def _shows(self, one: Native, part: Native, scaled: Native, total: Native) -> bool:
-        def address(tensor: Native) -> int | None:
+    def _shows(self, one: TensorAt, part: TensorAt, scaled: TensorAt, total: TensorAt) -> bool:
+        def address(tensor: TensorAt) -> int | None:
             return ctypes.cast(tensor, ctypes.c_void_p).value
 
         first, second = one.contents, part.contents
@@ -187,7 +188,7 @@ class Node:
         "_floats", "address", "copied", "data", "ggml", "name", "nb", "ne", "op", "raw", "type",
     )  # fmt: skip
 
-    def __init__(self, ggml: Ggml, raw: Native) -> None:
+    def __init__(self, ggml: Ggml, raw: TensorAt) -> None:
         self.ggml, self.raw = ggml, raw
         tensor = raw.contents
         self.address = ctypes.addressof(tensor)

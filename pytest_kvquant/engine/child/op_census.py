@@ -19,7 +19,6 @@ from pytest_kvquant.engine.child.context import Context, LoadedModel
 from pytest_kvquant.engine.child.nodes import Ggml, Node, TensorPointer
 from pytest_kvquant.engine.messages.cell import OperationsOnDevice
 from pytest_kvquant.engine.sequences import from_start
-from pytest_kvquant.numerics.untyped import Native
 
 VIEWS = frozenset({"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE"})
 """Operations that compute nothing."""
@@ -52,7 +51,7 @@ class OpCensus:
         self._ggml = ggml
         self.counts: Counter[Place] = Counter()
 
-    def attach(self, parameters: Native) -> None:
+    def attach(self, parameters: ctypes.Structure) -> None:
         """Put the callback into the parameters of a context."""
         kind = dict((entry[0], entry[1]) for entry in parameters._fields_)["cb_eval"]
         self._callback = kind(self._called)

@@ -19,14 +19,18 @@ import ctypes
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pytest_kvquant.engine import census
 from pytest_kvquant.engine.child.vocabulary import Refused
 from pytest_kvquant.engine.child.watch import Watched
+from pytest_kvquant.engine.messages.cell import Span, Step
 from pytest_kvquant.numerics.arrays import F32, U8
-from pytest_kvquant.numerics.untyped import Native, Parsed
+
+if TYPE_CHECKING:
+    from pytest_kvquant.engine.child.llama import Bytes
 
 WATCHED_TOKENS = 80
 """Batches of more tokens are not judged: they fill the cache."""
@@ -58,7 +62,7 @@ class Stage:
         """Logits by label, in the order in which they were made."""
         return {label: np.concatenate(rows) for label, rows in self._outputs.items()}
 
-    def play(self, steps: Sequence[Sequence[Parsed]]) -> None:
+    def play(self, steps: Sequence[Step]) -> None:
         """Play all steps in order.
 
         Raises:
@@ -74,7 +78,7 @@ class Stage:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def _decode(self, spans: Sequence[tuple[int, int, list[int], int]], label: str) -> None:
+    def _decode(self, spans: Sequence[Span], label: str) -> None:
         context = self.context
         tokens, positions, sequences, flags = [], [], [], []
         for sequence, position, words, wanted in spans:
@@ -178,5 +182,5 @@ class Stage:
         return str(Path(self._folder.name) / key).encode()
 
 
-def _bytes(state: U8) -> Native:
+def _bytes(state: U8) -> Bytes:
     return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pytest_kvquant.engine.child import pattern
 from pytest_kvquant.engine.child.codec import Codec, Codecs, nmse, rotate
@@ -27,7 +28,6 @@ from pytest_kvquant.engine.child.probe_run import (
 )
 from pytest_kvquant.engine.messages.probe import SideFigures, WrongPart
 from pytest_kvquant.numerics.arrays import F32
-from pytest_kvquant.numerics.untyped import Native
 
 SIDES = ("K", "V")
 PATHS = ("prefill", "decode")
@@ -51,7 +51,7 @@ class Where(NamedTuple):
 
 def compare(
     runs: Sequence[tuple[Run, Run, int]],
-    types: Native,
+    types: Mapping[str, Mapping[str, int]],
     codecs: Codecs,
     widths: Sequence[tuple[int, int]],
 ) -> Iterator[SideFigures]:
@@ -119,7 +119,9 @@ def _figures(
     meant = codec.floats(expected)
     rounding = codec.basis(max(codec.block, min(grid.width, 256))).rounding
 
-    def others(part: Native) -> Iterator[tuple[str, float | str, F32, F32]]:
+    def others(
+        part: npt.NDArray[np.generic] | slice,
+    ) -> Iterator[tuple[str, float | str, F32, F32]]:
         source = rows.source[part]
         for size in _rotations(grid.width):
             if size != rotation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,6 @@ from pytest_kvquant.engine.child.codec import Codec
 from pytest_kvquant.engine.child.context import Context
 from pytest_kvquant.engine.child.probe_kl import LOGIT_ROWS
 from pytest_kvquant.numerics.arrays import F32, I32, U8
-from pytest_kvquant.numerics.untyped import Native
 
 
 class Unreadable(Exception):
@@ -63,7 +62,9 @@ def run(context: Context, tokens: I32, singles: int) -> Run:
     return Run(census.sequence_state(context.llama, context.pointer), np.concatenate(logits))
 
 
-def picks(cell: Run, reference: Run, types: Native) -> Iterator[tuple[int, Pick]]:
+def picks(
+    cell: Run, reference: Run, types: Mapping[str, Mapping[str, int]]
+) -> Iterator[tuple[int, Pick]]:
     """The caches of a cell beside those of ``f16/f16``, by number.
 
     Raises:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -15,7 +16,30 @@ from pytest_kvquant.engine.child.finding import NodeFinding
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics.arrays import U8
-from pytest_kvquant.numerics.untyped import Parsed
+
+
+class TensorDescribed(TypedDict):
+    """A tensor of a node: its type by name, its elements per dimension, innermost first."""
+
+    type: str
+    ne: list[int]
+    name: str
+
+
+class NodeDescribed(TensorDescribed):
+    """The node itself, and where it was met."""
+
+    format: str
+    operation: str
+    parameters: list[int]
+    """As int32, whatever the operation takes them for."""
+    sources: list[TensorDescribed | None]
+    text: str
+    """What was found about it."""
+    layer: int
+    backend: str
+    build: str
+
 
 FORMAT = "pytest-kvquant node 1"
 
@@ -23,7 +47,7 @@ FORMAT = "pytest-kvquant node 1"
 def save(node: Node, values: Values, found: NodeFinding, path: Path, build: str) -> str:
     """Write a node as it was computed; the path."""
     arrays: dict[str, U8] = {"out": _packed(node, values)}
-    sources: list[dict[str, Parsed] | None] = []
+    sources: list[TensorDescribed | None] = []
     for number in range(5):
         source = node.source(number)
         if source is None:
@@ -31,7 +55,7 @@ def save(node: Node, values: Values, found: NodeFinding, path: Path, build: str)
             continue
         arrays[f"source{number}"] = _packed(source, values)
         sources.append({"type": source.type, "ne": list(source.ne), "name": source.name})
-    about = {
+    about: NodeDescribed = {
         "format": FORMAT,
         "operation": node.op,
         "name": node.name,
@@ -50,7 +74,7 @@ def save(node: Node, values: Values, found: NodeFinding, path: Path, build: str)
     return str(path)
 
 
-def load(path: Path) -> tuple[dict[str, Parsed], dict[str, U8]]:
+def load(path: Path) -> tuple[NodeDescribed, dict[str, U8]]:
     """What a file holds: its description, and the bytes of each tensor.
 
     Raises:

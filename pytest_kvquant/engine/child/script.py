@@ -28,8 +28,8 @@ import numpy.typing as npt
 from pytest_kvquant.engine import census
 from pytest_kvquant.engine.child.context import Context
 from pytest_kvquant.engine.child.vocabulary import Refused
+from pytest_kvquant.engine.messages.cell import Span, Step
 from pytest_kvquant.numerics.arrays import F32, I32
-from pytest_kvquant.numerics.untyped import Parsed
 
 
 class ScriptRunner:
@@ -46,7 +46,7 @@ class ScriptRunner:
         self.chosen: list[list[int]] = []
         """Tokens that each ``greedy`` step chose."""
 
-    def run(self, steps: Sequence[Sequence[Parsed]]) -> None:
+    def run(self, steps: Sequence[Step]) -> None:
         """Play all steps in order."""
         for number, (name, *arguments) in enumerate(steps):
             getattr(self, f"_{name}")(number, *arguments)
@@ -54,7 +54,7 @@ class ScriptRunner:
     def _clear(self, _number: int) -> None:
         self._context.clear()
 
-    def _decode(self, number: int, spans: list[tuple[int, int, list[int], int]]) -> None:
+    def _decode(self, number: int, spans: Sequence[Span]) -> None:
         tokens, positions, sequences, outputs = [], [], [], []
         for sequence, position, words, wanted in spans:
             span = np.arange(len(words), dtype=np.int32)

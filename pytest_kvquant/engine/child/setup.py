@@ -5,12 +5,18 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
+from pytest_kvquant.engine.child.llama import Address
+from pytest_kvquant.engine.options import Options, choice, flag, number, numbers, whole, words
 from pytest_kvquant.engine.scaled_file import with_scale
-from pytest_kvquant.numerics.untyped import Native, Parsed
+from pytest_kvquant.numerics.arrays import F32
+
+if TYPE_CHECKING:
+    from pytest_kvquant.engine.child.llama import Floats
 
 SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
 """``enum llama_split_mode``."""
@@ -51,35 +57,35 @@ class ModelSetup:
         BadLibrary: this build lacks an option, a device or a buffer type.
     """
 
-    def __init__(self, library: LoadedLibrary, setup: dict[str, Parsed]) -> None:
+    def __init__(self, library: LoadedLibrary, setup: Options) -> None:
         self._library, self._llama, self._setup = library, library.llama, setup
-        self._kept: list[Native] = []
+        self._kept: list[object] = []
 
     def prepare(self) -> None:
         """What goes before the backends start."""
-        if (strategy := self._setup.get("numa")) is not None:
-            self._llama.llama_numa_init(NUMA[strategy])
+        if "numa" in self._setup:
+            self._llama.llama_numa_init(choice(self._setup, "numa", NUMA))
 
-    def apply(self, params: Native) -> None:
+    def apply(self, params: ctypes.Structure) -> None:
         """Set the fields of ``llama_model_params``."""
         setup = self._setup
         if "main-gpu" in setup:
-            params.main_gpu = setup["main-gpu"]
+            params.main_gpu = whole(setup, "main-gpu")
         if "split-mode" in setup:
-            params.split_mode = SPLIT_MODES[setup["split-mode"]]
+            params.split_mode = choice(setup, "split-mode", SPLIT_MODES)
         if "tensor-split" in setup:
-            params.tensor_split = self._shares(setup["tensor-split"])
+            params.tensor_split = self._shares(numbers(setup, "tensor-split"))
         if "mmap" in setup or "mlock" in setup:
-            self._loading(params, setup.get("mmap", True), setup.get("mlock", False))
-        if overrides := self._overrides():
+            self._loading(params, flag(setup, "mmap", True), flag(setup, "mlock", False))
+        if (overrides := self._overrides()) is not None:
             params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p)
         if "override-kv" in setup:
-            params.kv_overrides = self._header_fields(setup["override-kv"])
+            params.kv_overrides = self._header_fields(words(setup, "override-kv"))
 
-    def adapters(self, model: Native) -> list[tuple[Native, float]]:
+    def adapters(self, model: Address) -> list[tuple[Address, float]]:
         """LoRA adapters, loaded for a model: pointer and scale of each."""
         found = []
-        for word in self._setup.get("lora", ()):
+        for word in words(self._setup, "lora"):
             path, scale = with_scale(word)
             pointer = self._llama.llama_adapter_lora_init(model, path.encode())
             if not pointer:
@@ -87,7 +93,7 @@ class ModelSetup:
             found.append((pointer, scale))
         return found
 
-    def _shares(self, shares: list[float]) -> Native:
+    def _shares(self, shares: list[float]) -> Floats:
         most = int(self._llama.llama_max_devices())
         if len(shares) > most:
             raise BadLibrary(f"tensor-split has {len(shares)} shares; this build knows {most}.")
@@ -95,19 +101,19 @@ class ModelSetup:
         self._kept.append(array)
         return ctypes.cast(array, ctypes.POINTER(ctypes.c_float))
 
-    def _loading(self, params: Native, mmap: bool, mlock: bool) -> None:
+    def _loading(self, params: ctypes.Structure, mmap: bool, mlock: bool) -> None:
         if hasattr(params, "use_mmap"):
             params.use_mmap, params.use_mlock = mmap, mlock
         else:
             set_field(self._library, params, "load_mode", LOAD_MODES[mmap, mlock], "mmap, mlock")
 
-    def _overrides(self) -> Native:
+    def _overrides(self) -> ctypes.Array[TensorOverride] | None:
         """Patterns of tensors and the buffer types they go to; an entry of nulls ends them."""
         setup = self._setup
-        pairs = [word.rpartition("=")[::2] for word in setup.get("override-tensor", ())]
-        if setup.get("cpu-moe"):
+        pairs = [word.rpartition("=")[::2] for word in words(setup, "override-tensor")]
+        if flag(setup, "cpu-moe", False):
             pairs.append((EXPERTS, "CPU"))
-        pairs += [(rf"blk\.{layer}{EXPERTS}", "CPU") for layer in range(setup.get("n-cpu-moe", 0))]
+        pairs += [(rf"blk\.{layer}{EXPERTS}", "CPU") for layer in range(whole(setup, "n-cpu-moe"))]
         if not pairs:
             return None
         types = self._library.buffer_types()
@@ -123,11 +129,11 @@ class ModelSetup:
         self._kept.append(array)
         return array
 
-    def _header_fields(self, words: list[str]) -> Native:
+    def _header_fields(self, fields: list[str]) -> ctypes.Array[ctypes.Structure]:
         """``key=int:4`` and the like, as ``struct llama_model_kv_override``; an empty key ends."""
         kind = self._llama.llama_model_kv_override
-        array = (kind * (len(words) + 1))()
-        for entry, word in zip(array, words, strict=False):
+        array: ctypes.Array[ctypes.Structure] = (kind * (len(fields) + 1))()
+        for entry, word in zip(array, fields, strict=False):
             key, _, typed = word.partition("=")
             type_name, colon, value = typed.partition(":")
             if not key or not colon or type_name not in ("int", "float", "bool", "str"):
@@ -149,7 +155,7 @@ class ModelSetup:
         return array
 
 
-def apply_context(library: LoadedLibrary, params: Parsed, setup: dict[str, Parsed]) -> None:
+def apply_context(library: LoadedLibrary, params: ctypes.Structure, setup: Options) -> None:
     """Set the fields of ``llama_context_params``.
 
     Raises:
@@ -159,22 +165,30 @@ def apply_context(library: LoadedLibrary, params: Parsed, setup: dict[str, Parse
         if name in _PLAIN_CONTEXT:
             set_field(library, params, _PLAIN_CONTEXT[name], value, name)
     if "flash-attn" in setup:
-        set_field(
-            library, params, "flash_attn_type", FLASH_ATTENTION[setup["flash-attn"]], "flash-attn"
-        )
+        found = choice(setup, "flash-attn", FLASH_ATTENTION)
+        set_field(library, params, "flash_attn_type", found, "flash-attn")
     if "rope-scaling" in setup:
-        params.rope_scaling_type = ROPE_SCALING[setup["rope-scaling"]]
+        params.rope_scaling_type = choice(setup, "rope-scaling", ROPE_SCALING)
     if "rope-scale" in setup:
-        params.rope_freq_scale = 1 / setup["rope-scale"]
+        params.rope_freq_scale = 1 / number(setup, "rope-scale")
     if "parallel" in setup:
-        params.n_seq_max = max(params.n_seq_max, setup["parallel"])
+        params.n_seq_max = max(params.n_seq_max, whole(setup, "parallel"))
 
 
-def attach(library: LoadedLibrary, context: Native, model: Native) -> None:
+class Adapted(Protocol):
+    """What of a loaded model goes onto each of its contexts."""
+
+    adapters: list[tuple[Address, float]]
+    """LoRA adapters, and the scale of each."""
+    control: F32 | None
+    """Control vectors, shape ``(layers, width)``."""
+
+
+def attach(library: LoadedLibrary, context: Address, model: Adapted) -> None:
     """Put LoRA adapters and control vectors on a context that was made.
 
     Args:
-        model: the loaded model, with ``adapters``, ``control`` and their sizes.
+        model: the loaded model.
 
     Raises:
         BadLibrary: llama.cpp takes one of them not.
@@ -197,7 +211,7 @@ def attach(library: LoadedLibrary, context: Native, model: Native) -> None:
             raise BadLibrary("llama.cpp does not take the control vector on this context.")
 
 
-def read_control(setup: dict[str, Parsed], width: int, layers: int) -> Parsed:
+def read_control(setup: Options, width: int, layers: int) -> F32 | None:
     """The sum of all control vectors, float32 of shape ``(layers, width)``; ``None`` without any.
 
     Each was written by the parent as a NumPy file beside its scale.
@@ -205,8 +219,8 @@ def read_control(setup: dict[str, Parsed], width: int, layers: int) -> Parsed:
     Raises:
         BadLibrary: one is of another model.
     """
-    total = None
-    for word in setup.get("control-vector", ()):
+    total: F32 | None = None
+    for word in words(setup, "control-vector"):
         path, scale = with_scale(word)
         found = np.load(path)
         if found.shape[1] != width or found.shape[0] > layers:
@@ -220,7 +234,9 @@ def read_control(setup: dict[str, Parsed], width: int, layers: int) -> Parsed:
     return total
 
 
-def set_field(library: LoadedLibrary, params: Native, field: str, value: Native, name: str) -> None:
+def set_field(
+    library: LoadedLibrary, params: ctypes.Structure, field: str, value: object, name: str
+) -> None:
     """Set a field of a parameter struct, if this build has it.
 
     Raises:

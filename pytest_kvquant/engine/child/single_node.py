@@ -11,13 +11,12 @@ from pytest_kvquant.engine.child.codec import Codecs
 from pytest_kvquant.engine.child.facts import Facts
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
 from pytest_kvquant.engine.child.mirror import Mirrors
-from pytest_kvquant.engine.child.nodes import Ggml, InitParams, Node, TensorPointer
+from pytest_kvquant.engine.child.nodes import Ggml, InitParams, Node, TensorAt, TensorPointer
 from pytest_kvquant.engine.child.oracle import Oracle
-from pytest_kvquant.engine.child.reproducer import load
+from pytest_kvquant.engine.child.reproducer import NodeDescribed, TensorDescribed, load
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.engine.messages.kernels import NodeJudged, NodeOfFile, Reproduced
 from pytest_kvquant.numerics.arrays import U8
-from pytest_kvquant.numerics.untyped import Parsed
 
 ROWS = 64
 """Query rows that are judged."""
@@ -53,7 +52,13 @@ def recompute(library: LoadedLibrary, path: Path, device: str | None) -> Reprodu
     change = float(np.square(out - stored).sum()) / size
     graph.free()
     return Reproduced(
-        about=NodeOfFile(**{name: about[name] for name in NodeOfFile.__annotations__}),
+        about=NodeOfFile(
+            operation=about["operation"],
+            name=about["name"],
+            layer=about["layer"],
+            text=about["text"],
+            build=about["build"],
+        ),
         device=name,
         change=change if np.isfinite(change) else 1e30,
         understood=found is not None,
@@ -72,7 +77,7 @@ def _rows(raw: U8, node: Node) -> U8:
 class _Graph:
     """Tensors of one node, made without the operation's own constructor: builds differ in those."""
 
-    def __init__(self, ggml: Ggml, about: dict[str, Parsed], arrays: dict[str, U8]) -> None:
+    def __init__(self, ggml: Ggml, about: NodeDescribed, arrays: dict[str, U8]) -> None:
         self._ggml, self._arrays = ggml, arrays
         self._function = function = ggml.library.function
         pointer = ctypes.c_void_p
@@ -129,11 +134,11 @@ class _Graph:
         """Free the descriptions; the process ends soon and takes the buffers along."""
         self._function("ggml_free", None, ctypes.c_void_p)(self._context)
 
-    def _tensor(self, about: dict[str, Parsed]) -> Parsed:
+    def _tensor(self, about: TensorDescribed) -> TensorAt:
         entry = self._ggml.library.types.get(about["type"])
         if entry is None:
             raise BadLibrary(f"{self._ggml.library.path} has no type {about['type']}.")
-        tensor = self._new(self._context, entry["id"], *about["ne"])
+        tensor: TensorAt = self._new(self._context, entry["id"], *about["ne"])
         name = str(about["name"]).encode()[:60]
         setter = self._function("ggml_set_name", TensorPointer, TensorPointer, ctypes.c_char_p)
         setter(tensor, name)

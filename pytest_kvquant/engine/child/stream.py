@@ -15,7 +15,6 @@ from pytest_kvquant.engine.child.context import Context, DecodeFailed
 from pytest_kvquant.engine.child.vocabulary import Refused
 from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.numerics.arrays import I32, U8
-from pytest_kvquant.numerics.untyped import Native
 
 WARM_UP = 4
 """Samples of a shape thrown away; fewer where they would take longer than as many good ones."""
@@ -127,7 +126,7 @@ class Stream:
             self.context.check_device()
             self._back()
 
-    def _parts(self, tokens: I32, size: int) -> list[Native]:
+    def _parts(self, tokens: I32, size: int) -> list[ctypes.Structure]:
         """The tokens as ``llama_batch`` structs of at most ``size``, which point into them."""
         pointer = ctypes.POINTER(self.llama.llama_token)
         pieces = [tokens[start : start + size] for start in range(0, len(tokens), size)]
@@ -140,7 +139,7 @@ class Stream:
         (batch,) = self._parts(tokens, len(tokens))
         self._decode(batch)
 
-    def _decode(self, batch: Native) -> None:
+    def _decode(self, batch: ctypes.Structure) -> None:
         if code := self.llama.llama_decode(self.context.pointer, batch):
             raise DecodeFailed(
                 f"llama_decode failed with code {code} on {batch.n_tokens} tokens at depth "

@@ -14,8 +14,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from pytest_kvquant.engine.child.nodes import Ggml, Node, TensorPointer, name_of
-from pytest_kvquant.numerics.untyped import Native
+from pytest_kvquant.engine.child.nodes import Ggml, Node, TensorAt, TensorPointer, name_of
 
 VIEWS = frozenset({"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE"})
 """Operations that compute nothing."""
@@ -69,7 +68,7 @@ class Tap:
         self._asked_for: set[int] = set()
         """Nodes of the graph under way: one that comes again is of the next graph."""
 
-    def attach(self, params: Native) -> None:
+    def attach(self, params: ctypes.Structure) -> None:
         """Put the callback into context parameters."""
         kind = {entry[0]: entry[1] for entry in params._fields_}["cb_eval"]
         self._callback = kind(self._called)
@@ -89,7 +88,7 @@ class Tap:
             self.error = self.error or error
             return not ask
 
-    def _asked(self, raw: Native) -> bool:
+    def _asked(self, raw: TensorAt) -> bool:
         tensor = raw.contents
         op = self.ggml.op_name(tensor.op)
         name = tensor.name
@@ -122,7 +121,7 @@ class Tap:
         self.ggml.graph.clear()
         self.watcher.begins()
 
-    def _shown(self, raw: Native) -> bool:
+    def _shown(self, raw: TensorAt) -> bool:
         node = Node(self.ggml, raw)
         if self.spoil is not None:
             self.spoil(node, self._layer)

@@ -21,6 +21,7 @@ from pytest_kvquant.engine.child.stream import LONGEST, Stream
 from pytest_kvquant.engine.messages.model import Alive
 from pytest_kvquant.engine.messages.timing import (
     ExtendStreams,
+    OpenStreams,
     SamplesTaken,
     StreamsExtended,
     StreamsOpened,
@@ -174,9 +175,17 @@ class TimingMessages:
     _told = 0.0
 
     def on_time_open(self, message: Message) -> None:
-        """Make the contexts. Fields: ``pairs`` and the shape of :class:`Bench`."""
-        fields = dict(message.fields)
-        self.bench = Bench(self.model, fields.pop("pairs"), alive=self._still_here, **fields)
+        """Make the contexts."""
+        asked = message.read(OpenStreams)
+        self.bench = Bench(
+            self.model,
+            asked.pairs,
+            ctx=asked.ctx,
+            batch=asked.batch,
+            ubatch=asked.ubatch,
+            threads=asked.threads,
+            alive=self._still_here,
+        )
         self.channel.tell(self.bench.describe())
 
     def on_time_extend(self, message: Message) -> None:

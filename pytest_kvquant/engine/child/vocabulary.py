@@ -6,8 +6,8 @@ import ctypes
 
 import numpy as np
 
+from pytest_kvquant.engine.child.llama import Address, Llama
 from pytest_kvquant.numerics.arrays import I32
-from pytest_kvquant.numerics.untyped import Native
 
 
 class Refused(Exception):
@@ -17,9 +17,9 @@ class Refused(Exception):
 class ModelVocabulary:
     """The part of a loaded model that knows its tokens."""
 
-    llama: Native
-    pointer: Native
-    vocab: Native
+    llama: Llama
+    pointer: Address
+    vocab: Address
     vocabulary: int
     add_bos: bool
 
@@ -69,7 +69,7 @@ class ModelVocabulary:
 
     def chat_template(self) -> str | None:
         """The Jinja template that the model brings, if it does."""
-        found: bytes | None = self.llama.llama_model_chat_template(self.pointer, None)
+        found = self.llama.llama_model_chat_template(self.pointer, None)
         return found.decode("utf-8", errors="replace") if found else None
 
     def marker_texts(self) -> dict[str, str]:

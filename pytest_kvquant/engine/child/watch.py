@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +17,6 @@ from pytest_kvquant.engine.child.oracle import Oracle
 from pytest_kvquant.engine.child.tap import Tap
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics.arrays import F32, I32
-from pytest_kvquant.numerics.untyped import Native
 
 FLASH_ATTENTION_DISABLED = 0
 
@@ -28,7 +28,7 @@ class Watched(Context):
         layers: those whose nodes are judged.
         facts: of the model's header.
         flash: whether attention is one operation; K and V of plain numbers can do without.
-        fields: as :class:`Context` takes them.
+        type_k: this and the rest as :class:`Context` takes them.
     """
 
     def __init__(
@@ -41,12 +41,19 @@ class Watched(Context):
         facts: Facts,
         seed: int,
         flash: bool = True,
-        **fields: Native,
+        type_k: str,
+        type_v: str,
+        ctx: int,
+        sequences: int,
+        batch: int,
+        ubatch: int,
+        threads: int,
+        unified: bool = False,
     ) -> None:
         llama = model.llama
         self.mirrors = Mirrors(
             layers,
-            unified=fields.get("unified", False) or fields["sequences"] == 1,
+            unified=unified or sequences == 1,
             equal=bool(
                 llama.llama_model_is_hybrid(model.pointer)
                 or llama.llama_model_is_recurrent(model.pointer)
@@ -55,9 +62,12 @@ class Watched(Context):
         self.oracle = Oracle(Values(codecs), facts, self.mirrors, seed=seed)
         self.tap = Tap(ggml, self.oracle, layers)
         self._flash = flash
-        super().__init__(model, prepare=self._prepare, **fields)
+        super().__init__(
+            model, type_k=type_k, type_v=type_v, ctx=ctx, sequences=sequences, batch=batch,
+            ubatch=ubatch, threads=threads, unified=unified, prepare=self._prepare,
+        )  # fmt: skip
 
-    def _prepare(self, parameters: Native) -> None:
+    def _prepare(self, parameters: ctypes.Structure) -> None:
         self.tap.attach(parameters)
         if not self._flash:
             parameters.flash_attn_type = FLASH_ATTENTION_DISABLED

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from pytest_kvquant.engine.census_record import Census
 from pytest_kvquant.engine.messages.base import Said
 
-Step = Sequence[object]
+Span: TypeAlias = tuple[int, int, Sequence[int], int]
+"""Tokens that one batch decodes of a sequence: its number, the position of the first, the tokens,
+and how many of the last have their logits wanted."""
+
+Step: TypeAlias = Sequence[object]
 """An operation and its arguments; see :mod:`pytest_kvquant.engine.child.script`."""
 
 

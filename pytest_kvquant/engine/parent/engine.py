@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 import msgspec
 
 from pytest_kvquant.machine.environment import Environment
 from pytest_kvquant.machine.visible import ALL, Visible
-from pytest_kvquant.numerics.untyped import Parsed
 
 
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +22,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     llama.cpp."""
     visible: Visible = ALL
     """Devices that workers see."""
-    setup: dict[str, Parsed] = {}
+    setup: Mapping[str, object] = {}
     """Options of llama.cpp by name, of its model and its contexts; none: its defaults."""
     environment: Environment
     timeout: float

@@ -25,6 +25,7 @@ from pytest_kvquant.engine.messages.model import (
     Refusal,
     WorkerFailed,
 )
+from pytest_kvquant.engine.options import words
 from pytest_kvquant.engine.parent import endings
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.forked import Forked, Process
@@ -255,7 +256,7 @@ class WorkerProcess:
                 if self._watch is not None:
                     self._wait_and_watch(self._watch)
                 message = self.channel.receive(self.timeout)
-                message = message._replace(fields=self.visible.told(message.fields))
+                message = message._replace(fields=self.visible.in_fields(message.fields))
         except Closed:
             raise self._death() from None
         except Silent:
@@ -284,5 +285,5 @@ class WorkerProcess:
             return CellCrashed("The worker hung up but did not end.", log=self.log())
         error = endings.died(code, self.log_text())
         if isinstance(error, CellServerLost):
-            return endings.with_servers(error, self._setup.get("rpc", []))
+            return endings.with_servers(error, words(self._setup, "rpc"))
         return error

@@ -9,7 +9,7 @@ else that a worker tells, only what this process waited for counts.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -96,9 +96,10 @@ class Timesheet:
         with self._at((name, OTHER)):
             yield
 
-    def told(self, spans: Iterable[Sequence[object]]) -> None:
-        """Take note of what a worker did; known up to the end of its last span."""
-        known = [Span(str(part), int(str(a)), int(str(b))) for part, a, b in spans]
+    def told(self, spans: object) -> None:
+        """Take note of what a worker did, as its message says; known up to the last span's end."""
+        told = spans if isinstance(spans, list | tuple) else ()
+        known = [Span(str(part), int(str(a)), int(str(b))) for part, a, b in told]
         if known:
             self._cut()
             self._settle(known, known[-1].end)

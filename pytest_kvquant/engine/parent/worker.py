@@ -52,6 +52,7 @@ from pytest_kvquant.engine.messages.probe import (
     ProbeReference,
     SideSpec,
 )
+from pytest_kvquant.engine.options import words
 from pytest_kvquant.engine.parent.engine import BatchShape
 from pytest_kvquant.engine.parent.process import WorkerProcess, read_answer
 from pytest_kvquant.engine.parent.rows import LogitsBlock, QuantizedRows, StoredSide
@@ -78,7 +79,7 @@ class Worker(WorkerProcess):
 
     def library(self, directory: str | None, *, full: bool = False) -> Mapping[str, object]:
         """Load the library; with ``full`` its identity comes back."""
-        asked = LoadLibrary(directory=directory, full=full, servers=self._setup.get("rpc", []))
+        asked = LoadLibrary(directory=directory, full=full, servers=words(self._setup, "rpc"))
         return self.exchange(asked, LibraryLoaded).identity
 
     def model(self, path: str, *, gpu_layers: int, vocabulary_only: bool = False) -> ModelLoaded:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import ctypes
 
-from pytest_kvquant.numerics.untyped import Native
-
 NAME = b"com.apple.system.thermalpressurelevel"
 LEVELS = ("nominal", "moderate", "heavy", "trapping", "sleeping")
 """By number: from the second on the system holds the machine back."""
@@ -18,7 +16,7 @@ LEVELS = ("nominal", "moderate", "heavy", "trapping", "sleeping")
 STATUS_OK = 0
 
 
-def thermal_pressure(library: Native = None) -> str | None:
+def thermal_pressure(library: ctypes.CDLL | None = None) -> str | None:
     """One of :data:`LEVELS`; ``None`` where the system does not tell.
 
     Args:
@@ -37,7 +35,7 @@ def level_name(number: int) -> str | None:
     return LEVELS[min(number, len(LEVELS) - 1)] if number >= 0 else None
 
 
-def _state(library: Native) -> int | None:
+def _state(library: ctypes.CDLL) -> int | None:
     """``notify_get_state`` of a token that is given back at once."""
     try:
         register, get, cancel = (

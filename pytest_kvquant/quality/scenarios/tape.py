@@ -6,13 +6,14 @@ goes; after positions have been moved it goes behind the last one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import numpy as np
 
+from pytest_kvquant.engine.messages.cell import Span, Step
 from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.numerics.arrays import I32
-from pytest_kvquant.numerics.untyped import Parsed
-
-Step = list[Parsed]
 
 FILL = 64
 """Tokens of a batch that only fills."""
@@ -147,32 +148,37 @@ class Tape:
     def _start(self, sequence: int) -> int:
         return self._text.get(sequence, sequence * 131)
 
-    def _take(self, sequence: int, count: int, outputs: int) -> Step:
+    def _take(self, sequence: int, count: int, outputs: int) -> Span:
         position, read = self._at(sequence), self._read.get(sequence, 0)
         where = (self._start(sequence) + read + np.arange(count)) % len(self._tokens)
         taken = self._tokens[where]
         words = (from_start(taken, self._bos) if read == 0 else taken).tolist()
         self._next[sequence], self._read[sequence] = position + count, read + count
-        return [sequence, position, words, outputs]
+        return sequence, position, words, outputs
+
+
+def spans_of(step: Step) -> Sequence[Span]:
+    """The spans of a step that decodes."""
+    return cast("Sequence[Span]", step[1])
 
 
 def in_words(step: Step) -> str:
     """A step as llama.cpp's API calls it."""
-    name, *arguments = step
+    name, arguments = str(step[0]), step[1:]
     if name == "decode":
-        spans = arguments[0]
         counts = ", ".join(
             f"{len(words)} token{'s' * (len(words) > 1)} of sequence {sequence} at {position}"
-            for sequence, position, words, _ in spans
+            for sequence, position, words, _ in spans_of(step)
         )
         return f"llama_decode({counts})"
     if name.startswith("seq_"):
         return f"llama_memory_{name}({', '.join(map(str, arguments))})"
+    whole = step[-1] == -1
     return {
         "clear": "llama_memory_clear",
         "reopen": "llama_init_from_model",
-        "save": "llama_state_get_data" if arguments[-1:] == [-1] else "llama_state_seq_get_data",
-        "restore": "llama_state_set_data" if arguments[-1:] == [-1] else "llama_state_seq_set_data",
+        "save": "llama_state_get_data" if whole else "llama_state_seq_get_data",
+        "restore": "llama_state_set_data" if whole else "llama_state_seq_set_data",
         "save_file": "llama_state_seq_save_file",
         "restore_file": "llama_state_seq_load_file",
     }[name]
