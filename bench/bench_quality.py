@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -63,25 +62,6 @@ def test_comparison(benchmark: Any, logits: Any) -> None:
     ratio = numpy_seconds / benchmark.stats.stats.median
     benchmark.extra_info["times as fast as NumPy"] = ratio
     print(f"\ncomparison: {ratio:.1f} times as fast as NumPy (target 5), figures equal to 1e-6")
-
-
-def test_cost_without_the_option(benchmark: Any) -> None:
-    """``pytest --version`` with the plugin over without it: at most 15 ms."""
-
-    def version(*options: str) -> float:
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "pytest", "--version", *options],
-            capture_output=True,
-            check=True,
-        )
-        return time.perf_counter() - start
-
-    pairs = [(version(), version("-p", "no:kvquant")) for _ in range(20)]
-    more = statistics.median(here - without for here, without in pairs)
-    benchmark.extra_info["milliseconds more"] = 1e3 * more
-    print(f"\npytest --version: {1e3 * more:.1f} ms more with the plugin (target 15 ms)")
-    benchmark.pedantic(version, rounds=3)
 
 
 def test_memory_of_the_parent(benchmark: Any, tmp_path: Path) -> None:
