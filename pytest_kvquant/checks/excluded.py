@@ -22,6 +22,18 @@ NEEDED = ("kl_ratio", "decode_kl_ratio")
 """Ratios that must be decided: their interval is the figure that excludes a kernel."""
 
 
+EXACT = {"quantizer": "cache_writes", "attention": "attention"}
+"""The check by which exact arithmetic excludes what the probe may suspect."""
+
+ELSEWHERE = {
+    "quantizer": "Every cache write that was examined is exact: it is what comes before the write, "
+    "or what touches rows after it",
+    "attention": "Attention is exact where it was examined: it is what follows it, or a place that "
+    "was not examined",
+}
+"""Where else it can be."""
+
+
 def reviewed(diagnosis: Diagnosis | None, cell: Cell) -> Diagnosis | None:
     """A diagnosis in the light of all that was measured of its cell.
 
@@ -30,10 +42,13 @@ def reviewed(diagnosis: Diagnosis | None, cell: Cell) -> Diagnosis | None:
 
     "No kernel is suspected" stays only where the ratios to the healthy cell are decided and right,
     the quantizers are within their rules, and no check of a kernel fails. Otherwise it reads
-    "unexplained", with what was excluded: no name is better than a wrong one.
+    "unexplained", with what was excluded: no name is better than a wrong one. The same holds of a
+    kernel that the probe infers from rows or logits, and that exact arithmetic found right.
     """
     if (found := locate(cell)) is not None:
         return _named(found, diagnosis)
+    if diagnosis is not None and diagnosis.suspects:
+        return _without_the_proven(diagnosis, cell)
     if diagnosis is None or diagnosis.verdict not in ("rounding", "not localized"):
         return diagnosis
     excluded, left = list(_excluded(cell)), list(_open(cell))
@@ -48,6 +63,29 @@ def reviewed(diagnosis: Diagnosis | None, cell: Cell) -> Diagnosis | None:
     text = f"Unexplained: {said}. Excluded: {'; '.join(excluded) or 'nothing yet'}."
     against = tuple(dict.fromkeys((*left, *diagnosis.against)))
     return replace(diagnosis, verdict="not localized", sentence=text, against=against)
+
+
+def _without_the_proven(diagnosis: Diagnosis, cell: Cell) -> Diagnosis:
+    """A suspicion that contradicts what was found exact on live nodes names no kernel.
+
+    What was seen stays: rows can be wrong though each write is right, by what comes before it or
+    touches them later, and logits though attention is, by what follows it.
+    """
+    right = {one.name for one in cell.checks if one.verdict == "pass"}
+    left = tuple(one for one in diagnosis.suspects if EXACT[one.kernel] not in right)
+    if left:
+        sentence = " ".join(one.sentence for one in left)
+        return replace(diagnosis, suspects=left, sentence=sentence)
+    seen = " ".join(one.sentence.split(": look at ")[0] for one in diagnosis.suspects)
+    kernels = {one.kernel for one in diagnosis.suspects}
+    elsewhere = "; ".join(ELSEWHERE[one] for one in sorted(kernels))
+    return replace(
+        diagnosis,
+        verdict="not localized",
+        sentence=f"Unexplained: {seen}. {elsewhere}.",
+        suspects=(),
+        against=(elsewhere, *diagnosis.against),
+    )
 
 
 def _named(found: Located, probed: Diagnosis | None) -> Diagnosis:

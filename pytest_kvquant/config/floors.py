@@ -28,6 +28,8 @@ class Floors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Share of the stored speed of the same hardware."""
     cliff: float = 0.5
     """A ratio under this in each of the first rounds is a cliff."""
+    start: float = 0.0
+    """Share of f16's speed at an empty cache, what grows with the depth taken away; 0: none."""
     kept: float = 0.75
     """Share of the ratio that was stored on the same hardware."""
     compression: float | None = None

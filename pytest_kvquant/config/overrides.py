@@ -59,6 +59,8 @@ class FloorOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Least share of the stored speed of the same hardware."""
     cliff: float | None = None
     """A ratio under this in each of the first rounds is a cliff."""
+    start: float | None = None
+    """Least share of f16's speed at an empty cache, what grows with the depth taken away."""
     kept: float | None = None
     """Least share of the ratio that was stored on the same hardware."""
     compression: float | None = None

@@ -20,17 +20,11 @@ from pytest_kvquant.machine.hardware import machine_state
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.speed import SpeedCell, SpeedTest, title
 from pytest_kvquant.speed.bracket import Tests, judge_bracketed, take_alone, take_bracketed
+from pytest_kvquant.speed.looking_back import first_with_growth
 from pytest_kvquant.speed.methods import METHODS, Method, Way, find_ways
 from pytest_kvquant.speed.plan import SpeedPlan, listed
 from pytest_kvquant.speed.record import record
-from pytest_kvquant.speed.series import (
-    RoundSeries,
-    SpeedFinding,
-    cool_down,
-    ended_by,
-    judge,
-    take,
-)
+from pytest_kvquant.speed.series import RoundSeries, SpeedFinding, cool_down, ended_by, judge, take
 from pytest_kvquant.speed.streams import Account, SpeedSetup, sides, streams
 
 Place = tuple[str, int]
@@ -119,6 +113,8 @@ class _DepthSweep:
         self._left, self._left_reason = ways.left, ways.reason
         for way in ways.visited:
             self._go(way)
+        for series in first_with_growth(self._found.values(), self._methods.values()):
+            self._enter(series, judge(series, self._pair, self._plan, self._setup), "interleaved")
 
     def confirm(self) -> None:
         """Ask a fresh process about every fail that is not certain yet."""
@@ -273,6 +269,7 @@ class _DepthSweep:
                 account.activity = f"timing {series.name} again"
                 worker.extend_to(series.depth)
                 again = take(worker, series.kind, series.depth, series.before, pair, plan, setup)
+                again = again._replace(grows=series.grows)
                 self._again[series.kind, series.depth] = judge(again, pair, plan, setup)
 
     def _repeat_bracketed(self, doubtful: Sequence[RoundSeries]) -> None:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from pytest_kvquant import format
 from pytest_kvquant.config.floors import Floors
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.numerics import kink, rounds
+from pytest_kvquant.numerics import empty_cache, kink, rounds
 from pytest_kvquant.numerics.kink import Kink
 from pytest_kvquant.numerics.rounds import RoundRules
 from pytest_kvquant.results.speed import SpeedVerdict, title
@@ -30,7 +30,7 @@ Round = tuple[int, int, int, int]
 class SpeedFinding(NamedTuple):
     """One thing that a series shows, good or bad."""
 
-    rule: Literal["cliff", "kink", "slowdown", "ratio", "stored", "alone"]
+    rule: Literal["cliff", "kink", "slowdown", "ratio", "start", "stored", "alone"]
     verdict: SpeedVerdict
     text: str
 
@@ -51,6 +51,9 @@ class RoundSeries(NamedTuple):
     """Depth, and nanoseconds of a token of the cell and of f16 there, on the way up."""
     disturbed: str = ""
     """Who else used the device meanwhile, in words; empty: nobody, as far as that is known."""
+    grows: tuple[float, float] | None = None
+    """Nanoseconds by which a token takes longer per token in the cache, of the cell and of f16, as
+    a deeper test has shown."""
     alone_ns: tuple[int, ...] = ()
     """Samples of a cell that was timed without f16: then there are no rounds."""
 
@@ -166,9 +169,10 @@ def _shown(series: RoundSeries, pair: Pair, plan: SpeedPlan, setup: SpeedSetup) 
     if decision.verdict == "inconclusive":
         text += f", not decided after {decision.rounds} rounds"
     if decision.verdict != "fail":
-        absolute = _absolute(series, pair, setup, floors)
-        if absolute and (absolute.verdict == "fail" or decision.verdict == "pass"):
-            return absolute
+        start = _start(series, floors, plan, against)
+        other = start or _absolute(series, pair, setup, floors)
+        if other and (other.verdict == "fail" or decision.verdict == "pass"):
+            return other
     return SpeedFinding("ratio", decision.verdict, text)
 
 
@@ -219,6 +223,24 @@ def _kink(series: RoundSeries) -> Kink | None:
         return None
     depths, cell, reference = zip(*series.by_depth, strict=True)
     return kink.find([int(depth) for depth in depths], cell, reference)
+
+
+def _start(
+    series: RoundSeries, floors: Floors, plan: SpeedPlan, against: str
+) -> SpeedFinding | None:
+    """A pair that is slow before there is anything in the cache to read."""
+    if series.grows is None or not floors.start:
+        return None
+    found = empty_cache.log_ratios(series.rounds, series.tokens, series.depth, series.grows)
+    if found is None or rounds.decide(found, floors.start, plan.rules).verdict != "fail":
+        return None
+    return SpeedFinding(
+        "start",
+        "fail",
+        f"{series.name}: with an empty cache it runs at "
+        f"{format.factor(rounds.median_ratio(found))} of the speed of {against} (floor "
+        f"{floors.start:g}), what grows with the depth taken away: the weights are the same",
+    )
 
 
 def _absolute(

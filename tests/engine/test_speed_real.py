@@ -169,7 +169,7 @@ def test_a_kernel_that_is_slower_beyond_a_depth_is_a_cliff(
     tmp_path: Path, small: Path, kind: str, usual: float
 ) -> None:
     """Twice as slow beyond 2,048 tokens, whatever the pair's healthy speed is on this hardware."""
-    least = FloorOverride(pp=0.01, tg=0.01, slowdown=0.95, cliff=0.01)
+    least = FloorOverride(pp=0.01, tg=0.01, slowdown=0.95, cliff=0.01, start=0.01)
     planted = {"pp": usual, "tg": usual}
     options: dict[str, Any] = {"depths": (0, 3584), "floors": {"*/*": least}}
     assert timed(tmp_path, small, planted, **options).verdict == "pass"
@@ -184,6 +184,22 @@ def test_a_kernel_that_is_slower_beyond_a_depth_is_a_cliff(
     assert (deep.verdict, deep.confirmed) == ("cliff", True)
     assert "another kernel works there" in deep.text
     assert "from about depth 2,048" in deep.text
+
+
+@pytest.mark.parametrize("kind", ["pp", "tg"])
+def test_a_cpu_that_is_twice_as_slow_from_the_start_is_red_without_a_baseline(
+    tmp_path: Path, small: Path, kind: str
+) -> None:
+    """A healthy pair there may take many times as long to read its cache, but not for the rest."""
+    options: dict[str, Any] = {"depths": (0, 2048), "floors": {}}
+    healthy = {"pp": 1.1, "tg": 1.1, "slows": 1}
+    assert timed(tmp_path, small, healthy, **options).verdict == "pass"
+    cell = timed(tmp_path, small, {**healthy, kind: 2.2}, **options)
+    name = {"pp": "pp16", "tg": "tg4"}[kind]
+    assert [test.title for test in cell.tests if test.verdict != "pass"] == [name]
+    found = next(test for test in cell.tests if test.title == name)
+    assert (found.verdict, found.confirmed) == ("fail", True)
+    assert "with an empty cache it runs at 0.4" in found.text
 
 
 def test_what_is_timed_beside_other_programs_decides_nothing(

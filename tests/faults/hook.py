@@ -260,7 +260,8 @@ def init(self: Any, model: Any, **fields: Any) -> None:
 
 def decode(self: Any, tokens: Any, positions: Any, sequences: Any, outputs: Any) -> Any:
     outputs = np.asarray(outputs).astype(bool)
-    whole = len(tokens) > 1 and positions.min() == 0 and outputs.any()
+    starts = [positions[sequences == one].min() for one in np.unique(sequences)]
+    whole = len(tokens) > 1 and not any(starts) and outputs.any()
     if self.faulty and NAME in EDITS and whole:
         cut = int(positions[outputs].min())
         early = positions < cut

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
 from pytest_kvquant.checks.excluded import reviewed
 from pytest_kvquant.results.cell import Cell, Check
-from pytest_kvquant.results.diagnosis import Diagnosis
+from pytest_kvquant.results.diagnosis import Diagnosis, Suspect
 from pytest_kvquant.results.gate import Gate
 from pytest_kvquant.results.kernels import CornerRecord, Examination
 
@@ -97,3 +98,32 @@ def test_a_suspect_stays() -> None:
 
     assert reviewed(suspect, HEALTHY) == suspect
     assert reviewed(None, HEALTHY) is None
+
+
+def probed(kernel: str, sentence: str) -> Diagnosis:
+    suspect = Suspect(
+        kernel=kernel, side="V", path="both", layers=(0,), confidence="high", sentence=sentence
+    )  # type: ignore[arg-type]  # fmt: skip
+    return Diagnosis(verdict="suspect", sentence=sentence, suspects=(suspect,))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "proof", "where"),
+    [
+        ("quantizer", "cache_writes", "what comes before the write"),
+        ("attention", "attention", "what follows it"),
+    ],
+)
+def test_what_exact_arithmetic_found_right_is_not_blamed(
+    kernel: str, proof: str, where: str
+) -> None:
+    """Rows can be wrong though every write is right; what was seen is still said."""
+    suspicion = probed(kernel, "V rows of layer 0 are 1.02 times too large: look at set-rows.")
+    proven = replace(HEALTHY, checks=(*HEALTHY.checks, Check(name=proof, verdict="pass", text="")))
+    found = read(proven, suspicion)
+
+    assert (found.verdict, found.suspects) == ("not localized", ())
+    assert found.sentence.startswith("Unexplained: V rows of layer 0 are 1.02 times too large.")
+    assert where in found.sentence
+    assert "look at" not in found.sentence
+    assert read(HEALTHY, suspicion) == suspicion
