@@ -74,12 +74,8 @@ def attend(q: F64, k: F64, v: F64, mask: F64, how: Scores) -> Attended:
     """
     seen = np.flatnonzero((mask > -np.inf).any(axis=0))
     k, v, mask = k[seen], v[seen], mask[:, seen]
-    score = how.scale * (q @ k.T)
-    if how.softcap:
-        score = how.softcap * np.tanh(score / how.softcap)
-    biased = score + how.slope * np.where(mask > -np.inf, mask, 0)
-    biased[mask == -np.inf] = -np.inf
-    weights = _softmax(biased, how.sink)
+    score = scores(q, k, how)
+    weights = weights_of(score, mask, how)
     out = weights @ v
     moved = weights * (score - (weights * score).sum(axis=1, keepdims=True))
     halves, most = _accumulated(weights, v)
@@ -91,6 +87,19 @@ def attend(q: F64, k: F64, v: F64, mask: F64, how: Scores) -> Attended:
         SINGLE_ROUNDING * (halves + 16 * square) + 1e-13 * most,
         HALF_ROUNDING * square,
     )
+
+
+def scores(q: F64, k: F64, how: Scores) -> F64:
+    """Scaled and capped products, shape ``(rows, cells)``."""
+    score = how.scale * (q @ k.T)
+    return how.softcap * np.tanh(score / how.softcap) if how.softcap else score
+
+
+def weights_of(score: F64, mask: F64, how: Scores) -> F64:
+    """The softmax of masked scores, shape ``(rows, cells)``; rows that see nothing are zeros."""
+    shown = mask > -np.inf
+    biased = np.where(shown, score + how.slope * np.where(shown, mask, 0), -np.inf)
+    return _softmax(biased, how.sink)
 
 
 def _softmax(score: F64, sink: float | None) -> F64:

@@ -62,6 +62,13 @@ def test_an_abort_without_a_kernel_is_unsupported() -> None:
     assert str(found).startswith("Vulkan0 has no SET_ROWS for the type of cache_k_l3. The worker")
 
 
+def test_an_abort_is_told_in_its_own_words() -> None:
+    log = "sched_reserve: took 4 ms\n/home/me/llama/ggml/src/ggml-cuda/fattn.cu:348: fatal error\n"
+    found = endings.died(-signal.SIGABRT, log)
+    assert isinstance(found, CellCrashed)
+    assert str(found).startswith("It stopped at fattn.cu:348: fatal error. The worker was killed")
+
+
 def test_the_cpu_is_asked_for_by_its_name() -> None:
     """Without layers on it, a GPU still takes products of 32 rows and more."""
     lost = Placement(kv_buffers={"CPU": 2.0}, graph_splits=1)

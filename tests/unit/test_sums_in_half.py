@@ -28,8 +28,8 @@ def dot_in_half(k: np.ndarray, q: np.ndarray, lanes: int) -> float:
     return float(total[0])
 
 
-def example(seed: int, lanes: int, *, change: float = 1.0) -> Head:
-    size, cells, rng = 128, 50, np.random.default_rng(seed)
+def example(seed: int, lanes: int, *, change: float = 1.0, cells: int = 50) -> Head:
+    size, rng = 128, np.random.default_rng(seed)
     q = (2 * rng.normal(size=(3, size))).astype(np.float16)
     k, v = rng.normal(size=(cells, size)).astype(np.float16), rng.normal(size=(cells, size))
     scale = size**-0.5
@@ -52,6 +52,11 @@ def test_a_healthy_processor_is_right(seed: int, lanes: int) -> None:
     head = example(seed, lanes)
     assert ratio(head, adds_in_half=True) <= 1
     assert ratio(head, adds_in_half=False) > 1
+
+
+def test_a_query_that_sees_few_cells_shows_each_rounding() -> None:
+    ratios = [ratio(example(seed, 32, cells=2), adds_in_half=True) for seed in range(300)]
+    assert max(ratios) <= 1
 
 
 @pytest.mark.parametrize("change", [0.98, 1.02])

@@ -11,6 +11,7 @@ import numpy as np
 from pytest_kvquant.engine.child.attention_inputs import Head
 from pytest_kvquant.numerics import attention, query_rounding
 from pytest_kvquant.numerics.arrays import F64
+from pytest_kvquant.numerics.half_sums import products_in_half
 
 FACTOR = 5.0
 """A row may be so many times as wrong as arithmetic models it."""
@@ -133,12 +134,12 @@ def noise_of(meant: attention.Attended, head: Head, types: Types, *, on_cpu: boo
     largest = np.abs(head.how.scale) * size
     if not on_cpu:
         per_score = HALF_UNIT * np.maximum(1.0, largest)
-    elif types.k == "f16" and types.adds_in_half:
-        per_score = HALF_UNIT * largest  # of many lanes: few sums are as large as the last ones
     else:  # a sum of d products, rounded d times to its own size
         per_score = SINGLE_UNIT * np.sqrt(head.q.shape[1]) * largest
     moved = np.square(meant.by_score).sum(axis=1) + np.square(meant.out).sum(axis=1) * 1e-2
     by_scores = np.square(np.minimum(per_score, 1.0) + 8 * SINGLE_UNIT) * moved
+    if on_cpu and types.k == "f16" and types.adds_in_half:
+        by_scores = by_scores + products_in_half(head.q, head.k, head.v, head.mask, head.how)
     if on_cpu and types.v != "f16":
         return np.asarray(meant.singles + by_scores) + 1e-30
     return np.asarray(meant.halves + meant.weights_in_half + by_scores) + 1e-30

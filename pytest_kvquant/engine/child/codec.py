@@ -8,6 +8,7 @@ second shows in what :meth:`Codec.floats` gives back, and :meth:`Codec.basis` fi
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -137,21 +138,20 @@ class Codecs:
 def rotate(values: F32, size: int) -> F32:
     """Groups of ``size`` elements times the orthonormal Hadamard matrix of llama.cpp (Sylvester's).
 
-    Its own inverse; a size of 1 leaves all as is. By butterflies: a product of matrices would wake
-    the threads of NumPy's BLAS, on the cores that llama.cpp computes on. Of whole columns at
-    a time: that takes a fifth of the time of pairs within rows.
+    Its own inverse; a size of 1 leaves all as is.
     """
     if size <= 1:
         return values
-    turned, step = np.ascontiguousarray(values.reshape(-1, size).T), 1
-    other = np.empty_like(turned)
-    while step < size:
-        before, after = (array.reshape(-1, 2, step, array.shape[1]) for array in (turned, other))
-        np.add(before[:, 0], before[:, 1], out=after[:, 0])
-        np.subtract(before[:, 0], before[:, 1], out=after[:, 1])
-        turned, other, step = other, turned, 2 * step
-    turned *= np.float32(1 / np.sqrt(size))
-    return np.ascontiguousarray(turned.T).reshape(values.shape)
+    return (values.reshape(-1, size) @ hadamard(size)).reshape(values.shape)
+
+
+@functools.cache
+def hadamard(size: int) -> F32:
+    """The matrix, shape ``(size, size)``, symmetric and orthonormal; a power of two."""
+    matrix = np.ones((1, 1), np.float32)
+    while len(matrix) < size:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return np.asarray(matrix / np.sqrt(size), np.float32)
 
 
 def nmse(values: F32, expected: F32) -> float:

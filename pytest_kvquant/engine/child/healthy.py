@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from pytest_kvquant.engine.child.callback import Callback
 from pytest_kvquant.engine.child.codec import Basis, Codec, Codecs, rotate
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
 from pytest_kvquant.engine.child.nodes import Ggml, Node, RawTensor, TensorPointer, name_of
-from pytest_kvquant.numerics.arrays import I64, U8
+from pytest_kvquant.numerics.arrays import F32, I64, U8
 
 _CACHE = re.compile(rb"cache_([kv])_l(\d+)")
 _ROTATIONS = {"attn_inp_k_rot": "K", "attn_inp_v_rot": "V"}
@@ -179,14 +179,14 @@ class Rounder(Callback):
         self.ggml.write(node.raw, back.reshape(-1).view(np.uint8))
 
     def _rounded(self, fresh: U8, how: SideStored, heads: int) -> U8:
-        codec = self._codecs[how.type]
-        if self._pool is None or len(fresh) < 2 * THREADS:
-            return rounded(fresh, codec, how, heads)
-        basis_of(codec, how.elements)  # found once, before the threads ask for it
-        parts = np.array_split(fresh, THREADS)
-        return np.concatenate(
-            list(self._pool.map(lambda part: rounded(part, codec, how, heads), parts))
-        )
+        return rounded(fresh, self._codecs[how.type], how, heads, self._through)
+
+    def _through(self, codec: Codec, values: F32) -> F32:
+        """As :meth:`Codec.through`; of many rows each thread takes a part, outside Python."""
+        if self._pool is None or len(values) < 2 * THREADS:
+            return codec.through(values)
+        parts = np.array_split(values, THREADS)
+        return np.concatenate(list(self._pool.map(codec.through, parts)))
 
 
 def is_write(ggml: Ggml, tensor: RawTensor) -> bool:
@@ -216,12 +216,19 @@ def written_cells(node: Node) -> I64:
     return places.bytes().view(kind).astype(np.int64)
 
 
-def rounded(fresh: U8, codec: Codec, how: SideStored, heads: int) -> U8:
+def rounded(
+    fresh: U8,
+    codec: Codec,
+    how: SideStored,
+    heads: int,
+    through: Callable[[Codec, F32], F32] = Codec.through,
+) -> U8:
     """f16 rows sent through the quantizer and brought back to the coordinates of f16.
 
     Args:
         fresh: shape ``(rows, bytes)``.
         heads: of a row; only asked for where the cell pads them.
+        through: sends rows through the quantizer and back.
 
     Raises:
         BadLibrary: padded rows that do not divide into heads.
@@ -232,13 +239,15 @@ def rounded(fresh: U8, codec: Codec, how: SideStored, heads: int) -> U8:
     if elements % parts or how.elements % parts or how.elements < elements:
         raise BadLibrary(f"a row of {how.elements} elements cannot hold {heads} heads of f16's row")
     width, wide = elements // parts, how.elements // parts
-    padded = np.pad(values.reshape(-1, width), ((0, 0), (0, wide - width)))
-    back = codec.through(rotate(padded, how.rotation).reshape(rows, -1))
+    padded = values.reshape(-1, width)
+    if wide != width:
+        padded = np.pad(padded, ((0, 0), (0, wide - width)))
+    back = through(codec, rotate(padded, how.rotation).reshape(rows, -1))
     basis = basis_of(codec, how.elements)
     if basis.matrix is not None:
         back = back.reshape(-1, len(basis.matrix)) @ basis.matrix.T
-    plain = rotate(np.ascontiguousarray(back.reshape(-1, wide)), how.rotation)[:, :width]
-    return np.ascontiguousarray(plain.astype(np.float16).reshape(rows, -1)).view(np.uint8)
+    plain = rotate(back.reshape(-1, wide), how.rotation)[:, :width]
+    return plain.astype(np.float16).reshape(rows, -1).view(np.uint8)
 
 
 def basis_of(codec: Codec, elements: int) -> Basis:

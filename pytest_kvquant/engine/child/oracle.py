@@ -7,7 +7,6 @@ told and what the model's header says. An operation that is not understood is co
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -20,7 +19,7 @@ from pytest_kvquant.engine.child import (
     judge_write,
 )
 from pytest_kvquant.engine.child.attention_inputs import Inputs, parameters
-from pytest_kvquant.engine.child.codec import rotate
+from pytest_kvquant.engine.child.codec import hadamard
 from pytest_kvquant.engine.child.facts import Facts
 from pytest_kvquant.engine.child.finding import Corner, NodeFinding
 from pytest_kvquant.engine.child.judge_mask import judge_mask
@@ -29,7 +28,7 @@ from pytest_kvquant.engine.child.mirror import Mirrors, Placed
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.engine.child.ways import ROTATIONS, cache_of, mask_made_of, scaled_before
-from pytest_kvquant.numerics.arrays import F64, I64
+from pytest_kvquant.numerics.arrays import I64
 
 CACHES = ("cache_k", "cache_v")
 """How names of the tensors of a KV cache begin."""
@@ -192,7 +191,9 @@ class Oracle:
         assert left is not None
         if left.name in ROTATIONS:
             rows = self._some_rows(node)
-            return judge_rope.judge_rotation(node, self.values, layer, _hadamard(left.ne[0]), rows)
+            return judge_rope.judge_rotation(
+                node, self.values, layer, hadamard(left.ne[0]).astype(np.float64), rows
+            )
         if left.op == "NONE" and not left.root.name.startswith("cache_"):
             return []  # a projection
         return judge_plain.judge_product(node, self.values, self._rng, layer, self._rows)
@@ -255,8 +256,3 @@ class Oracle:
             return
         found = judge_mask(node, self.values, mirror, self._placed[layer], window, layer)
         self.ledger.add(found, node)
-
-
-@functools.cache
-def _hadamard(size: int) -> F64:
-    return rotate(np.eye(size, dtype=np.float32), size).astype(np.float64)

@@ -85,10 +85,21 @@ def died(code: int, log: str) -> CellError:
     brief, words = quoted(log), death_in_words(code)
     found = complaint("\n".join(log.splitlines()[-DEATH_LINES:]))
     if found is None:
-        return CellCrashed(words, log=brief)
+        return CellCrashed(f"{_abort(log)}{words}", log=brief)
     if found.kind == "memory":
         return CellOutOfMemory(f"{words} It was out of memory.", log=brief)
     return _by(found, f"{found.text[0].upper()}{found.text[1:]}. {words}", brief)
+
+
+_ABORT = re.compile(r"(?:.*[/\\])?([\w.+-]+\.\w+:\d+: .+)")
+"""Source, line and words: how ggml says why it aborts."""
+
+
+def _abort(log: str) -> str:
+    """A library's last words before it aborted, as the start of a sentence; empty: none."""
+    told = [_ABORT.fullmatch(line.strip()) for line in log.splitlines()[-DEATH_LINES:]]
+    lines = [found[1] for found in told if found is not None]
+    return f"It stopped at {lines[-1].rstrip('.')}. " if lines else ""
 
 
 def with_servers(lost: CellServerLost, servers: Iterable[str]) -> CellServerLost:

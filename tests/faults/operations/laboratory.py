@@ -79,7 +79,7 @@ class Planting:
         if model != MINI:
             path = store.file_of(by_name(model), self.folder)
         found = read_model(path)
-        environment = scrub({**os.environ, "OPENBLAS_NUM_THREADS": "1"}, hook)
+        environment = scrub(dict(os.environ), hook)
         engine = Engine(
             python=sys.executable,
             directory=str(self.library) if self.library else None,
