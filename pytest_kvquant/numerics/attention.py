@@ -188,6 +188,19 @@ def spreads(meant: Attended) -> tuple[float, float]:
     return float(np.sqrt(bb / apart)), float(np.sqrt(aa / apart))
 
 
+def gain_of(noise: F64, meant: Attended) -> float:
+    """Three deviations of a common change of the scores, if rows are wrong along that direction.
+
+    Errors of single scores are, where a query sees a few cells.
+
+    Args:
+        noise: squared error of each row, shape ``(rows,)``.
+    """
+    each = np.square(meant.by_score).sum(axis=1)
+    total = float(each.sum())
+    return 3.0 * float(np.sqrt(noise @ each)) / total if total else 0.0
+
+
 def _products(meant: Attended) -> tuple[tuple[float, float, float], float]:
     """Products of both directions, and their determinant; 0 where they cannot be told apart."""
     a, b = meant.by_score.ravel(), meant.out.ravel()

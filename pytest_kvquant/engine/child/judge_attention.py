@@ -17,6 +17,7 @@ from pytest_kvquant.engine.child.attention_noise import (
     Taken,
     Types,
     adds_in_half,
+    by_products,
     noise_of,
     roundings,
     ties,
@@ -93,7 +94,9 @@ def against_arithmetic(head: Head, types: Types, *, on_cpu: bool) -> tuple[float
     for taken in roundings(head, types.k, on_cpu=on_cpu):
         meant = attention.attend(taken.q, taken.k, head.v, head.mask, head.how)
         nearest.append((taken, meant, attention.misfit(head.out, meant)))
-        one = _ratio(nearest[-1][2], head, meant, noise_of(meant, head, types, on_cpu=on_cpu))
+        gain = max(GAIN, attention.gain_of(by_products(head, types, on_cpu=on_cpu), meant))
+        noise = noise_of(meant, head, types, on_cpu=on_cpu)
+        one = _ratio(nearest[-1][2], head, meant, noise, gain)
         if found is None or one < ratio:
             ratio, found = one, nearest[-1][2]
         if ratio <= 1:
@@ -127,8 +130,18 @@ def _in_halves(
     return found
 
 
-def _ratio(found: attention.Misfit, head: Head, meant: attention.Attended, noise: F64) -> float:
-    """The largest of three figures over their limits: a row, and both common changes."""
+def _ratio(
+    found: attention.Misfit,
+    head: Head,
+    meant: attention.Attended,
+    noise: F64,
+    most: float = GAIN,
+) -> float:
+    """The largest of three figures over their limits: a row, and both common changes.
+
+    Args:
+        most: common relative change that is allowed.
+    """
     if not np.isfinite(found.error):
         return float("inf")
     wrong = np.square(head.out - meant.out).sum(axis=1)
@@ -138,7 +151,7 @@ def _ratio(found: attention.Misfit, head: Head, meant: attention.Attended, noise
         (found.by_score, found.by_value), attention.spreads(meant), strict=True
     ):
         if SURE * spread * np.sqrt(scale) < GAIN:
-            ratios.append(abs(gain) / GAIN)
+            ratios.append(abs(gain) / most)
     return max(ratios)
 
 
