@@ -37,9 +37,16 @@ class Outcome(NamedTuple):
 
 
 def pytest_in(
-    folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    folder: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 240,
 ) -> Outcome:
-    """Run ``pytest ARGUMENTS`` in ``folder``; standard output and error together."""
+    """Run ``pytest ARGUMENTS`` in ``folder``; standard output and error together.
+
+    Args:
+        timeout: seconds that it may take.
+    """
     shell = {name: value for name, value in os.environ.items() if name not in CI_VARIABLES}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments],
@@ -49,7 +56,7 @@ def pytest_in(
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=240,
+        timeout=timeout,
     )
     return Outcome(done.returncode, done.stdout)
 
