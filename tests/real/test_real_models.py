@@ -5,20 +5,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
-from support.outer import pytest_in
+from faults.operations.catalogue import Planted
+from support.outer import Outcome, pytest_in
 from support.run import cells_of, start
 
+from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.cell import Cell
 from tools.real_models import GEMMA3, SMOLLM2
 
 FOLDER = Path(os.environ.get("KVQUANT_REAL_MODELS", Path(__file__).parents[2] / ".venv-real"))
+FORK = (
+    (f"--kv-lib={library}", f"--kv-python={os.environ.get('KVQUANT_FORK_PYTHON', '')}")
+    if (library := os.environ.get("KVQUANT_FORK_LIB"))
+    else ()
+)
 pytestmark = [pytest.mark.real, pytest.mark.timeout(7200)]
+
+
+OPERATIONS = Path(__file__).parents[1] / "faults" / "operations" / "hook.py"
 
 
 class Known(NamedTuple):
@@ -27,13 +38,21 @@ class Known(NamedTuple):
     file: str
     ppl: float
     """Of f16, as ``llama-perplexity -c 512 --chunks 2`` printed it."""
+    kernel_fault: Planted
+    """One that lives in q8_0/q8_0 alone."""
 
 
 PAIRS = ("q8_0/q8_0", "q4_0/q4_0")
 
+HALF_OF_V = Planted("gross", "half of V in decoding", "attention", "half", 0.0, {"tokens": [1, 1]})
+SCORES = Planted(
+    "small batches", "scores of head 1 in small batches", "attention", "scores", 0.05,
+    {"tokens": [2, 8], "head": 1},
+)  # fmt: skip
+
 KNOWN = (
-    Known(SMOLLM2.file, 52.9071),
-    Known(GEMMA3.file, 59.2886),
+    Known(SMOLLM2.file, 52.9071, HALF_OF_V),
+    Known(GEMMA3.file, 59.2886, SCORES),
 )
 
 
@@ -76,12 +95,33 @@ def test_figures(known: Known, tmp_path: Path) -> None:
     assert shapes.verdict == "pass", shapes.text
 
 
-def test_the_matrix_is_green(known: Known, tmp_path: Path) -> None:
+def matrix(known: Known, folder: Path, *words: str) -> tuple[Outcome, dict[str, Any]]:
+    """A run with the options of a first one, speed aside: on a CPU that takes hours at depth."""
     run = pytest_in(
-        tmp_path, "--kv-matrix", f"--kv-model={model(known)}", "--kv-types=f16,q8_0",
-        "--kv-speed=off", f"--kv-store={tmp_path / 's'}", "-q",
+        folder, "--kv-matrix", f"--kv-model={model(known)}", "--kv-speed=off", "-q", *words,
+        f"--kv-store={folder / 's'}", f"--kv-json={folder / 'r.json'}", timeout=3600,
     )  # fmt: skip
+    found = json.loads((folder / "r.json").read_text())["cells"]
+    return run, {cell["pair"]: cell for cell in found}
+
+
+def test_the_matrix_is_green(known: Known, tmp_path: Path) -> None:
+    run, cells = matrix(known, tmp_path, "--kv-types=f16,q8_0")
     assert run.code == 0, run.text
+    assert {cell["verdict"] for cell in cells.values()} == {"pass"}
+    assert {cell["kernel"] for cell in cells.values()} == {"pass"}
+
+
+@pytest.mark.skipif(not FORK, reason="KVQUANT_FORK_LIB and KVQUANT_FORK_PYTHON name no build")
+def test_the_fork_is_green_with_its_shift_crash_declared(known: Known, tmp_path: Path) -> None:
+    shifts = 'fails = ["operations.shift_head", "operations.shift_middle"]'
+    (tmp_path / "kvquant.toml").write_text(
+        f'[expect."q8_0/*"]\n{shifts}\n[expect."turbo4/*"]\n{shifts}\n'
+    )
+    run, cells = matrix(known, tmp_path, *FORK, "--kv-pairs=f16/f16,q8_0/q8_0,q8_0/turbo4")
+    assert run.code == 0, run.text
+    assert "fail as declared" in (tmp_path / "r.json").read_text()
+    assert "fail" not in {cell["kernel"] for cell in cells.values()}
 
 
 FAULT = """
@@ -96,3 +136,27 @@ def test_a_planted_fault_is_red(known: Known, tmp_path: Path) -> None:
     cells = measured(known, tmp_path, hook=FAULT)
     assert {cells[pair].verdict for pair in PAIRS} <= {"fail", "inactive"}
     assert cells["f16/f16"].verdict == "pass"
+
+
+def test_a_planted_kernel_fault_is_red_for_its_kernel(known: Known, tmp_path: Path) -> None:
+    hits = tmp_path / "hits"
+    environment = {
+        HOOK: str(OPERATIONS),
+        "KVQUANT_OPERATION_FAULT": json.dumps(
+            known.kernel_fault._replace(pair="q8_0/q8_0")._asdict()
+        ),
+        "KVQUANT_OPERATION_HITS": str(hits),
+    }
+    session = start(
+        tmp_path, pairs=("q8_0/q8_0", "q8_0/f16"), model=model(known), ctx=512, chunks=2,
+        decode=0, trajectory=0, recall=0, coverage="minimal", environment=environment,
+    )  # fmt: skip
+    for pair in session.pairs:
+        session.measure(pair)
+    cells = cells_of(session.result())
+    assert int(hits.read_text()) > 0
+    broken = cells["q8_0/q8_0"]
+    assert (broken.verdict, broken.kernel) == ("fail", "fail")
+    assert "attention" in [one.name for one in broken.checks if one.verdict == "fail"]
+    for healthy in ("f16/f16", "q8_0/f16"):
+        assert [one.text for one in cells[healthy].checks if one.verdict == "fail"] == []

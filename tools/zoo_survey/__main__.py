@@ -1,7 +1,8 @@
 """``python -m tools.zoo_survey``: a table of all architectures; exit code 1 if a fault is ours.
 
-Options: ``--lib DIR --python PATH`` for another build, ``--types f16,q8_0,…``, ``--only NAME,…``,
-``--models DIR`` to keep the models, ``--table FILE`` for markdown.
+Options: ``--lib DIR --python PATH --name NAME`` for another build, ``--types f16,q8_0,…``,
+``--only NAME,…``, ``--models DIR`` to keep the models. ``--keep`` puts the rows into
+docs/zoo-survey.json and docs/zoo-survey.md, in the place of those of the same build.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 import msgspec
 
-from tools.zoo_survey import names
+from tools.zoo_survey import names, page
 from tools.zoo_survey.measure import Finding
 
 Findings = dict[str, Finding]
@@ -52,15 +52,6 @@ def measured(path: Path, pairs: list[str], options: argparse.Namespace) -> Findi
         return {"*": Finding(status="ours", text=run.stderr[-400:])}
 
 
-def row(architecture: str, findings: Findings) -> str:
-    """A line of the table."""
-    counted = Counter(finding.status for finding in findings.values())
-    texts = dict.fromkeys(finding.text for finding in findings.values() if finding.text)
-    said = " · ".join(text.replace("\n", " ").replace("|", "/")[:160] for text in texts)
-    counts = ", ".join(f"{number} {status}" for status, number in counted.most_common())
-    return f"| {architecture} | {counts} | {said} |"
-
-
 def main() -> int:
     """Survey, print, and say whether a fault is ours."""
     parser = argparse.ArgumentParser(prog="python -m tools.zoo_survey")
@@ -69,16 +60,16 @@ def main() -> int:
     parser.add_argument("--types", default="f16,q8_0,q4_0")
     parser.add_argument("--only")
     parser.add_argument("--models", type=Path)
-    parser.add_argument("--table", type=Path)
+    parser.add_argument("--name", default="llama.cpp of bindings 0.3.36", help="of the build")
+    parser.add_argument("--keep", action="store_true", help="write the page of docs/")
     options = parser.parse_args()
     types = options.types.split(",")
     pairs = [f"{k}/{v}" for k, v in itertools.product(types, types)]
     known = options.only.split(",") if options.only else names.known(
         options.lib, options.python or sys.executable
     )  # fmt: skip
-    lines = ["| architecture | pairs | what is said |", "|---|---|---|"]
-    print(*lines, sep="\n", flush=True)
-    statuses: Counter[str] = Counter()
+    found = []
+    print(page.HEAD, end="", flush=True)
     with tempfile.TemporaryDirectory(prefix="zoo-survey-") as folder:
         models = options.models or Path(folder)
         models.mkdir(parents=True, exist_ok=True)
@@ -86,18 +77,12 @@ def main() -> int:
             path = models / f"{architecture}.gguf"
             failed = None if path.exists() else build(architecture, path, options)
             findings = {"*": failed} if failed else measured(path, pairs, options)
-            worst = {finding.status for finding in findings.values()}
-            order = ("ours", "library", "refused", "unsupported", "measured")
-            best = next(status for status in reversed(order) if status in worst)
-            statuses["ours" if "ours" in worst else best] += 1
-            lines.append(row(architecture, findings))
-            print(lines[-1], flush=True)
-    total = ", ".join(f"{number} {status}" for status, number in statuses.most_common())
-    lines.append(f"\n{len(known)} architectures: {total}; our fault: {statuses['ours']}.")
-    print(lines[-1])
-    if options.table:
-        options.table.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return 1 if statuses["ours"] else 0
+            found.append(page.row(options.name, architecture, findings))
+            print(page.line(found[-1]), end="", flush=True)
+    print(page.total(found))
+    if options.keep:
+        page.keep(found)
+    return 1 if any(row.status == "ours" for row in found) else 0
 
 
 if __name__ == "__main__":
