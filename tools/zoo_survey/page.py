@@ -60,7 +60,7 @@ def total(rows: Sequence[SurveyRow]) -> str:
     """How many architectures are what."""
     counted = Counter(one.status for one in rows)
     whole = ", ".join(f"{number} {status}" for status, number in counted.most_common())
-    return f"{len(rows)} architectures: {whole}; our fault: {counted['ours']}."
+    return f"Architectures: {len(rows)}, {whole}; our fault: {counted['ours']}."
 
 
 def keep(rows: Sequence[SurveyRow]) -> None:
