@@ -40,7 +40,7 @@ class Gate:
                       f"--kv-store={folder / 'store'}")  # fmt: skip
         self.config = folder / "own.toml"
         told = [word for option in self.words for word in option.split("=", 1)]
-        assert main(["calibrate", str(self.config), "--kv-chunks", "16", *told]) == 0
+        assert main(["calibrate", str(self.config), "--kv-chunks", "8", *told]) == 0
 
     def run(self, *words: str, noise: float = 0.0) -> tuple[Outcome, dict[str, Any]]:
         """As in CI; with ``noise`` as share of K and V in every cache but f16's."""
