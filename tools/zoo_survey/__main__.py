@@ -1,7 +1,7 @@
 """``python -m tools.zoo_survey``: a table of all architectures; exit code 1 if a fault is ours.
 
-Options: ``--lib DIR --python PATH --name NAME`` for another build, ``--types f16,q8_0,…``,
-``--only NAME,…``, ``--models DIR`` to keep the models. ``--keep`` puts the rows into
+Options: ``--lib DIR --python PATH --name NAME`` for another build, ``--types f16,q8_0,…`` or
+``--pairs K/V,…``, ``--only NAME,…``, ``--models DIR`` to keep the models. ``--keep`` puts the rows into
 docs/zoo-survey.json and docs/zoo-survey.md, in the place of those of the same build.
 """
 
@@ -58,6 +58,7 @@ def main() -> int:
     parser.add_argument("--lib")
     parser.add_argument("--python")
     parser.add_argument("--types", default="f16,q8_0,q4_0")
+    parser.add_argument("--pairs", help="these and no product of the types")
     parser.add_argument("--only")
     parser.add_argument("--models", type=Path)
     parser.add_argument("--name", default="llama.cpp of bindings 0.3.36", help="of the build")
@@ -65,6 +66,7 @@ def main() -> int:
     options = parser.parse_args()
     types = options.types.split(",")
     pairs = [f"{k}/{v}" for k, v in itertools.product(types, types)]
+    pairs = options.pairs.split(",") if options.pairs else pairs
     known = options.only.split(",") if options.only else names.known(
         options.lib, options.python or sys.executable
     )  # fmt: skip

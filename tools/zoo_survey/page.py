@@ -63,10 +63,14 @@ def total(rows: Sequence[SurveyRow]) -> str:
     return f"Architectures: {len(rows)}, {whole}; our fault: {counted['ours']}."
 
 
+def read() -> list[SurveyRow]:
+    """What was kept earlier."""
+    return msgspec.json.decode(KEPT.read_bytes(), type=list[SurveyRow]) if KEPT.exists() else []
+
+
 def keep(rows: Sequence[SurveyRow]) -> None:
     """Write both files; rows of the same build and architecture are replaced."""
-    known = msgspec.json.decode(KEPT.read_bytes(), type=list[SurveyRow]) if KEPT.exists() else []
-    found = {(one.build, one.architecture): one for one in (*known, *rows)}
+    found = {(one.build, one.architecture): one for one in (*read(), *rows)}
     ordered = [found[key] for key in sorted(found)]
     lines = ",\n".join(msgspec.json.encode(one).decode() for one in ordered)
     KEPT.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
