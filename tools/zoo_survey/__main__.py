@@ -1,8 +1,8 @@
 """``python -m tools.zoo_survey``: a table of all architectures; exit code 1 if a fault is ours.
 
 Options: ``--lib DIR --python PATH --name NAME`` for another build, ``--types f16,q8_0,…`` or
-``--pairs K/V,…``, ``--only NAME,…``, ``--models DIR`` to keep the models. ``--keep`` puts the rows into
-docs/zoo-survey.json and docs/zoo-survey.md, in the place of those of the same build.
+``--pairs K/V,…``, ``--only NAME,…``, ``--models DIR`` to keep the models. ``--keep`` puts the rows
+into docs/zoo-survey.json and docs/zoo-survey.md, in the place of those of the same build.
 """
 
 from __future__ import annotations
