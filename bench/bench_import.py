@@ -12,6 +12,7 @@ import resource
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def sources() -> dict[str, Path]:
 def run(folder: Path, package: Path, *words: str) -> tuple[float, str]:
     """CPU milliseconds of a Python process and its children, and what it wrote to both streams."""
     environment = {**os.environ, "PYTHONPATH": str(package)}
-    environment.pop("PYTHONPROFILEIMPORTTIME", None)
+    for name in ("PYTHONPROFILEIMPORTTIME", "PYTHONDONTWRITEBYTECODE"):
+        environment.pop(name, None)
     begun = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True,
@@ -48,6 +50,19 @@ def imports(text: str) -> list[tuple[int, int, str]]:
     return [(int(own), int(whole), name) for own, whole, name in found]
 
 
+def in_turn(
+    measure: Callable[[Path], tuple[float, float]], rounds: int = ROUNDS
+) -> dict[str, list[tuple[float, float]]]:
+    """What was measured of each version, by its name; the first time compiles, and is left out."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sources()}
+    for number in range(rounds + 1):
+        for name, package in sources().items():
+            found = measure(package)
+            if number:
+                taken[name].append(found)
+    return taken
+
+
 def test_importing_the_plugin(benchmark: Any, tmp_path: Path) -> None:
     """``import pytest_kvquant.plugin`` over ``import pytest``."""
 
@@ -57,10 +72,7 @@ def test_importing_the_plugin(benchmark: Any, tmp_path: Path) -> None:
         own = whole["pytest_kvquant"] + whole["pytest_kvquant.plugin"]
         return own / 1e3, own / whole["pytest"]
 
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sources()}
-    for _ in range(ROUNDS):
-        for name, package in sources().items():
-            taken[name].append(share(package))
+    taken = in_turn(share)
     for name, values in taken.items():
         milliseconds, ratio = (statistics.median(column) for column in zip(*values, strict=True))
         benchmark.extra_info[name] = {"ms": milliseconds, "over pytest": ratio}
@@ -78,10 +90,7 @@ def test_what_an_unrelated_run_pays(benchmark: Any, tmp_path: Path) -> None:
         without, _ = run(tmp_path, package, *command, "-p", "no:kvquant")
         return with_it - without, with_it / without
 
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sources()}
-    for _ in range(ROUNDS):
-        for name, package in sources().items():
-            taken[name].append(paid(package))
+    taken = in_turn(paid)
     for name, values in taken.items():
         more, ratio = (statistics.median(column) for column in zip(*values, strict=True))
         benchmark.extra_info[name] = {"ms more": more, "with over without": ratio}
@@ -99,12 +108,11 @@ def test_imports_of_a_whole_process(benchmark: Any, tmp_path: Path, matrix: bool
         command = ("-X", "importtime", "-m", "pytest", "--collect-only", "-q", *words)
         return sum(own for own, _, _ in imports(run(tmp_path, package, *command)[1])) / 1e3
 
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sources()}
-    for _ in range(5):
-        bare = total(HERE, "test_one.py", "-p", "no:kvquant")
-        for name, package in sources().items():
-            own = total(package, *options)
-            taken[name].append((own, own / bare))
+    def share(package: Path) -> tuple[float, float]:
+        own = total(package, *options)
+        return own, own / total(package, "test_one.py", "-p", "no:kvquant")
+
+    taken = in_turn(share, rounds=5)
     for name, values in taken.items():
         milliseconds, ratio = (statistics.median(column) for column in zip(*values, strict=True))
         benchmark.extra_info[name] = {"ms": milliseconds, "over pytest without": ratio}

@@ -24,6 +24,7 @@ import msgspec
 import pytest
 
 from pytest_kvquant.config.floors import resolve_floors
+from pytest_kvquant.config.speed_tests import SPEED_TESTS
 from pytest_kvquant.data import EMBEDDED_MODEL
 from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.engine.parent.engine import Engine
@@ -34,7 +35,7 @@ from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.rounds import RoundRules
 from pytest_kvquant.results.library import Library
 from pytest_kvquant.results.speed import title
-from pytest_kvquant.session.speed_plan import EMBEDDED, RULES
+from pytest_kvquant.session.speed_plan import RULES
 from pytest_kvquant.speed.depth_sweep import measure
 from pytest_kvquant.speed.plan import SpeedPlan
 from pytest_kvquant.speed.stored import StoredSpeed
@@ -118,7 +119,7 @@ def make_bed(
 def brief(rules: RoundRules = RULES["pr"]) -> SpeedPlan:
     """The embedded model's tests, in longer samples."""
     return SpeedPlan(
-        depths=(0,), prompt=EMBEDDED.prompt, generate=EMBEDDED.generate, seconds=SAMPLE,
+        depths=(0,), tokens={one.name: one.embedded for one in SPEED_TESTS}, seconds=SAMPLE,
         rules=rules, confirm=True,
     )  # fmt: skip
 
@@ -186,7 +187,9 @@ def test_a_loss_ten_percent_beyond_the_floor(benchmark: Any, tmp_path: Path, bus
 def test_wall_over_library_time(benchmark: Any) -> None:
     """Samples of half a second: wall time at most 1.1 × the time inside library calls."""
     setup = make_bed(EMBEDDED_MODEL, threads=1)
-    plan = msgspec.structs.replace(brief(), prompt=512, generate=128, seconds=0.5, depths=(0, 512))
+    plan = msgspec.structs.replace(
+        brief(), tokens={"pp": 512, "tg": 128}, seconds=0.5, depths=(0, 512)
+    )
     cell = benchmark.pedantic(measure, (PAIRS[1], plan, setup), rounds=1)
     print(
         f"\nwall {cell.wall:.1f} s, library {cell.library:.1f} s: {cell.wall / cell.library:.3f} "

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_kvquant.config.options import FLAG, OPTIONS, group_of
-from pytest_kvquant.errors import NOT_WINDOWS
+from pytest_kvquant.config.options import FLAG, GROUPS, OPTIONS, group_of
 from pytest_kvquant.fixtures import (
     WithoutBenchmark,
     kv_baseline,
@@ -43,9 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--kv-matrix", action="store_true", help="measure every K/V cache-type pair against f16"
     )
     group.addoption("--kv-config", metavar="PATH", help="configuration file (kvquant.toml)")
+    groups = {one: parser.getgroup(f"kvquant, {one}", f"KV caches: {one}") for one in GROUPS}
     for option in OPTIONS:
-        purpose = group_of(option)
-        group = parser.getgroup(f"kvquant, {purpose}", f"KV caches: {purpose}")
+        group = groups[group_of(option)]
         if option.kind == FLAG:
             group.addoption(option.flag, dest=option.dest, action="store_const", const="on",
                             help=option.help)  # fmt: skip
@@ -70,6 +69,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("kv_matrix"):
         return
     if sys.platform == "win32":
+        from pytest_kvquant.errors import NOT_WINDOWS
+
         raise pytest.UsageError(NOT_WINDOWS)
     from pytest_kvquant.session.benchmark_tables import silence_benchmark_tables
 

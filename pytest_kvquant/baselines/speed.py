@@ -41,6 +41,15 @@ class _Test(msgspec.Struct):
     declared: bool
     samples_ts: list[float]
     reference_ns: list[int]
+    name: str = ""
+
+    @property
+    def kind(self) -> str:
+        return self.name or ("pp" if self.n_prompt else "tg")
+
+    @property
+    def tokens(self) -> int:
+        return self.n_prompt or self.n_gen
 
     @property
     def conditions(self) -> SpeedConditions:
@@ -110,10 +119,9 @@ def read_stored(
     tests = {}
     for pair, test in alike:
         if test.good and all(map(math.isfinite, test.samples_ts)):
-            kind, count = ("pp", test.n_prompt) if test.n_prompt else ("tg", test.n_gen)
-            tests[pair, kind, count, test.n_depth] = Stored(
+            tests[pair, test.kind, test.tokens, test.n_depth] = Stored(
                 statistics.median(test.samples_ts),
-                statistics.median(1e9 * count / ns for ns in test.reference_ns),
+                statistics.median(1e9 * test.tokens / ns for ns in test.reference_ns),
             )
     return StoredSpeed(tests), "" if tests else f"{path.name} holds no speeds that passed"
 

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from pytest_kvquant.config.overrides import FloorOverride
 from pytest_kvquant.config.packaged import read_limits
 from pytest_kvquant.config.patterns import DepthPattern
+from pytest_kvquant.config.speed_tests import SPEED_TESTS
 from pytest_kvquant.data import DATA
 from pytest_kvquant.matrix import Pair
 
 DEFAULTS = DATA / "floors.toml"
 
 
-class Floors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The least that the speed figures of one pair may be, at one depth."""
+if TYPE_CHECKING:
 
-    pp: float
-    """Prefill speed over that of f16/f16."""
-    tg: float
-    """Decode speed over that of f16/f16."""
+    class Ratios(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+        """Floors of each speed test, by its name."""
+else:
+    Ratios = msgspec.defstruct(
+        "Ratios",
+        [
+            (one.name, float) if one.floor is None else (one.name, float, one.floor)
+            for one in SPEED_TESTS
+        ],
+        **{"frozen": True, "forbid_unknown_fields": True, "kw_only": True},
+    )
+
+
+class Floors(Ratios, msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The least that the speed figures of one pair may be, at one depth.
+
+    Of each speed test, by its name: its speed over that of f16/f16.
+    """
+
     slowdown: float
     """Most that the ratio may fall from one depth to the next; more is a cliff."""
     stored: float
@@ -38,8 +54,9 @@ class Floors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Tokens that have to fit."""
 
     def ratio(self, kind: str) -> float:
-        """The floor of ``pp`` or ``tg``."""
-        return self.pp if kind == "pp" else self.tg
+        """The floor of a speed test."""
+        found: float = getattr(self, kind)
+        return found
 
 
 def resolve_floors(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from pytest_kvquant.config.speed_tests import NAMES, SPEED_TESTS
+
 TEXT, INT, NUMBER, LIST, INTS, FLAG = "text", "int", "number", "list", "ints", "flag"
 PATHS = "paths"
 """How a command-line word becomes a value: as it is, whole number, number, comma list of either,
@@ -119,8 +121,7 @@ OPTIONS: tuple[Option, ...] = (
         choices=("ignore", "repeat"),
     ),
     Option("depths", INTS, "N,…", "depths to time at (default: by profile; embedded model: 0)"),
-    Option("pp", INT, "N", "tokens of the prefill test (default: 512; embedded model: 32)"),
-    Option("tg", INT, "N", "tokens of the decode test (default: 128; on a CPU 32; embedded: 16)"),
+    *(Option(one.name, INT, "N", one.help) for one in SPEED_TESTS),
     Option("rounds", INT, "N", "most rounds of a speed test (default: 24; quick: 9)"),
     Option("sample", NUMBER, "SECONDS", "time of a speed sample (default: 0.5; embedded: 0.008)"),
     Option("speed-baseline", TEXT, "PATH", "result of an earlier run, for absolute speed floors"),
@@ -208,7 +209,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "scenarios",
     ),
     "speed and memory": (
-        "speed", "disturbed", "depths", "pp", "tg", "rounds", "sample", "speed-baseline", "ceiling",
+        "speed", "disturbed", "depths", *NAMES, "rounds", "sample", "speed-baseline", "ceiling",
         "ceiling-max", "ceiling-memory", "memory-limit",
     ),
     "what is kept and shown": (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
+
+from pytest_kvquant.config.speed_tests import NAMES
 
 _SHARES = ("kl_tail", "top1_flips", "recall")
 """Budgets that are shares of tokens."""
@@ -46,13 +48,29 @@ class BudgetOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 BUDGET_KEYS = tuple(name for name in BudgetOverride.__struct_fields__ if name != "more")
 
 
-class FloorOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What ``[floors."K/V @ dN"]`` may say; a figure left out keeps its default."""
+if TYPE_CHECKING:
 
-    pp: float | None = None
-    """Least prefill speed over that of f16/f16."""
-    tg: float | None = None
-    """Least decode speed over that of f16/f16."""
+    class RatioOverrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+        """Floors of each speed test, by its name."""
+
+    Cliff: TypeAlias = str
+else:
+    RatioOverrides = msgspec.defstruct(
+        "RatioOverrides",
+        [(name, float | None, None) for name in NAMES],
+        **{"frozen": True, "forbid_unknown_fields": True, "kw_only": True},
+    )
+    Cliff = Literal[(*NAMES, "both")]
+
+
+class FloorOverride(
+    RatioOverrides, msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
+    """What ``[floors."K/V @ dN"]`` may say; a figure left out keeps its default.
+
+    Of each speed test, by its name: the least speed over that of f16/f16.
+    """
+
     slowdown: float | None = None
     """Most that the ratio may fall from one depth to the next, as a share of it."""
     stored: float | None = None
@@ -86,8 +104,8 @@ class Expect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     substituted: str | None = None
     """The pair, as ``K/V``, that the library makes of this one; ``mixed``: layers differ."""
-    cliff: Literal["pp", "tg", "both"] | None = None
-    """The paths on which this pair is known to be off the fast path."""
+    cliff: Cliff | None = None
+    """The speed test in which this pair is known to be off the fast path; ``both``: in all."""
     off_device: bool | str | None = None
     """Whether its attention is known to run on the CPU though a GPU holds the cache: on any GPU, or
     on those whose name matches (``"MTL*"``). Its speed is then told, and not judged."""

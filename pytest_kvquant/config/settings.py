@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from pytest_kvquant.config.overrides import BudgetOverride, Expect, FloorOverride
 from pytest_kvquant.config.setup import SetupValue
+from pytest_kvquant.config.speed_tests import NAMES
 
 _INT32 = ("ctx", "batch", "ubatch", "threads", "chunks", "gpu_layers", "recall")
 """What llama.cpp takes as an int32."""
 
 
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything a run depends on. Field names are the options' names with underscores."""
+if TYPE_CHECKING:
+
+    class TokensOfTests(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+        """Tokens of each speed test, by its name."""
+else:
+    TokensOfTests = msgspec.defstruct(
+        "TokensOfTests",
+        [(name, int | None, None) for name in NAMES],
+        **{"frozen": True, "forbid_unknown_fields": True, "kw_only": True},
+    )
+
+
+class Settings(
+    TokensOfTests, msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
+    """Everything a run depends on. Field names are the options' names with underscores.
+
+    Of each speed test, by its name: the tokens of one test.
+    """
 
     model: Path | None = None
     corpus: tuple[str, ...] = ()
@@ -68,8 +86,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """What becomes of speeds while other programs use the device: taken again, and undecided where
     that stays so; or nothing."""
     depths: tuple[int, ...] | None = None
-    pp: int | None = None
-    tg: int | None = None
     rounds: int | None = None
     sample: float | None = None
     speed_baseline: Path | None = None
@@ -110,7 +126,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         for name in ("rounds", "sample", "ceiling_max", "ceiling_memory", "memory_limit"):
             value = getattr(self, name)
             _require(value is None or 0 < value < math.inf, name, "must be above zero")
-        for name in ("pp", "tg", "decode", "trajectory", "recall"):
+        for name in (*NAMES, "decode", "trajectory", "recall"):
             _require((getattr(self, name) or 0) >= 0, name, "must not be negative")
         if self.depths is not None:
             _require(bool(self.depths), "depths", "needs at least one depth")
@@ -139,6 +155,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """How much of the kernels is examined: as asked for, or by the profile."""
         by_profile = {"quick": "minimal", "pr": "standard", "nightly": "full"}
         return self.coverage or by_profile[self.profile]
+
+    def tokens_of(self, test: str) -> int | None:
+        """Tokens of a speed test, by its name; ``None``: as usual."""
+        found: int | None = getattr(self, test)
+        return found
 
     @property
     def scored_tokens(self) -> int:

@@ -8,14 +8,28 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 import pytest
 
 from pytest_kvquant import format
+from pytest_kvquant.config.speed_tests import NAMES, SPEED_TESTS, DeclaredSpeedTest
 from pytest_kvquant.report.links import link
 from pytest_kvquant.report.repeat import command as repeat_command
 from pytest_kvquant.results.speed import SpeedCell, SpeedTest
-from pytest_kvquant.speed.plan import KINDS
 
 if TYPE_CHECKING:
     from pytest_kvquant.matrix import Pair
     from pytest_kvquant.session.run import Session
+
+
+def speed_tests() -> dict[str, Callable[..., None]]:
+    """The tests of the suite, made from the declarations."""
+    return {one.test: _test(one) for one in SPEED_TESTS}
+
+
+def _test(one: DeclaredSpeedTest) -> Callable[..., None]:
+    def test(kv_speed: CellSpeed, kv_depth: int, benchmark: Benchmark) -> None:
+        kv_speed.check(one.name, kv_depth, benchmark)
+
+    test.__name__ = test.__qualname__ = one.test
+    test.__doc__ = one.document
+    return test
 
 
 class Replay:
@@ -74,7 +88,7 @@ class CellSpeed:
         """Pass, fail or skip by the verdict of one test; its samples go to pytest-benchmark.
 
         Args:
-            kind: ``pp`` or ``tg``.
+            kind: the name of a speed test.
             depth: one of those of the run.
             benchmark: the fixture of that name; ``None`` without pytest-benchmark.
 
@@ -93,8 +107,8 @@ class CellSpeed:
         self._conclude(test)
 
     def _require_planned(self, kind: str, depth: int) -> None:
-        if kind not in KINDS:
-            raise ValueError(f"'{kind}' is no speed test: it is one of {', '.join(KINDS)}.")
+        if kind not in NAMES:
+            raise ValueError(f"'{kind}' is no speed test: it is one of {', '.join(NAMES)}.")
         depths = self._session.speed.plan.depths
         if depth not in depths:
             visited = ", ".join(map(str, depths))

@@ -57,5 +57,5 @@ def entry(test: SpeedTest) -> dict[str, object]:
 
 def as_llama_bench(cells: Iterable[SpeedCell]) -> str:
     """All tests of all pairs, as JSON text."""
-    entries = [entry(test) for cell in cells for test in cell.tests]
+    entries = [entry(test) for cell in cells for test in cell.tests if not test.name]
     return msgspec.json.format(msgspec.json.encode(entries), indent=2).decode() + "\n"

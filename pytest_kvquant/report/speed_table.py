@@ -80,7 +80,7 @@ def words(test: SpeedTest) -> str:
 
 
 def _name(test: SpeedTest) -> str:
-    return title(test.kind, test.n_prompt or test.n_gen, 0)
+    return title(test.kind, test.tokens, 0)
 
 
 def _entry(test: SpeedTest | None, cell: SpeedCell) -> Text:

@@ -12,6 +12,9 @@ from pytest_kvquant.machine.hardware import MachineState
 
 SpeedVerdict = Literal["pass", "fail", "inconclusive", "cliff"]
 
+LLAMA_BENCH = ("pp", "tg")
+"""Tests that ``llama-bench`` has: the only ones that its JSON can hold."""
+
 
 class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):
     """One test (``pp512 @ d8192``) of one pair, with the rounds that decided it.
@@ -70,6 +73,8 @@ class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):
     samples_ts: tuple[float, ...]
     """Speed of each sample, tok/s."""
 
+    name: str = ""
+    """Of a test that ``llama-bench`` has not, whose tokens are ``n_gen``; empty: it has it."""
     reference_ns: tuple[int, ...]
     """The same of f16/f16, in turn with the cell: A B B A."""
     repeats: tuple[int, int]
@@ -104,8 +109,13 @@ class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kind(self) -> str:
-        """``pp`` or ``tg``."""
-        return "pp" if self.n_prompt else "tg"
+        """Its name: ``pp``, ``tg``, or another test's."""
+        return self.name or ("pp" if self.n_prompt else "tg")
+
+    @property
+    def tokens(self) -> int:
+        """Of one test."""
+        return self.n_prompt or self.n_gen
 
     @property
     def median_ts(self) -> float:
@@ -115,15 +125,14 @@ class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def reference_ts(self) -> float | None:
         """Median tok/s of f16/f16 in the same rounds; ``None`` where it did not fit."""
-        tokens = self.n_prompt or self.n_gen
         if not self.reference_ns:
             return None
-        return statistics.median(1e9 * tokens / ns for ns in self.reference_ns)
+        return statistics.median(1e9 * self.tokens / ns for ns in self.reference_ns)
 
     @property
     def title(self) -> str:
         """As ``llama-bench`` writes it: ``pp512``, ``tg128 @ d8192``."""
-        return title(self.kind, self.n_prompt or self.n_gen, self.n_depth)
+        return title(self.kind, self.tokens, self.n_depth)
 
 
 class SpeedCell(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +166,7 @@ class SpeedCell(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str = "pass"
     """The worst of the tests, or why nothing was measured; ``fail`` where a cliff is gone."""
     gone: tuple[str, ...] = ()
-    """Tests (``pp``, ``tg``) of which ``[expect]`` declares a cliff that no depth shows."""
+    """Names of tests of which ``[expect]`` declares a cliff that no depth shows."""
     message: str | None = None
     """What happened, where it could not be timed."""
     log: str | None = None

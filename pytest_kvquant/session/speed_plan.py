@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 
 from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.config.speed_tests import SPEED_TESTS, DeclaredSpeedTest
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.numerics.rounds import RoundRules
 from pytest_kvquant.speed.plan import SpeedPlan
@@ -23,26 +22,24 @@ CPU_DEPTH = 4096
 """Deepest in ``pr`` on a CPU, which takes minutes to fill twice as much: a kernel that is slower
 beyond 2,048 tokens shows."""
 
-CPU_TOKENS = 32
-"""Tokens of the decode test on a CPU, where some types decode two a second at depth."""
-
 STEP = 512
 """The deepest depth of a model that was trained for less is a multiple of it."""
 
 
-class _Usual(NamedTuple):
-    """What is timed where nothing was asked for."""
+EMBEDDED_SAMPLE = 0.008
+"""Seconds. The embedded model is for a first look within a minute: brief samples, of an empty cache
+in any profile. On a CPU its attention is a small part of that, so that every pair keeps up with
+f16."""
 
-    prompt: int
-    generate: int
-    seconds: float
+SAMPLE = 0.5
+"""Seconds."""
 
 
-EMBEDDED = _Usual(prompt=32, generate=16, seconds=0.008)
-"""The embedded model is for a first look within a minute: brief samples, of an empty cache in any
-profile. On a CPU its attention is a small part of that, so that every pair keeps up with f16."""
-
-REAL = _Usual(prompt=512, generate=128, seconds=0.5)
+def usual_tokens(test: DeclaredSpeedTest, *, embedded: bool, on_cpu: bool) -> int:
+    """Tokens of a test where nothing was asked for."""
+    if embedded:
+        return test.embedded
+    return test.on_cpu if on_cpu and test.on_cpu is not None else test.tokens
 
 
 def left_out(settings: Settings, plan: SpeedPlan) -> str:
@@ -62,17 +59,18 @@ def make_plan(settings: Settings, context_trained: int, *, on_cpu: bool = False)
         SettingsError: no test is left, or depths are not ascending.
     """
     embedded = settings.model is None
-    usual = EMBEDDED if embedded else REAL
-    prompt = settings.pp if settings.pp is not None else usual.prompt
-    if on_cpu and not embedded:
-        usual = usual._replace(generate=CPU_TOKENS)
-    generate = settings.tg if settings.tg is not None else usual.generate
-    if not prompt and not generate:
-        raise SettingsError("--kv-pp 0 and --kv-tg 0 leave no speed test; use --kv-speed off.")
+    tokens = {
+        one.name: usual_tokens(one, embedded=embedded, on_cpu=on_cpu) if asked is None else asked
+        for one in SPEED_TESTS
+        for asked in (settings.tokens_of(one.name),)
+    }
+    if not any(tokens.values()):
+        given = " and ".join(f"--kv-{name} 0" for name in tokens)
+        raise SettingsError(f"{given} leave no speed test; use --kv-speed off.")
     depths = settings.depths
     if depths is None:
         depths = (0,) if embedded else DEPTHS[settings.profile]
-        room = context_trained - max(prompt, generate) if context_trained else max(depths)
+        room = context_trained - max(tokens.values()) if context_trained else max(depths)
         if on_cpu and settings.profile == "pr":
             room = min(room, CPU_DEPTH)
         fitting = max(0, room // STEP * STEP)
@@ -90,9 +88,8 @@ def make_plan(settings: Settings, context_trained: int, *, on_cpu: bool = False)
         rules = msgspec.structs.replace(rules, most=settings.rounds)
     return SpeedPlan(
         depths=depths,
-        prompt=prompt,
-        generate=generate,
-        seconds=settings.sample if settings.sample is not None else usual.seconds,
+        tokens=tokens,
+        seconds=settings.sample or (EMBEDDED_SAMPLE if embedded else SAMPLE),
         rules=rules,
         confirm=settings.profile != "nightly",
     )

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from pytest_kvquant.config.speed_tests import NAMES
 from pytest_kvquant.numerics.rounds import RoundRules
-
-KINDS = ("pp", "tg")
 
 
 class SpeedPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,10 +15,8 @@ class SpeedPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     depths: tuple[int, ...]
     """Ascending."""
-    prompt: int
-    """Tokens of the prefill test; 0: none."""
-    generate: int
-    """Tokens of the decode test; 0: none."""
+    tokens: dict[str, int]
+    """Of each speed test, by its name; 0: it is not taken."""
     seconds: float
     """What a sample should take: the test is repeated until it does."""
     rules: RoundRules
@@ -28,16 +25,16 @@ class SpeedPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """``pp`` and ``tg``, as far as they are wanted."""
-        return tuple(kind for kind in KINDS if self.count(kind))
+        """Names of the tests, as far as they are wanted."""
+        return tuple(kind for kind in NAMES if self.count(kind))
 
     def count(self, kind: str) -> int:
         """Tokens of a test."""
-        return self.prompt if kind == "pp" else self.generate
+        return self.tokens[kind]
 
     def context(self, depth: int) -> int:
         """Tokens that a cache has to hold to be timed at ``depth``."""
-        return depth + max(self.prompt, self.generate)
+        return depth + max(self.tokens.values())
 
 
 def listed(depths: Iterable[int]) -> str:

@@ -8,7 +8,7 @@ import statistics
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics import rounds
 from pytest_kvquant.numerics.rounds import Decision, RoundRules, Steadiness
-from pytest_kvquant.results.speed import SpeedTest
+from pytest_kvquant.results.speed import LLAMA_BENCH, SpeedTest
 from pytest_kvquant.speed.series import RoundSeries, SpeedFinding
 from pytest_kvquant.speed.streams import Account, SpeedSetup
 
@@ -55,8 +55,9 @@ def record(
         type_v=pair.v,
         n_gpu_layers=setup.gpu_layers,
         flash_attn=True,
+        name="" if series.kind in LLAMA_BENCH else series.kind,
         n_prompt=count if series.kind == "pp" else 0,
-        n_gen=count if series.kind == "tg" else 0,
+        n_gen=count if series.kind != "pp" else 0,
         n_depth=series.depth,
         test_time=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         avg_ns=round(statistics.fmean(ns)),

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from pytest_kvquant import format
 from pytest_kvquant.config.floors import Floors
+from pytest_kvquant.config.speed_tests import named
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics import empty_cache, kink, rounds
 from pytest_kvquant.numerics.kink import Kink
@@ -188,7 +189,7 @@ def ended_by(kind: str, pair: Pair, depth: int, plan: SpeedPlan, setup: SpeedSet
     A sweep is prefill: where that is off the fast path, deeper depths cost as many times more.
     They are worth it only to whoever has declared the cliff.
     """
-    if kind == "pp" and not setup.declared(pair, kind, depth):
+    if named(kind).ends_all and not setup.declared(pair, kind, depth):
         return set(plan.kinds)
     return {kind}
 

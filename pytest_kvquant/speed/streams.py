@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from pytest_kvquant.config.expectations import held_as, substitute
 from pytest_kvquant.config.floors import Floors
 from pytest_kvquant.config.overrides import MIXED
+from pytest_kvquant.config.speed_tests import SPEED_TESTS
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.timed import TimedWorker
 from pytest_kvquant.engine.parent.timesheet import Timesheet
@@ -182,6 +183,7 @@ def _opened(
             account.off_device = _off_device(worker, sides[0].pair, setup)
         described = worker.open_streams(
             [side.pair for side in sides],
+            at_once={one.name: one.at_once for one in SPEED_TESTS},
             ctx=context,
             batch=setup.batch,
             ubatch=setup.ubatch,

@@ -33,8 +33,6 @@ MEANT = {
     "healthy": "the emulated cell that answers it",
     "quantizers": "what types cost by themselves is told beside",
     "process": "how a cell was kept apart is told",
-    "off_device": "told of each pair",
-    "placement": "in other words",
     "baseline": "where files lie",
     "diagnosis": "in other words; its verdict is compared",
     "text": "words may change, figures may not",
@@ -128,3 +126,6 @@ def test_the_figures_are_the_same_as_far_as_processors_let_them(
             gate.verdict for gate in new.gates if gate.name in {one.name for one in old.gates}
         ]
         assert new.census == old.census
+        assert (new.diagnosis and new.diagnosis.verdict) == (
+            old.diagnosis and old.diagnosis.verdict
+        )

@@ -73,7 +73,7 @@ def test_a_floor_that_cannot_be_meant_is_refused(bad: dict[str, float]) -> None:
 
 def test_the_embedded_model_is_timed_briefly_and_real_ones_at_depth(tmp_path: Path) -> None:
     embedded = make_plan(Settings(profile="nightly"), 4096)
-    assert (embedded.depths, embedded.prompt, embedded.generate) == ((0,), 32, 16)
+    assert (embedded.depths, embedded.tokens) == ((0,), {"pp": 32, "tg": 16})
     real = Settings(model=tmp_path, profile="nightly")
     assert make_plan(real, 131_072).depths == (0, 8192, 65536)
     assert make_plan(real, 65536).depths == (0, 8192, 65536 - 512)
@@ -84,10 +84,10 @@ def test_the_embedded_model_is_timed_briefly_and_real_ones_at_depth(tmp_path: Pa
     usual = msgspec.structs.replace(real, profile="pr")
     assert make_plan(usual, 131_072).depths == (0, 8192)
     on_cpu = make_plan(usual, 131_072, on_cpu=True)
-    assert (on_cpu.depths, on_cpu.generate) == ((0, 4096), 32)
+    assert (on_cpu.depths, on_cpu.tokens["tg"]) == ((0, 4096), 32)
     assert make_plan(real, 131_072, on_cpu=True).depths == (0, 8192, 65536)
     plan = make_plan(real, 131_072)
-    assert (plan.prompt, plan.generate, plan.seconds) == (512, 128, 0.5)
+    assert (plan.tokens, plan.seconds) == ({"pp": 512, "tg": 128}, 0.5)
     assert plan.context(65536) == 65536 + 512
 
 

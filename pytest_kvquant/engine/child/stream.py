@@ -71,18 +71,18 @@ class Stream:
                 self._lowest = self._end(lowest=True)
         self._check()
 
-    def warm(self, kind: str, count: int, seconds: float) -> int:
+    def warm(self, at_once: int, count: int, seconds: float) -> int:
         """Throw samples away; how many repetitions make one of ``seconds``.
 
         The very first repetition does not count: it may load weights and compile kernels. Of the
         others the fastest tells, because one that other work on the machine held up would make
         all samples too short.
         """
-        self.once(kind, count)
+        self.once(at_once, count)
         wanted, spent, fastest, repeats = seconds * 1e9, 0, math.inf, 1
         for _ in range(WARM_UP):
             for _ in range(repeats):
-                nanoseconds = max(1, self.once(kind, count))
+                nanoseconds = max(1, self.once(at_once, count))
                 spent += nanoseconds
                 fastest = min(fastest, nanoseconds)
             repeats = max(1, math.ceil(wanted / fastest))
@@ -90,8 +90,12 @@ class Stream:
                 break
         return repeats
 
-    def once(self, kind: str, count: int) -> int:
-        """Nanoseconds of one ``pp``/``tg`` test of ``count`` tokens.
+    def once(self, at_once: int, count: int) -> int:
+        """Nanoseconds of one test of ``count`` tokens.
+
+        Args:
+            at_once: tokens of each ``llama_decode``, synchronized one by one; 0: as many as
+                ``n_batch``, synchronized at the end.
 
         Raises:
             DecodeFailed: llama.cpp does not decode them.
@@ -99,11 +103,11 @@ class Stream:
         """
         self._check()
         tokens = self._tokens(count, self.depth)
-        parts = self._parts(tokens, self.context.batch if kind == "pp" else 1)
+        parts = self._parts(tokens, at_once or self.context.batch)
         begun = time.perf_counter_ns()
         for part in parts:
             self._decode(part)
-            if kind == "tg":
+            if at_once:
                 self._synchronize()
         self._synchronize()
         nanoseconds = time.perf_counter_ns() - begun

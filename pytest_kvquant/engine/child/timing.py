@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pytest_kvquant.engine.child.context import Context, LoadedModel
 from pytest_kvquant.engine.child.stream import LONGEST, Stream
@@ -46,6 +46,7 @@ class Bench:
 
     Args:
         pairs: K and V type names, a stream each.
+        at_once: as :meth:`Stream.once` takes it, by the name of a test.
         ctx: tokens that each cache can hold.
 
     Raises:
@@ -57,13 +58,14 @@ class Bench:
         model: LoadedModel,
         pairs: Sequence[tuple[str, str]],
         *,
+        at_once: Mapping[str, int],
         ctx: int,
         batch: int,
         ubatch: int,
         threads: int,
         alive: Callable[[], None],
     ) -> None:
-        self._model = model
+        self._model, self._at_once = model, at_once
         self._repeats: dict[tuple[str, int], list[int]] = {}
         self.profile: dict[str, list[tuple[float, ...]]] = {"pp": [], "tg": []}
         """By kind: depth, and nanoseconds of a token of each stream there."""
@@ -128,7 +130,7 @@ class Bench:
     def _singles(self) -> list[float]:
         """Nanoseconds of a single token of each stream: the faster of two looks, A B B A."""
         own = range(len(self.streams))
-        looks = [(at, self.streams[at].once("tg", SINGLES)) for at in (*own, *reversed(own))]
+        looks = [(at, self.streams[at].once(1, SINGLES)) for at in (*own, *reversed(own))]
         return [min(ns for at, ns in looks if at == one) / SINGLES for one in own]
 
     def warm(self, kind: str, count: int, seconds: float) -> list[int]:
@@ -137,7 +139,7 @@ class Bench:
         As many for all as for the one that needs most, so that they can alternate; a stream that is
         many times slower repeats less, or a cliff would cost as many times more.
         """
-        own = [stream.warm(kind, count, seconds) for stream in self.streams]
+        own = [stream.warm(self._at_once[kind], count, seconds) for stream in self.streams]
         self._repeats[kind, count] = [min(max(own), LONGEST * repeats) for repeats in own]
         return self._repeats[kind, count]
 
@@ -155,7 +157,7 @@ class Bench:
         )
         spent = [0] * len(order)
         for _, place in turns:
-            spent[place] += self.streams[order[place]].once(kind, count)
+            spent[place] += self.streams[order[place]].once(self._at_once[kind], count)
         for stream in self.streams:
             stream.prove_alive()
         return [round(total / times) for total, times in zip(spent, repeats, strict=True)]
@@ -180,6 +182,7 @@ class TimingMessages:
         self.bench = Bench(
             self.model,
             asked.pairs,
+            at_once=asked.at_once,
             ctx=asked.ctx,
             batch=asked.batch,
             ubatch=asked.ubatch,

@@ -18,6 +18,9 @@ class OpenStreams(Said):
 
     NAME: ClassVar = "time_open"
     pairs: Sequence[tuple[str, str]]
+    at_once: Mapping[str, int]
+    """By the name of a test: tokens of each ``llama_decode``, synchronized one by one; 0: as many
+    as ``n_batch``, synchronized at the end."""
     ctx: int
     batch: int
     ubatch: int

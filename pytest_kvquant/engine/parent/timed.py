@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pytest_kvquant.engine.messages.model import LimitMemory, MemoryLimited
 from pytest_kvquant.engine.messages.timing import (
@@ -38,11 +38,19 @@ class TimedWorker(Worker):
         return self
 
     def open_streams(
-        self, pairs: Sequence[Pair], *, ctx: int, batch: int, ubatch: int, threads: int
+        self,
+        pairs: Sequence[Pair],
+        *,
+        at_once: Mapping[str, int],
+        ctx: int,
+        batch: int,
+        ubatch: int,
+        threads: int,
     ) -> StreamsOpened:
         """Make a context per pair, in this order; what they are, in ``llama-bench``'s words."""
         asked = OpenStreams(
             pairs=[(pair.k, pair.v) for pair in pairs],
+            at_once=at_once,
             ctx=ctx,
             batch=batch,
             ubatch=ubatch,
