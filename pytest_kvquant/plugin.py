@@ -74,6 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(NOT_WINDOWS)
     from pytest_kvquant.session.benchmark_tables import silence_benchmark_tables
 
+    config.pluginmanager.register(MatrixHooks(), "kvquant-matrix")
     silence_benchmark_tables(config)
     pytest.register_assert_rewrite("pytest_kvquant.suite")
     from pytest_kvquant.session.watching import RunHooks
@@ -85,163 +86,159 @@ def pytest_configure(config: pytest.Config) -> None:
         config.args[:] = [str(SUITE)]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """With ``-n``: what cannot work ends the run before a process is started."""
-    config = session.config
-    elsewhere = config.getoption("tx", None) and not hasattr(config, "workerinput")
-    if config.getoption("kv_matrix") and elsewhere and not config.getoption("numprocesses", None):
-        raise pytest.UsageError(
-            "--kv-matrix does not run over --tx: on one machine -n N --kv-devices D1,D2 gives each "
-            "process a device; several machines take a --kv-shard I/N each, and kvquant merge "
-            "makes one result of theirs."
-        )
-    if config.getoption("kv_matrix") and config.getoption("numprocesses", None):
-        from pytest_kvquant.session.start import prepare_distribution
-        from pytest_kvquant.xdist import XdistHooks
+class MatrixHooks:
+    """What happens on the way of a run; without ``--kv-matrix`` pytest does not even know of it."""
 
-        config.stash[DISTRIBUTION] = run = prepare_distribution(config)
-        config.pluginmanager.register(XdistHooks(run), "kvquant-xdist")
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """With ``-n``: what cannot work ends the run before a process is started."""
+        config = session.config
+        elsewhere = config.getoption("tx", None) and not hasattr(config, "workerinput")
+        if elsewhere and not config.getoption("numprocesses", None):
+            raise pytest.UsageError(
+                "--kv-matrix does not run over --tx: on one machine -n N --kv-devices D1,D2 gives "
+                "each process a device; several machines take a --kv-shard I/N each, and kvquant "
+                "merge makes one result of theirs."
+            )
+        if config.getoption("numprocesses", None):
+            from pytest_kvquant.session.start import prepare_distribution
+            from pytest_kvquant.xdist import XdistHooks
 
+            config.stash[DISTRIBUTION] = run = prepare_distribution(config)
+            config.pluginmanager.register(XdistHooks(run), "kvquant-xdist")
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
-    """Prepare the run before the first test is collected; what cannot work ends it here."""
-    config = session.config
-    if config.getoption("kv_matrix") and DISTRIBUTION not in config.stash:
-        from pytest_kvquant.session.start import prepare
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> None:
+        """Prepare the run before the first test is collected; what cannot work ends it here."""
+        config = session.config
+        if DISTRIBUTION not in config.stash:
+            from pytest_kvquant.session.start import prepare
 
-        config.stash[SESSION] = prepare(config)
+            config.stash[SESSION] = prepare(config)
 
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run a test that asks for a cell once for every cell."""
+        run = metafunc.config.stash.get(SESSION, None)
+        if run is not None and "kv_cell" in metafunc.fixturenames:
+            from pytest_kvquant.markers import select
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that asks for a cell once for every cell."""
-    run = metafunc.config.stash.get(SESSION, None)
-    if run is not None and "kv_cell" in metafunc.fixturenames:
-        from pytest_kvquant.markers import select
+            pairs = select(metafunc.definition, run.pairs)
+            metafunc.parametrize("kv_cell", pairs, ids=str, indirect=True)
+        if run is not None and "kv_zoo" in metafunc.fixturenames:
+            metafunc.parametrize("kv_zoo", run.zoo.plan, ids=str, indirect=True)
+        if run is not None and "kv_depth" in metafunc.fixturenames:
+            depths = run.speed.plan.depths
+            metafunc.parametrize("kv_depth", depths, ids=[f"d{n}" for n in depths], indirect=True)
 
-        pairs = select(metafunc.definition, run.pairs)
-        metafunc.parametrize("kv_cell", pairs, ids=str, indirect=True)
-    if run is not None and "kv_zoo" in metafunc.fixturenames:
-        metafunc.parametrize("kv_zoo", run.zoo.plan, ids=str, indirect=True)
-    if run is not None and "kv_depth" in metafunc.fixturenames:
-        depths = run.speed.plan.depths
-        metafunc.parametrize("kv_depth", depths, ids=[f"d{n}" for n in depths], indirect=True)
+    def pytest_ignore_collect(self, collection_path: Path, config: pytest.Config) -> bool | None:
+        """Leave those of the packaged tests out that are switched off."""
+        run = config.stash.get(SESSION, None)
+        if run is None:
+            return None
+        off = {SUITE / "test_speed.py": not run.speed.on,
+               SUITE / "test_ceiling.py": not run.speed.ceiling_on,
+               SUITE / "test_zoo.py": not run.zoo.plan}  # fmt: skip
+        return off.get(collection_path) or None
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        """Cell by cell, so that each is judged once it is measured; what it is comes first.
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave those of the packaged tests out that are switched off."""
-    run = config.stash.get(SESSION, None)
-    if run is None:
-        return None
-    off = {SUITE / "test_speed.py": not run.speed.on,
-           SUITE / "test_ceiling.py": not run.speed.ceiling_on,
-           SUITE / "test_zoo.py": not run.zoo.plan}  # fmt: skip
-    return off.get(collection_path) or None
+        Tests without a cell keep their place before the cells, or come after them if they ask for
+        the whole run.
+        """
+        if (run := config.stash.get(SESSION, None)) is not None:
+            from pytest_kvquant.session.order import cell_by_cell
 
+            items[:] = cell_by_cell(
+                items, run.pairs, first=SUITE / "test_identity.py", last=SUITE / "test_baseline.py"
+            )
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Cell by cell, so that a cell is judged as soon as it is measured; what a cell is comes first.
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Tell the run which tests were selected, and which cells they ask for."""
+        run = session.config.stash.get(SESSION, None)
+        if run is not None:
+            from pytest_kvquant.session.order import tell_what_is_asked
+            from pytest_kvquant.session.start import begin
 
-    Tests without a cell keep their place before the cells, or come after them if they ask for the
-    whole run.
-    """
-    if (run := config.stash.get(SESSION, None)) is not None:
-        from pytest_kvquant.session.order import cell_by_cell
+            tell_what_is_asked(session.items, run)
+            begin(run, session.config, session.items)
+            calm = session.config.get_verbosity() == 0 and not session.config.getoption(
+                "collectonly"
+            )
+            if calm and all(SUITE in item.path.parents for item in session.items):
+                session.config.stash[LINES_ONLY] = True
+                reporter = session.config.pluginmanager.getplugin("terminalreporter")
+                if reporter is not None:
+                    reporter.showfspath = False
 
-        items[:] = cell_by_cell(
-            items, run.pairs, first=SUITE / "test_identity.py", last=SUITE / "test_baseline.py"
-        )
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport | pytest.CollectReport, config: pytest.Config
+    ) -> tuple[str, str, str] | None:
+        """No dots for what passes or skips in the packaged suite: a line of each pair says it."""
+        if LINES_ONLY not in config.stash or not isinstance(report, pytest.TestReport):
+            return None
+        if report.failed or hasattr(report, "wasxfail") or report.when == "teardown":
+            return None
+        if report.when == "setup" and not report.skipped:
+            return None
+        return report.outcome, "", report.outcome.upper()
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self,
+        item: pytest.Item,
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Remember which cells failed."""
+        report = yield
+        run = item.config.stash.get(SESSION, None)
+        if run is not None and report.failed:
+            from pytest_kvquant.session.order import cell_of
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Tell the run which tests were selected, and which cells they ask for."""
-    run = session.config.stash.get(SESSION, None)
-    if run is not None:
-        from pytest_kvquant.session.order import tell_what_is_asked
-        from pytest_kvquant.session.start import begin
+            if (pair := cell_of(item)) is not None:
+                run.account.failed.add(pair)
+        return report
 
-        tell_what_is_asked(session.items, run)
-        begin(run, session.config, session.items)
-        calm = session.config.get_verbosity() == 0 and not session.config.getoption("collectonly")
-        if calm and all(SUITE in item.path.parents for item in session.items):
-            session.config.stash[LINES_ONLY] = True
-            reporter = session.config.pluginmanager.getplugin("terminalreporter")
-            if reporter is not None:
-                reporter.showfspath = False
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, bool, bool]:
+        """After the last test of a cell say how it went; --kv-fail-fast ends a run that failed."""
+        done = yield
+        run = item.config.stash.get(SESSION, None)
+        if run is not None:
+            from pytest_kvquant.session.order import after
 
+            after(item, nextitem, run)
+        return done
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_report_teststatus(
-    report: pytest.TestReport | pytest.CollectReport, config: pytest.Config
-) -> tuple[str, str, str] | None:
-    """No dots for what passes or skips in the packaged suite: a line of each pair says it."""
-    if LINES_ONLY not in config.stash or not isinstance(report, pytest.TestReport):
-        return None
-    if report.failed or hasattr(report, "wasxfail") or report.when == "teardown":
-        return None
-    if report.when == "setup" and not report.skipped:
-        return None
-    return report.outcome, "", report.outcome.upper()
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
+        """Write what was asked for, also after an interruption; below pytest's own, the matrix."""
+        config = session.config
+        run = config.stash.get(DISTRIBUTION, config.stash.get(SESSION, None))
+        watching = config.pluginmanager.getplugin("kvquant-watching")
+        stopped = watching.stopped if watching is not None else None
+        if run is None:
+            yield
+            if stopped is not None:
+                session.exitstatus = 128 + stopped
+            return
+        from pytest_kvquant.session.start import finish, show
 
+        code = finish(session, run, stopped)
+        try:
+            yield
+        finally:
+            if code is not None:
+                session.exitstatus = code
+            show(session, run)
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Remember which cells failed."""
-    report = yield
-    run = item.config.stash.get(SESSION, None)
-    if run is not None and report.failed:
-        from pytest_kvquant.session.order import cell_of
+    def pytest_report_header(self) -> str:
+        """Name the plugin's version where it is at work."""
+        from pytest_kvquant import __version__
 
-        if (pair := cell_of(item)) is not None:
-            run.account.failed.add(pair)
-    return report
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(
-    item: pytest.Item, nextitem: pytest.Item | None
-) -> Generator[None, bool, bool]:
-    """After the last test of a cell: say how it went; with --kv-fail-fast end a run that failed."""
-    done = yield
-    run = item.config.stash.get(SESSION, None)
-    if run is not None:
-        from pytest_kvquant.session.order import after
-
-        after(item, nextitem, run)
-    return done
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
-    """Write what was asked for, also after an interruption; below pytest's own, the matrix."""
-    config = session.config
-    run = config.stash.get(DISTRIBUTION, config.stash.get(SESSION, None))
-    watching = config.pluginmanager.getplugin("kvquant-watching")
-    stopped = watching.stopped if watching is not None else None
-    if run is None:
-        yield
-        if stopped is not None:
-            session.exitstatus = 128 + stopped
-        return
-    from pytest_kvquant.session.start import finish, show
-
-    code = finish(session, run, stopped)
-    try:
-        yield
-    finally:
-        if code is not None:
-            session.exitstatus = code
-        show(session, run)
-
-
-def pytest_report_header(config: pytest.Config) -> str | None:
-    """Name the plugin's version where it is at work."""
-    if not config.getoption("kv_matrix"):
-        return None
-    from pytest_kvquant import __version__
-
-    return f"kvquant: pytest-kvquant {__version__}"
+        return f"kvquant: pytest-kvquant {__version__}"
