@@ -114,7 +114,7 @@ ALLOWED = {
     "markers": "errors matrix outcomes",
     "suite": "outcomes",
     "outcomes": "baselines checks config engine.parent errors format machine matrix numerics "
-    "report results speed",
+    "report results",
     "testing": "checks config engine.child matrix numerics results",
     "cli": "baselines checks config data engine.parent errors inputs machine matrix "
     "numerics quality report results session",
