@@ -8,6 +8,13 @@ LEAST_CHUNKS = 3
 """An interval decides from here on: one chunk has no spread, and that of two is a coin toss."""
 
 
+LOOKS = (4, 8, 16, 32)
+"""Chunk counts at which an interval may decide."""
+
+LONG_LOOKS = (*LOOKS, 64, 128)
+"""The same where more chunks are drawn: a ratio has no census, it needs looks at them."""
+
+
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """When a gate may speak, and how wrong it may be.
 
@@ -17,7 +24,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
     alpha: float = 0.01
     """Error allowed a side: of a false FAIL, and of a false PASS, over all looks together."""
-    looks: tuple[int, ...] = (4, 8, 16, 32)
+    looks: tuple[int, ...] = LOOKS
     """Chunk counts at which an interval may decide, each with its part of alpha."""
     cap: int = 32
     """The most chunks. Later ones are not looked at; a look beyond it is taken at it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.numerics.rules import LEAST_CHUNKS, Rules
+from pytest_kvquant.numerics.rules import LEAST_CHUNKS, LONG_LOOKS, LOOKS, Rules
 from pytest_kvquant.results.conditions import SettingsRecord
 
 TITLE = "How sure"
@@ -23,7 +23,8 @@ def how_sure(shape: SettingsRecord, figures: int) -> tuple[str, ...]:
 def rules_of(shape: SettingsRecord) -> Rules:
     """The rules that the gates of a run followed."""
     census = shape.early and shape.profile == "nightly"
-    return Rules(cap=shape.cap, early=shape.early, census=census)
+    looks = LONG_LOOKS if census else LOOKS
+    return Rules(cap=shape.cap, looks=looks, early=shape.early, census=census)
 
 
 def _unit(shape: SettingsRecord) -> str:
