@@ -11,6 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+LEAST = 0.6
+"""Of a token's time, what must be left when the growth is taken away: where attention is most of
+it, as in prefill of a tiny model, the growth's own error decides what is left."""
+
 Side = tuple[float, float]
 """Nanoseconds of a token at one depth, and at a deeper one."""
 
@@ -46,7 +50,7 @@ def log_ratios(
         grows: nanoseconds per token in the cache, of the cell and of f16.
 
     Returns:
-        ``None`` where there is next to nothing but growth.
+        ``None`` where growth is too much of it, see :data:`LEAST`.
     """
     read = depth + tokens
     found = []
@@ -54,7 +58,7 @@ def log_ratios(
         cell = math.sqrt(b1 * b2) / tokens
         reference = math.sqrt(a1 * a2) / tokens
         left = cell - grows[0] * read, reference - grows[1] * read
-        if left[0] < cell / 4 or left[1] < reference / 4:
+        if left[0] < LEAST * cell or left[1] < LEAST * reference:
             return None
         found.append(math.log(left[1] / left[0]))
     return found
