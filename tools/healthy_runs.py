@@ -1,7 +1,7 @@
 """Healthy builds must pass: whole runs of ``pytest --kv-matrix``, no two of them alike.
 
 python -m tools.healthy_runs KEEP.json [--runs 100] [--first 0] [--model PATH|NAME …] [--lib DIR]
-    [--python PATH] [--types q8_0,q4_0,…] [--pairs 3] [--more "--kv-…"] [--seconds N]
+    [--python PATH] [--types q8_0,q4_0,…] [--pairs 3] [--members 2] [--more "--kv-…"] [--seconds N]
 
 Each run has a seed, from which follow its pairs, its model, order and size of chunks, batches, zoo
 members and the tokens that kernels are examined with; so an alarm can be had again by ``--first
@@ -54,6 +54,7 @@ def main() -> int:
     given.add_argument("--python")
     given.add_argument("--types", default=TYPES)
     given.add_argument("--pairs", type=int, default=3)
+    given.add_argument("--members", type=int, default=2, help="of the zoo, in each run")
     given.add_argument("--profile", default="quick")
     given.add_argument("--more", default="", help="further options of every run")
     given.add_argument("--seconds", type=float, default=1e9, help="no run begins after so many")
@@ -111,7 +112,7 @@ def plan(seed: int, asked: argparse.Namespace) -> tuple[str, list[str]]:
     rng = random.Random(seed)
     types = asked.types.split(",")
     every = [f"{k}/{v}" for k in types for v in types if (k, v) != ("f16", "f16")]
-    members = rng.sample([one.name for one in ALL], 2)
+    members = rng.sample([one.name for one in ALL], asked.members)
     model = rng.choice(asked.model or [EMBEDDED])
     ctx = rng.choice((256, 384, 512))
     options = [

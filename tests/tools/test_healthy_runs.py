@@ -13,7 +13,7 @@ from tools.healthy_runs import TYPES, Told, kept, plan, says_alarm
 
 
 def asked(**more: object) -> argparse.Namespace:
-    return argparse.Namespace(**{"types": TYPES, "pairs": 3, "model": [], **more})
+    return argparse.Namespace(**{"types": TYPES, "pairs": 3, "members": 2, "model": [], **more})
 
 
 def test_a_run_can_be_had_again_by_its_seed() -> None:
