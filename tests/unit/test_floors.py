@@ -177,3 +177,19 @@ def test_a_baseline_that_is_no_result_is_refused(tmp_path: Path) -> None:
     for name in ("r.json", "missing.json"):
         with pytest.raises(SettingsError, match="--kv-speed-baseline"):
             read(tmp_path / name)
+
+
+SEEN_AT_DEPTH_0 = [
+    ("q8_0/q8_0", 0.49, 0.92), ("q8_0/q8_0", 0.55, 1.0), ("f16/q8_0", 0.50, 0.97),
+    ("q4_0/q4_0", 0.31, 0.84), ("q4_0/q4_0", 0.34, 0.92), ("q5_1/q4_0", 0.31, 0.90),
+]  # fmt: skip
+"""Healthy pairs of upstream and of the TurboQuant fork on a CPU: pair, pp512, tg32."""
+
+
+@pytest.mark.parametrize(("pair", "pp", "tg"), SEEN_AT_DEPTH_0)
+def test_on_a_cpu_half_of_a_healthy_speed_at_depth_0_is_red(
+    pair: str, pp: float, tg: float
+) -> None:
+    floors = resolve_floors(Pair.parse(pair), 0, embedded=False, overrides={}, backend="CPU")
+    assert pp / 2 < floors.pp < 0.75 * pp
+    assert tg / 2 < floors.tg < 0.75 * tg
