@@ -123,7 +123,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("depths", INTS, "N,…", "depths to time at (default: by profile; embedded model: 0)"),
     *(Option(one.name, INT, "N", one.help) for one in SPEED_TESTS),
     Option("rounds", INT, "N", "most rounds of a speed test (default: 24; quick: 9)"),
-    Option("sample", NUMBER, "SECONDS", "time of a speed sample (default: 0.5; embedded: 0.008)"),
+    Option(
+        "sample",
+        NUMBER,
+        "SECONDS",
+        "time of a speed sample (default: 0.05; CPU 0.5; embedded 0.008)",
+    ),
     Option("speed-baseline", TEXT, "PATH", "result of an earlier run, for absolute speed floors"),
     Option(
         "probe",

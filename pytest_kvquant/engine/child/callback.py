@@ -42,11 +42,10 @@ class Callback:
 
     def _called(self, pointer: int, ask: bool, _data: object) -> bool:
         try:
-            raw = ctypes.cast(pointer, TensorPointer)
             if ask:
-                return self.error is None and self.wants(raw.contents)
+                return self.error is None and self.wants(RawTensor.from_address(pointer))
             if self.error is None:
-                self.shown(Node(self.ggml, raw))
+                self.shown(Node(self.ggml, ctypes.cast(pointer, TensorPointer)))
         except Exception as error:
             self.error = error
             return not ask
