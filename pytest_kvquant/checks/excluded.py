@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from pytest_kvquant.checks.kernel_names import TITLES
 from pytest_kvquant.checks.located import Located, locate
+from pytest_kvquant.checks.uneven import uneven
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.diagnosis import Diagnosis
 from pytest_kvquant.results.gate import Gate
@@ -115,6 +116,8 @@ def _excluded(cell: Cell) -> Iterator[str]:
 
 def _open(cell: Cell) -> Iterator[str]:
     """What is wrong or undecided, and could be the kernel's doing."""
+    if seen := uneven(cell):
+        yield seen
     gates = {gate.name: gate for gate in cell.gates}
     for name in NEEDED:
         if name not in gates:
