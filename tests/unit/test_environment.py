@@ -12,6 +12,7 @@ from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.machine.environment import (
     BRIEF,
     PATIENCE,
+    SINGLE,
     WORKER_HOOK,
     hook_in_words,
     scrub,
@@ -22,7 +23,7 @@ SHELL = {"PATH": "/bin", "LLAMA_ARG_CACHE_TYPE_K": "q4_0", "GGML_X": "1", "TURBO
 
 def test_toggles_are_dropped_and_said() -> None:
     found = scrub(SHELL, {})
-    assert found.variables == {"PATH": "/bin", **PATIENCE, **BRIEF}
+    assert found.variables == {"PATH": "/bin", **PATIENCE, **SINGLE, **BRIEF}
     assert set(found.dropped) == {"LLAMA_ARG_CACHE_TYPE_K", "GGML_X", "TURBO_SPARSE_V"}
 
 
@@ -61,4 +62,4 @@ def test_parent_and_child_mean_the_same_variable() -> None:
 @pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
 def test_a_waiting_policy_of_the_user_s_own_stays_alone(name: str) -> None:
     for found in (scrub({name: "7"}, {}), scrub({}, {name: "7"})):
-        assert found.variables == {name: "7", **BRIEF}
+        assert found.variables == {name: "7", **SINGLE, **BRIEF}
