@@ -5,13 +5,20 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test slow faults mutants real metal-sim metal-headers rpc zoo-survey error-rates lint docs bench clean
+.PHONY: demo test test-engine test-rest slow faults mutants real metal-sim metal-headers rpc zoo-survey error-rates lint docs bench clean
 
 demo: $(READY)
 	$(BIN)/pytest --kv-matrix
 
+# Two processes: tests of the engine wait for one worker at a time, as most of the others do.
 test: $(READY)
-	$(BIN)/pytest
+	$(MAKE) -j2 test-engine test-rest
+
+test-engine: $(READY)
+	$(BIN)/pytest tests/engine tests/faults
+
+test-rest: $(READY)
+	$(BIN)/pytest --ignore=tests/engine --ignore=tests/faults
 
 slow: $(READY)
 	$(BIN)/pytest -m slow
