@@ -24,9 +24,20 @@ from typing import NamedTuple
 from pytest_kvquant.results.file import read
 from pytest_kvquant.results.result import Result
 
-BARE = ("--kv-speed", "off", "--kv-decode", "0", "--kv-trajectory", "0", "--kv-probe", "off",
-        "--kv-coverage", "off", "--kv-recall", "0", "--kv-healthy", "off")  # fmt: skip
-"""What the loop measures: KL, perplexity and top-1 by the prefill path, on the same chunks."""
+PREFILL = ("--kv-speed", "off", "--kv-decode", "0", "--kv-trajectory", "0", "--kv-probe", "off",
+           "--kv-coverage", "off", "--kv-recall", "0")  # fmt: skip
+"""The prefill path alone."""
+
+BARE = (*PREFILL, "--kv-healthy", "off")
+"""What the loop measures: KL, perplexity and top-1, on the same chunks."""
+
+WIDE = """[budgets."*/*"]
+kl_mean = 1.0
+kl_tail = 1.0
+ln_ppl = 1.0
+top1_flips = 1.0
+"""
+"""Budgets that all pairs keep: the loop judges nothing, and what is open is measured again."""
 
 DOCTOR_RUNS = 5
 
@@ -139,7 +150,9 @@ def quality(bench: Bench) -> None:
     """Rows of the quality matrix against the loop."""
     fixed = ("--kv-chunks", str(bench.chunks))
     looped = loop(bench)
-    bare = matrix(bench, "bare", *BARE, *fixed)
+    wide = bench.folder / "wide.toml"
+    wide.write_text(WIDE, encoding="utf-8")
+    bare = matrix(bench, "bare", *BARE, "--kv-config", str(wide), *fixed)
     whole = matrix(bench, "whole", "--kv-speed", "off", *fixed)
     gpu = bool(bare.result.environment.library.gpus_in_use(bench.gpu_layers))
     named = f"{len(bench.pairs)} pairs × {bench.chunks} × {bench.ctx}"
@@ -156,8 +169,8 @@ def quality(bench: Bench) -> None:
 
 def early(bench: Bench) -> None:
     """The verdict of the default profile over that of a fixed count, on the same pairs."""
-    fixed = matrix(bench, "fixed", *BARE, "--kv-chunks", "32")
-    usual = matrix(bench, "usual", *BARE)
+    fixed = matrix(bench, "fixed", *PREFILL, "--kv-chunks", "32")
+    usual = matrix(bench, "usual", *PREFILL)
     cells = usual.result.cells
     drawn = sorted(len(cell.digests) for cell in cells)
     text = f"{usual.wall:.1f} s over {fixed.wall:.1f} s; chunks {drawn}"
@@ -169,7 +182,7 @@ def speed(bench: Bench) -> None:
     theirs = llama_bench(bench)
     timed = matrix(
         bench, "speed", "--kv-depths", bench.depths, "--kv-pp", str(bench.pp), "--kv-tg",
-        str(bench.tg), "-k", "speed", *BARE[2:], model=bench.speed_model,
+        str(bench.tg), "-k", "speed", *PREFILL[2:], model=bench.speed_model,
     )  # fmt: skip
     named = f"{len(bench.pairs)} pairs × {len(bench.depths.split(','))} depths"
     text = f"{timed.wall:.1f} s over {theirs:.1f} s: {parts(timed.result)}"
