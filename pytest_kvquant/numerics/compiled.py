@@ -1,7 +1,8 @@
 """Where compiled loops are kept: in the user's cache, whatever environment they were compiled in.
 
 numba keeps them beside the source, or by its path: a new environment compiles again, for seconds.
-Here they stand under a hash of the sources, so that equal sources share them. Where that folder
+Here they stand under a hash of the sources and of the versions that compiled them, so that equal
+ones share them: what one version of NumPy has pickled another cannot read. Where that folder
 cannot be written, numba's own places are tried; where those cannot either, nothing is kept, and
 nothing fails.
 """
@@ -9,11 +10,15 @@ nothing fails.
 from __future__ import annotations
 
 import hashlib
+import sys
 from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
 from typing import Protocol, TypeVar
 
+import llvmlite
+import numba
+import numpy as np
 import platformdirs
 from numba.core import caching
 
@@ -36,7 +41,8 @@ class ByContent(caching._CacheLocator):  # type: ignore[misc]
     def __init__(self, py_func: FunctionType, py_file: str) -> None:
         self._line = py_func.__code__.co_firstlineno
         sources = sorted(Path(py_file).parent.glob("*.py"))
-        digest = hashlib.sha256()
+        versions = sys.version, np.__version__, numba.__version__, llvmlite.__version__
+        digest = hashlib.sha256(repr(versions).encode())
         for source in sources:  # constants of other files are compiled in
             digest.update(source.read_bytes())
         self._stamp = digest.hexdigest()[:24]

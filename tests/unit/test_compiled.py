@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 import pytest_kvquant
+from pytest_kvquant.numerics.compiled import ByContent
 
 PACKAGE = Path(pytest_kvquant.__file__).parent
 
@@ -47,6 +51,20 @@ def test_another_folder_finds_what_was_compiled(tmp_path: Path) -> None:
         shutil.rmtree(one / "__pycache__", ignore_errors=True)
         assert run(two, cache) == "42 1"
         assert not (two / "__pycache__").exists()
+
+
+def test_another_version_of_numpy_finds_nothing_of_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What NumPy 2 has pickled, NumPy 1.26 cannot read."""
+
+    def here() -> str:
+        return ByContent(run, __file__).get_cache_path()
+
+    before = here()
+    assert here() == before
+    monkeypatch.setattr(np, "__version__", "1.26.0")
+    assert here() != before
 
 
 def test_where_nothing_can_be_kept_it_is_compiled(tmp_path: Path) -> None:

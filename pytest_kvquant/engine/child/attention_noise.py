@@ -119,7 +119,8 @@ def adds_in_half() -> bool:
     See ``GGML_F16_VEC`` in ggml's ``simd-mappings.h``. A build for older processors does not, and
     is allowed more than it needs.
     """
-    asked = importlib.import_module("numpy._core._multiarray_umath")
+    core = "_core" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else "core"
+    asked = importlib.import_module(f"numpy.{core}._multiarray_umath")
     features = getattr(asked, "__cpu_features__", {})
     return any(features.get(name) for name in ("AVX512FP16", "ASIMDHP"))
 
