@@ -61,6 +61,14 @@ def of_sizes(found: Examination | None, sizes: Collection[int]) -> float:
     return max(one.own or 0.0 for one in rungs if one.tokens in nearest)
 
 
+def median_of_large(found: Examination) -> float:
+    """The pair's KL against f16 in rungs of 16 tokens or more, their median: one wrong batch size
+    does not make room for itself."""
+    figures = [one.reference for one in found.rungs if one.reference is not None]
+    large = [one.reference for one in found.rungs if one.reference is not None and one.tokens >= 16]
+    return median(large or figures) if figures else 0.0
+
+
 def usual(found: Examination) -> float:
     """The pair's KL against f16 by plain decoding: the largest of a rung of 16 tokens or more."""
     figures = [one.reference for one in found.rungs if one.reference is not None]

@@ -69,7 +69,7 @@ def test_calibrated_then_green_then_red_at_twice_the_kl(
     monkeypatch.chdir(tmp_path)
     gate = Gate(tmp_path)
     budgets = tomllib.loads(gate.config.read_text())["budgets"]["q8_0/q8_0"]
-    green, healthy = gate.run()
+    green, healthy = gate.run("--kv-zoo=off")
     assert green.code == 0, green.text
     assert (healthy["verdict"], healthy["kernel"]) == ("pass", "pass")
     assert gate_of(healthy, "kl_mean")["budget"] == budgets["kl_mean"]

@@ -221,6 +221,35 @@ def test_a_ladder_on_a_gpu_is_held_against_what_f16_shows_there() -> None:
     assert verdict(0.013, on_cpu, noisy) == "fail"
 
 
+def told(*figures: tuple[int, float | None, float]) -> Check:
+    """What the ladder says of a pair beside a quiet f16: tokens, KL to the largest, KL to f16."""
+    found = Examination(
+        level="minimal",
+        corners=(corner(),),
+        rungs=tuple(
+            RungRecord(depth=250, tokens=tokens, own=own, reference=reference)
+            for tokens, own, reference in figures
+        ),
+    )
+    said = kernels.ladder(subject(found, reference=rungs_of(0.0, 0.0, 1.6e-4)))
+    assert said is not None
+    return said
+
+
+def test_roundings_that_fall_the_other_way_are_no_fault() -> None:
+    """Gemma 3 270M, q8_0/f16 on a CPU, healthy: the rotation of 2 and 3 keys has other last bits."""
+    said = told((33, None, 0.0065), (8, 0.0, 0.0066), (3, 0.0022, 0.0041), (2, 0.0021, 0.0051),
+                (1, 0.0, 0.0022))  # fmt: skip
+    assert said.verdict == "pass", said.text
+
+
+def test_a_wrong_batch_size_stands_out_and_makes_no_room_for_itself() -> None:
+    """Planted on the embedded model: a feed-forward 5 % off, and one that loses a row."""
+    sizes = ((64, None, 0.0081), (33, 0.0, 0.0093), (32, 0.0, 0.0095), (16, 0.0, 0.0086))
+    assert told(*sizes, (3, 0.0057, 0.0136)).verdict == "fail"
+    assert told((64, None, 0.0081), (33, 0.106, 0.118), *sizes[2:]).verdict == "fail"
+
+
 def test_attention_that_left_the_device_of_its_cache_fails_unless_it_is_declared() -> None:
     found = Examination(
         level="standard", corners=(corner(backend="CUDA_Host"),), failures=(failure("placement"),)
