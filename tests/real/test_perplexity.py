@@ -71,7 +71,9 @@ def test_to_the_last_printed_digit(file: str, tmp_path: Path) -> None:
         assert quality is not None
         for name, said in figures(text).items():
             ours = getattr(quality.prefill, name) * (100 if name == "top1" else 1)
-            assert ours == pytest.approx(said, abs=1.01 * PRINTED[name][1]), (pair, name)
+            # the program takes logarithms in float32: that is the least it can mean
+            least = 1.01 * PRINTED[name][1]
+            assert ours == pytest.approx(said, rel=1.2e-7, abs=least), (pair, name)
 
 
 def figures(text: str) -> dict[str, float]:
