@@ -237,7 +237,7 @@ def told(*figures: tuple[int, float | None, float]) -> Check:
 
 
 def test_roundings_that_fall_the_other_way_are_no_fault() -> None:
-    """Gemma 3 270M, q8_0/f16 on a CPU, healthy: the rotation of 2 and 3 keys differs in last bits."""
+    """Gemma 3 270M, q8_0/f16 on a CPU, healthy: rotations of 2 and 3 keys differ in last bits."""
     said = told((33, None, 0.0065), (8, 0.0, 0.0066), (3, 0.0022, 0.0041), (2, 0.0021, 0.0051),
                 (1, 0.0, 0.0022))  # fmt: skip
     assert said.verdict == "pass", said.text
