@@ -6,7 +6,8 @@ mask, backend; or a scenario of cache operations.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from pytest_kvquant.report.coverage_map import coverage_map
@@ -80,6 +81,25 @@ def compare(before: Result, after: Result) -> tuple[str, int]:
     return "\n".join(lines) + "\n", len(lacking)
 
 
+_SHARED = re.compile(r"(\d+) of (\d+) (scenarios, which other pairs of a type play)")
+
+
+def _together(lines: Iterable[str]) -> list[str]:
+    """Scenarios that pairs share out are left out by each of them: told once, as a range.
+
+    >>> one, other = (f"{n} of 17 scenarios, which other pairs of a type play" for n in (13, 9))
+    >>> _together([one, "further layers", other])
+    ['further layers', '9 to 13 of 17 scenarios, which other pairs of a type play']
+    """
+    found = [(line, _SHARED.fullmatch(line)) for line in lines]
+    shared = [match for _, match in found if match is not None]
+    rest = [line for line, match in found if match is None]
+    if len(shared) < 2:
+        return [line for line, _ in found]
+    counts = sorted(int(match[1]) for match in shared)
+    return [*rest, f"{counts[0]} to {counts[-1]} of {shared[0][2]} {shared[0][3]}"]
+
+
 def in_lines(result: Result) -> list[str]:
     """Three lines for the terminal: nodes and corners, operations on caches, what is left out."""
     found = [*(one.kernels for one in result.cells), *(one.kernels for one in result.zoo)]
@@ -98,7 +118,7 @@ def in_lines(result: Result) -> list[str]:
     failed = sorted({one.name for one in played if one.broken and not one.known})
     known = sorted({one.name for one in played if one.known})
     cannot = sorted({one.name for one in played if one.verdict == "unsupported"})
-    left = dict.fromkeys(line for one in examined for line in one.left_out)
+    left = _together(dict.fromkeys(line for one in examined for line in one.left_out))
     unknown = sorted({name for one in examined for name in one.unknown})
     said = f"kernels ({examined[0].level}): {nodes:,} nodes against exact arithmetic, {wrong} wrong"
     shown = ", ".join(f"{k}/{v}" for k, v in sorted(heads))
