@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_kvquant.report import matrix_rows, view
-from pytest_kvquant.report.reasons import joined, lacks, short
+from pytest_kvquant.report.reasons import joined, lacks, short, undecided_lines
 from pytest_kvquant.results.result import Result
 
 
@@ -49,7 +49,8 @@ def _verdict_and_what_to_do(
         return "FAIL", f"--kv-strict: {_undecided(result)}"
     if tone == "open":
         return "PASS, undecided", _undecided(result)
-    return "PASS", "nothing to do"
+    told = undecided_lines(result.cells, result.speed)
+    return "PASS", "what stayed undecided stands above" if told else "nothing to do"
 
 
 def _tests(number: int) -> str:

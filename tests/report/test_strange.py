@@ -13,7 +13,7 @@ from pytest_kvquant.report.closing import closing_line
 from pytest_kvquant.report.html import render
 from pytest_kvquant.report.snapshot import of_result
 from pytest_kvquant.report.terminal import render as render_terminal
-from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.results.cell import Cell, Check
 from pytest_kvquant.results.result import Result
 
 replace = msgspec.structs.replace
@@ -69,6 +69,10 @@ def test_every_view_draws_it(matrix: Callable[..., Result], shape: str) -> None:
 def test_the_words_of_the_last_line(matrix: Callable[..., Result]) -> None:
     whole = matrix(types=("f16", "q8_0"))
     assert closing_line(whole) == "PASS · 4 of 4 pairs pass · nothing to do"
+    recall = Check(name="recall", verdict="inconclusive", text="97% of f16")
+    last = replace(whole.cells[-1], checks=(*whole.cells[-1].checks, recall))
+    told = replace(whole, cells=(*whole.cells[:-1], last))
+    assert closing_line(told).endswith("4 of 4 pairs pass · what stayed undecided stands above")
     assert closing_line(whole, planned=6).startswith("INCOMPLETE · 4 of 6 pairs pass · 2 not")
     assert closing_line(whole, failed=1) == "FAIL · 4 of 4 pairs pass · 1 test failed, see above"
     assert closing_line(whole, objections=["x is y"]) == "FAIL · 4 of 4 pairs pass · x is y"
