@@ -5,20 +5,22 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test test-engine test-rest slow faults mutants real metal-sim metal-headers rpc zoo-survey error-rates lint docs bench clean
+.PHONY: demo test test-a test-b slow faults mutants real metal-sim metal-headers rpc zoo-survey error-rates lint docs bench clean
 
 demo: $(READY)
 	$(BIN)/pytest --kv-matrix
 
-# Two processes: tests of the engine wait for one worker at a time, as most of the others do.
+# Two processes, about as long: most tests wait for one worker at a time.
 test: $(READY)
-	$(MAKE) -j2 test-engine test-rest
+	$(MAKE) -j2 test-a test-b
 
-test-engine: $(READY)
-	$(BIN)/pytest tests/engine tests/faults
+HALF := tests/engine tests/faults tests/unit tests/tools
 
-test-rest: $(READY)
-	$(BIN)/pytest --ignore=tests/engine --ignore=tests/faults
+test-a: $(READY)
+	$(BIN)/pytest $(HALF)
+
+test-b: $(READY)
+	$(BIN)/pytest $(HALF:%=--ignore=%)
 
 slow: $(READY)
 	$(BIN)/pytest -m slow
