@@ -14,6 +14,7 @@ from pytest_kvquant.checks import registry
 from pytest_kvquant.config.complaints import nearest
 from pytest_kvquant.config.options import OPTIONS
 from pytest_kvquant.config.resolver import find_root
+from pytest_kvquant.config.speed_tests import SPEED_TESTS
 from pytest_kvquant.errors import ResultError, RunRefused
 from pytest_kvquant.machine.apple.power import awake
 from pytest_kvquant.machine.escape import one_line
@@ -117,7 +118,8 @@ def suite_tests(run: Session) -> list[str]:
             r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE
         )
     ]
-    return [*written, *(one.test for one in registry.declared())]
+    timed = [one.test for one in SPEED_TESTS if run.speed.on]
+    return [*written, *timed, *(one.test for one in registry.declared())]
 
 
 def finish(ended: pytest.Session, run: Session | Distribution, stopped: int | None) -> int | None:

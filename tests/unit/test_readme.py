@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_kvquant.config.options import OPTIONS
+from pytest_kvquant.config.speed_tests import SPEED_TESTS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,6 +28,7 @@ def test_every_test_of_the_suite_is_in_the_readme() -> None:
         for line in file.read_text(encoding="utf-8").splitlines()
         if line.startswith("def test_")
     }
+    names |= {one.test for one in SPEED_TESTS}
     assert {name for name in names if f"`{name}`" not in README} == set()
 
 
