@@ -10,11 +10,9 @@ import numpy.typing as npt
 from pytest_kvquant.engine.child.callback import Callback
 from pytest_kvquant.engine.child.codec import Codec, Codecs
 from pytest_kvquant.engine.child.context import Context, LoadedModel
-from pytest_kvquant.engine.child.context_arguments import arguments
 from pytest_kvquant.engine.child.healthy import CachePlace, Learner, Rounder, SideStored
 from pytest_kvquant.engine.child.library import LoadedLibrary
 from pytest_kvquant.engine.messages.cell import (
-    ContextShape,
     Opened,
     OpenHealthy,
     Quantize,
@@ -22,6 +20,7 @@ from pytest_kvquant.engine.messages.cell import (
     StoredTold,
     TellStored,
 )
+from pytest_kvquant.engine.messages.context import ContextShape
 from pytest_kvquant.engine.protocol import Channel, Message
 from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.numerics.arrays import F32, I32, U8
@@ -31,7 +30,7 @@ class WatchedContext(Context):
     """A context whose nodes a callback is shown; what went wrong there is raised by the decode."""
 
     def __init__(self, model: LoadedModel, callback: Callback, shape: ContextShape) -> None:
-        super().__init__(model, **arguments(shape), prepare=callback.attach)
+        super().__init__(model, **shape.shape, prepare=callback.attach)
         self._callback = callback
 
     def decode(

@@ -20,7 +20,6 @@ from pytest_kvquant.engine.child import op_census, scoring
 from pytest_kvquant.engine.child.ceiling import CeilingMessages
 from pytest_kvquant.engine.child.codec import Codecs
 from pytest_kvquant.engine.child.context import Context, DecodeFailed, LoadedModel
-from pytest_kvquant.engine.child.context_arguments import arguments
 from pytest_kvquant.engine.child.emulating import EmulationMessages
 from pytest_kvquant.engine.child.examining import ExaminationMessages
 from pytest_kvquant.engine.child.fork import ForkMessages, running_threads
@@ -141,7 +140,7 @@ class Child(
             self.context.close()
             self.context = None
         with self.channel.spent("context"):
-            self.context = Context(self.model, **arguments(message.read(cell.OpenContext)))
+            self.context = Context(self.model, **message.read(cell.OpenContext).shape)
         self.channel.tell(cell.Opened(batch=self.context.batch, ubatch=self.context.ubatch))
 
     def on_census(self, _message: Message) -> None:

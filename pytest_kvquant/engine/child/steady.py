@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import numpy as np
 
 from pytest_kvquant.engine.child.context import Context, LoadedModel
-from pytest_kvquant.engine.child.context_arguments import arguments
 from pytest_kvquant.engine.child.keep import memory_left
 from pytest_kvquant.engine.child.library import LoadedLibrary
 from pytest_kvquant.engine.messages.cell import MemoryRead, ReadMemory
@@ -53,7 +52,7 @@ class SteadyMessages:
     @contextmanager
     def _decoded(self, shape: ReadMemory) -> Iterator[Context]:
         """A context of its own that has decoded one token."""
-        context = Context(self.model, **arguments(shape))
+        context = Context(self.model, **shape.shape)
         try:
             none = np.zeros(1, np.int32)
             context.decode(from_start(none, self.model.bos), none, none, none + 1)

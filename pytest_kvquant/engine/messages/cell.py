@@ -8,6 +8,7 @@ from typing import ClassVar, TypeAlias
 
 from pytest_kvquant.engine.census_record import Census
 from pytest_kvquant.engine.messages.base import Said
+from pytest_kvquant.engine.messages.context import ContextShape
 
 Span: TypeAlias = tuple[int, int, Sequence[int], int]
 """Tokens that one batch decodes of a sequence: its number, the position of the first, the tokens,
@@ -15,19 +16,6 @@ and how many of the last have their logits wanted."""
 
 Step: TypeAlias = Sequence[object]
 """An operation and its arguments; see :mod:`pytest_kvquant.engine.child.script`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContextShape(Said):
-    """How a context is made."""
-
-    type_k: str
-    type_v: str
-    ctx: int
-    sequences: int
-    batch: int
-    ubatch: int
-    threads: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
 
 import msgspec
 import numpy as np
@@ -35,6 +34,7 @@ from pytest_kvquant.engine.messages.cell import (
     TakeCensus,
     TellStored,
 )
+from pytest_kvquant.engine.messages.context import ContextFields
 from pytest_kvquant.engine.messages.model import (
     Detokenize,
     Done,
@@ -58,16 +58,6 @@ from pytest_kvquant.engine.parent.process import WorkerProcess, read_answer
 from pytest_kvquant.engine.parent.rows import LogitsBlock, QuantizedRows, StoredSide
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.results.operations import OperationRecord
-
-
-class _ContextFields(TypedDict):
-    type_k: str
-    type_v: str
-    ctx: int
-    sequences: int
-    batch: int
-    ubatch: int
-    threads: int
 
 
 class Worker(WorkerProcess):
@@ -261,7 +251,7 @@ class Worker(WorkerProcess):
         return self.exchange(asked, CellEmulated, tokens.tobytes())
 
 
-def _context_fields(pair: Pair, shape: BatchShape) -> _ContextFields:
+def _context_fields(pair: Pair, shape: BatchShape) -> ContextFields:
     return {
         "type_k": pair.k,
         "type_v": pair.v,
