@@ -139,14 +139,16 @@ def noise_of(meant: attention.Attended, head: Head, types: Types, *, on_cpu: boo
         per_score = SINGLE_UNIT * np.sqrt(head.q.shape[1]) * largest
     moved = np.square(meant.by_score).sum(axis=1) + np.square(meant.out).sum(axis=1) * 1e-2
     by_scores = np.square(np.minimum(per_score, 1.0) + 8 * SINGLE_UNIT) * moved
-    by_scores = by_scores + by_products(head, types, on_cpu=on_cpu)
     if on_cpu and types.v != "f16":
         return np.asarray(meant.singles + by_scores) + 1e-30
     return np.asarray(meant.halves + meant.weights_in_half + by_scores) + 1e-30
 
 
 def by_products(head: Head, types: Types, *, on_cpu: bool) -> F64:
-    """The part of it that products summed in f16 bring, each score by itself; mostly zeros."""
+    """What products summed in f16 add to it, each score by itself; mostly zeros.
+
+    However queries are rounded: it is the same for all of :func:`roundings`.
+    """
     if on_cpu and types.k == "f16" and types.adds_in_half:
         return products_in_half(head.q, head.k, head.v, head.mask, head.how)
     return np.zeros(len(head.q))

@@ -91,11 +91,12 @@ def against_arithmetic(head: Head, types: Types, *, on_cpu: bool) -> tuple[float
     """
     ratio, found = np.inf, None
     nearest: list[tuple[Taken, attention.Attended, attention.Misfit]] = []
+    products = by_products(head, types, on_cpu=on_cpu)
     for taken in roundings(head, types.k, on_cpu=on_cpu):
         meant = attention.attend(taken.q, taken.k, head.v, head.mask, head.how)
         nearest.append((taken, meant, attention.misfit(head.out, meant)))
-        gain = max(GAIN, attention.gain_of(by_products(head, types, on_cpu=on_cpu), meant))
-        noise = noise_of(meant, head, types, on_cpu=on_cpu)
+        gain = max(GAIN, attention.gain_of(products, meant))
+        noise = noise_of(meant, head, types, on_cpu=on_cpu) + products
         one = _ratio(nearest[-1][2], head, meant, noise, gain)
         if found is None or one < ratio:
             ratio, found = one, nearest[-1][2]
