@@ -37,6 +37,7 @@ from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.quality.healthy import heads_by_layer
 from pytest_kvquant.zoo import store
 from pytest_kvquant.zoo.members import by_name
+from tools.kept_rows import read_rows, write_rows
 from tools.real_models import GEMMA3, SMOLLM2
 
 ROOT = Path(__file__).parents[1]
@@ -146,16 +147,13 @@ def measure(subject: Subject, build: str, pairs: list[Pair], engine: Engine) -> 
 
 def read() -> list[Row]:
     """What was measured earlier."""
-    if not KEPT.is_file():
-        return []
-    return msgspec.json.decode(KEPT.read_bytes(), type=list[Row])
+    return read_rows(KEPT, Row)
 
 
 def write(rows: list[Row]) -> None:
     """Both files."""
     ordered = sorted(rows, key=lambda row: row.key)
-    lines = ",\n".join(msgspec.json.encode(row).decode() for row in ordered)
-    KEPT.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    write_rows(KEPT, ordered)
     PAGE.write_text(page(ordered), encoding="utf-8")
 
 

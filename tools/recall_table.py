@@ -22,6 +22,7 @@ from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.recall import RecallPoint
 from pytest_kvquant.session.observer import Announcer
 from pytest_kvquant.session.run import Session
+from tools.kept_rows import read_rows, write_rows
 from tools.real_models import SMOLLM2
 
 ROOT = Path(__file__).parents[1]
@@ -136,13 +137,12 @@ def main() -> None:
 
 def read() -> list[RecallRow]:
     """What was measured earlier."""
-    return msgspec.json.decode(KEPT.read_bytes(), type=list[RecallRow]) if KEPT.exists() else []
+    return read_rows(KEPT, RecallRow)
 
 
 def write(rows: list[RecallRow]) -> None:
     """Both files."""
-    lines = ",\n".join(msgspec.json.encode(row).decode() for row in rows)
-    KEPT.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    write_rows(KEPT, rows)
     text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from tools.kept_rows import read_rows, write_rows
 from tools.zoo_survey.measure import Finding, Status
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
@@ -65,15 +66,14 @@ def total(rows: Sequence[SurveyRow]) -> str:
 
 def read() -> list[SurveyRow]:
     """What was kept earlier."""
-    return msgspec.json.decode(KEPT.read_bytes(), type=list[SurveyRow]) if KEPT.exists() else []
+    return read_rows(KEPT, SurveyRow)
 
 
 def keep(rows: Sequence[SurveyRow]) -> None:
     """Write both files; rows of the same build and architecture are replaced."""
     found = {(one.build, one.architecture): one for one in (*read(), *rows)}
     ordered = [found[key] for key in sorted(found)]
-    lines = ",\n".join(msgspec.json.encode(one).decode() for one in ordered)
-    KEPT.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    write_rows(KEPT, ordered)
     PAGE.write_text(text(ordered), encoding="utf-8")
 
 
