@@ -25,6 +25,7 @@ from pytest_kvquant.inputs.gguf_header import MAGIC, BadHeader, Header, Value
 from pytest_kvquant.inputs.gguf_header import read_header as read_gguf_header
 from pytest_kvquant.inputs.header_fields import Fields
 from pytest_kvquant.inputs.shards import siblings
+from pytest_kvquant.inputs.weights import Weights, weights
 from pytest_kvquant.machine.escape import one_line
 
 MOST_LAYERS = 4096
@@ -67,6 +68,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """Per layer, whether it has the window; empty: none has, ``None``: the header does not say."""
     caches: tuple[CacheShape, ...] = ()
     """What llama.cpp keeps for it, by the header."""
+    weights: Weights | None = None
+    """What a token costs in weights; ``None``: not known."""
 
 
 def simple_caches(model: Model) -> tuple[CacheShape, ...]:
@@ -133,6 +136,8 @@ def _read(path: Path, hashed: bool, hashes: Path | None, tell: Tell | None) -> M
     if told := strange.kind(headers[0].fields, architecture, tensors):
         raise BadHeader(f"({architecture}) {told}")
     model = _describe(headers[0], architecture, files)
+    cost = weights(tensors, Fields(headers[0].fields, architecture))
+    model = msgspec.structs.replace(model, weights=cost)
     if not hashed:
         return model
     return msgspec.structs.replace(model, fingerprint=fingerprint(files, hashes, tell))

@@ -9,6 +9,7 @@ from pytest_kvquant.checks.gate_text import failure_text
 from pytest_kvquant.errors import ResultError
 from pytest_kvquant.report import matrix_rows, view
 from pytest_kvquant.report.reasons import lacks, short
+from pytest_kvquant.report.roof_lines import percent, rate
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.result import Result
 from pytest_kvquant.results.speed import SpeedCell
@@ -74,5 +75,10 @@ def _of_speed(speed: SpeedCell) -> Iterator[str]:
         reference = "–" if test.reference_ts is None else format.speed(test.reference_ts)
         both = f"{format.speed(test.median_ts)}/{reference}"
         yield f"  {test.title:<16} {ratio:>6}  {both:>16}  {test.verdict}: {test.text}"
+        if test.roof is not None:
+            yield (
+                f"  {'':<16} {percent(test.roof.share):>6} of the {format.speed(test.roof.ts)} "
+                f"tok/s that {rate(test.roof)} permit"
+            )
     if speed.message:
         yield f"  {speed.message}"

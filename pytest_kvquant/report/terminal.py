@@ -20,6 +20,7 @@ from pytest_kvquant.report.matrix_rows import tone
 from pytest_kvquant.report.matrix_table import STYLES, matrix_tables
 from pytest_kvquant.report.off_device import off_device_lines
 from pytest_kvquant.report.reasons import last_line, undecided_lines
+from pytest_kvquant.report.roof_lines import roof_lines
 from pytest_kvquant.report.run_lines import conditions_line, reference_line, sittings_line
 from pytest_kvquant.report.speed_table import speed_notes, speed_table
 from pytest_kvquant.report.time_lines import time_lines
@@ -103,6 +104,8 @@ def render(
         if ascii_only:
             table.box = box.ASCII2
         console.print(table)
+        for line in roof_lines(result.speed):
+            console.print(Text(line))
     for title, table in workload_tables(result, ascii_only=ascii_only):
         console.print(Text(title))
         console.print(table)

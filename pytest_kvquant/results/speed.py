@@ -16,6 +16,27 @@ LLAMA_BENCH = ("pp", "tg")
 """Tests that ``llama-bench`` has: the only ones that its JSON can hold."""
 
 
+class RoofShare(msgspec.Struct, frozen=True, kw_only=True):
+    """How near a speed comes to what the machine permits, as measured in the same run.
+
+    Information: nothing is judged by it. A share can pass 1, where kernels of integers multiply
+    faster than the products of floats that were measured.
+    """
+
+    by: Literal["bandwidth", "operations"]
+    """What bounds the test: reading weights and cache, or multiplying."""
+    rate: float
+    """Measured on this machine: bytes a second, or operations a second."""
+    amount: float
+    """Bytes of weights and cache that a token reads, or operations of a token."""
+    ts: float
+    """The most tok/s that follow: rate over amount."""
+    share: float
+    """Median tok/s of the cell over these."""
+    reference_share: float | None = None
+    """The same of f16/f16, over what it may reach itself; ``None`` where it was not timed."""
+
+
 class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):
     """One test (``pp512 @ d8192``) of one pair, with the rounds that decided it.
 
@@ -106,6 +127,8 @@ class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):
     the by_depth was short, or could not be timed."""
     stored_ts: float | None = None
     """tok/s of this pair in the speed baseline of this hardware."""
+    roof: RoofShare | None = None
+    """How near it comes to what the machine permits; ``None``: not known, or not asked for."""
 
     @property
     def kind(self) -> str:

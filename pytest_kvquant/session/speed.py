@@ -6,6 +6,8 @@ import functools
 import traceback
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from pytest_kvquant.baselines.speed import SpeedConditions, read_stored
 from pytest_kvquant.config import patterns as place
 from pytest_kvquant.config.expectations import off_device, substitutes
@@ -24,6 +26,7 @@ from pytest_kvquant.session.speed_plan import left_out, make_plan
 from pytest_kvquant.speed import depth_sweep
 from pytest_kvquant.speed.ceiling import search
 from pytest_kvquant.speed.declared import with_gone_cliffs
+from pytest_kvquant.speed.roof import Roofs
 from pytest_kvquant.speed.stored import StoredSpeed
 from pytest_kvquant.speed.streams import SpeedSetup
 
@@ -187,6 +190,24 @@ class SpeedRun:
             same_pair=settings.compare_cells,
             timesheet=self._workers.timesheet,
             watch=self._watch,
+            roofs=self._roofs(),
+        )
+
+    def _roofs(self) -> Roofs | None:
+        """What the machine permits; unknown where layers lie on several kinds of device.
+
+        Not of the embedded model, whose samples of milliseconds are for a first look.
+        """
+        settings, model = self._settings, self._model
+        gpus = self._library.gpus_in_use(settings.gpu_layers)
+        if settings.model is None or (gpus and 0 <= settings.gpu_layers <= model.n_layer):
+            return None
+        return Roofs(
+            model,
+            msgspec.to_builtins(self._library.types),
+            gpus[0].name if gpus else None,
+            batch=settings.batch,
+            ubatch=settings.ubatch,
         )
 
     def _watch(self) -> Callable[[], str]:

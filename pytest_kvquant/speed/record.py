@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime
 import statistics
 
-from pytest_kvquant.matrix import Pair
+from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics import rounds
 from pytest_kvquant.numerics.rounds import Decision, RoundRules, Steadiness
-from pytest_kvquant.results.speed import LLAMA_BENCH, SpeedTest
+from pytest_kvquant.results.speed import LLAMA_BENCH, RoofShare, SpeedTest
 from pytest_kvquant.speed.series import RoundSeries, SpeedFinding
 from pytest_kvquant.speed.streams import Account, SpeedSetup
 
@@ -81,6 +81,31 @@ def record(
         iqr_over_median=steady.spread,
         by_depth=series.by_depth,
         stored_ts=stored.cell if stored else None,
+        roof=_roof(series, pair, setup),
+    )
+
+
+def _roof(series: RoundSeries, pair: Pair, setup: SpeedSetup) -> RoofShare | None:
+    """How near the median of a series comes to what the machine permits, and that of f16."""
+    if setup.roofs is None:
+        return None
+    test = series.kind, series.tokens, series.depth
+    own = setup.roofs.of(pair, *test)
+    against = setup.roofs.of(pair if setup.same_pair else REFERENCE, *test)
+    if own is None or against is None:
+        return None
+    speed = 1e9 * series.tokens / statistics.median(series.cell_ns)
+    reference = None
+    if series.reference_ns:
+        f16 = 1e9 * series.tokens / statistics.median(series.reference_ns)
+        reference = f16 / against.speed
+    return RoofShare(
+        by=own.by,
+        rate=own.rate,
+        amount=own.amount,
+        ts=own.speed,
+        share=speed / own.speed,
+        reference_share=reference,
     )
 
 

@@ -24,6 +24,7 @@ from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.results.library import Library
 from pytest_kvquant.results.operations import off_device_text
+from pytest_kvquant.speed.roof import Roofs
 from pytest_kvquant.speed.stored import StoredSpeed
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class SpeedSetup(NamedTuple):
     """Told where the time goes."""
     watch: Callable[[], Callable[[], str]] = lambda: str
     """Begins to watch who else uses the device; what it gives tells, in words, or nothing."""
+    roofs: Roofs | None = None
+    """What the machine permits; ``None``: not wanted."""
 
 
 class Account:
@@ -190,6 +193,8 @@ def _opened(
             threads=setup.threads,
         )
         account.description = account.description or described
+        if setup.roofs is not None:
+            setup.roofs.measure(worker, context, setup.threads)
         _require_types(sides[0].pair, described.types, setup)
         try:
             yield worker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from support.tinygguf import Tiny, write
 
 from pytest_kvquant.config.overrides import Expect, FloorOverride
 from pytest_kvquant.engine.child.main import HOOK
+from pytest_kvquant.engine.parent.engine import Engine
+from pytest_kvquant.engine.parent.timed import TimedWorker
+from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.report.speed_table import speed_notes, speed_table
 from pytest_kvquant.results.file import encode
@@ -100,6 +104,32 @@ def test_the_table_shows_both_speeds_of_the_same_rounds(tmp_path: Path, small: P
         ["q8_0/q8_0", "0.80 (400/500)", "1.00 (500/500)"],
         ["q8_0/q8_0 @ d512", "0.80 (400/500)", "1.00 (500/500)"],
     ]
+
+
+def test_each_speed_says_how_near_it_comes_to_what_the_machine_permits(
+    tmp_path: Path, small: Path
+) -> None:
+    cell = timed(tmp_path, small, {"tg": 1.6}, depths=(0, 512))
+    roofs: dict[str, Any] = {test.title: test.roof for test in cell.tests}
+    assert None not in roofs.values()
+    decode, deeper = roofs["tg4"], roofs["tg4 @ d512"]
+    assert decode.by == "bandwidth"
+    assert decode.ts * decode.amount == pytest.approx(decode.rate)
+    # the planted clock: 1,000 tok/s of f16, 625 of the pair, whose cache is smaller
+    assert decode.share * decode.ts == pytest.approx(625)
+    assert decode.share < decode.reference_share / 1.6
+    assert deeper.amount > decode.amount
+
+
+def test_a_device_is_measured_by_kernels_of_the_build(small: Path) -> None:
+    """Here the device is the CPU, asked as any other is."""
+    engine = Engine(environment=scrub(dict(os.environ), {}), timeout=60)
+    with TimedWorker(engine) as worker:
+        worker.library(engine.directory)
+        found: Any = worker.rates("CPU", 1 << 25, 1)
+        assert found.read > 1e7
+        assert found.multiply > 1e7
+        assert worker.rates("CUDA7", 1 << 25, 1) is None  # no such device: no roof, no failure
 
 
 def test_a_slow_pair_fails_and_is_confirmed_in_a_fresh_process(tmp_path: Path, small: Path) -> None:

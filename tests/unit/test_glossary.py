@@ -19,7 +19,7 @@ TERMS = (
     "pair", "cell", "chunk", "census", "placement", "footprint", "budget", "floor", "baseline",
     "drift", "verdict", "gate", "check", "suspect", "slowdown", "cliff", "trajectory", "digest",
     "noise floor", "tie band", "reference", "depth", "ceiling", "advice", "coverage", "e-value",
-    "holm", "workload", "recall", "strict", "profile", "shard",
+    "holm", "workload", "recall", "strict", "profile", "shard", "roof",
 )  # fmt: skip
 
 PRIVATE = r"\b(climb|lane|bed|yardstick|travels?|own pair)\b"

@@ -27,6 +27,7 @@ from pytest_kvquant.engine.child.keep import KeepMessages
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
 from pytest_kvquant.engine.child.orphan import end_with
 from pytest_kvquant.engine.child.probing import ProbeMessages
+from pytest_kvquant.engine.child.rates import RateMessages
 from pytest_kvquant.engine.child.rpc import add_servers
 from pytest_kvquant.engine.child.script import ScriptRunner
 from pytest_kvquant.engine.child.steady import SteadyMessages
@@ -48,6 +49,7 @@ FLOW = (cell.FreeSlot.NAME, cell.Stop.NAME)
 
 class Child(
     TimingMessages,
+    RateMessages,
     CeilingMessages,
     ProbeMessages,
     ExaminationMessages,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pytest_kvquant.engine.messages.model import LimitMemory, MemoryLimited
+from pytest_kvquant.engine.messages.rates import MeasureRates, RatesMeasured
 from pytest_kvquant.engine.messages.timing import (
     ContextTried,
     ExtendStreams,
@@ -20,6 +21,7 @@ from pytest_kvquant.engine.messages.timing import (
 )
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.matrix import Pair
+from pytest_kvquant.numerics.roof import MachineRates
 
 
 class TimedWorker(Worker):
@@ -75,6 +77,18 @@ class TimedWorker(Worker):
         found = self.exchange(asked, SamplesTaken)
         self.library_ns = found.library_ns
         return list(found.samples)
+
+    def rates(self, device: str | None, size: int, threads: int) -> MachineRates | None:
+        """What the machine does at most; ``None`` where that could not be measured.
+
+        Args:
+            device: that computes, by ggml's name; ``None``: the CPU.
+            size: bytes to read.
+            threads: of the CPU.
+        """
+        asked = MeasureRates(device=device, size=size, threads=threads)
+        found = self.exchange(asked, RatesMeasured)
+        return MachineRates(found.read, found.multiply) if found.read > 0 else None
 
     def limit_memory(self, size: int) -> bool:
         """Let the worker allocate at most ``size`` bytes; whether its system enforces that."""
