@@ -36,10 +36,10 @@ from pytest_kvquant.numerics.rounds import RoundRules
 from pytest_kvquant.results.library import Library
 from pytest_kvquant.results.speed import title
 from pytest_kvquant.session.speed_plan import RULES
-from pytest_kvquant.speed.depth_sweep import measure
 from pytest_kvquant.speed.plan import SpeedPlan
 from pytest_kvquant.speed.stored import StoredSpeed
 from pytest_kvquant.speed.streams import Account, SpeedSetup, sides, streams
+from pytest_kvquant.speed.timed_pairs import measure
 
 PAIRS = (REFERENCE, Pair("q8_0", "q8_0"))
 DEPTHS = (0, 2048, 4096)

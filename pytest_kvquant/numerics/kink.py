@@ -22,7 +22,14 @@ LEAST = 1.35
 where attention is all of it, 1.35 where it is a third."""
 
 CLEAR = 1.15
-"""By so much every depth behind the kink is over every depth right before it."""
+"""By so much depths behind the kink are over every depth right before it."""
+
+BEHIND = 8
+"""Depths behind it that are looked at, as far as there are any: a kernel stays slow, a machine that
+was busy does not."""
+
+STRAY = 6
+"""One in so many of them may be another's doing."""
 
 
 class Kink(NamedTuple):
@@ -49,7 +56,8 @@ def find(depths: Sequence[int], cell: Sequence[float], reference: Sequence[float
         )
         expected = before.mean() + max(0.0, float(before.mean() - first.mean()))
         factor = math.exp(float(behind.mean() - expected))
-        clear = behind.min() - before.max() > math.log(CLEAR)
+        after = np.sort(rise[at : at + BEHIND])
+        clear = after[len(after) // STRAY] - before.max() > math.log(CLEAR)
         if clear and factor >= LEAST and (best is None or factor > best.factor):
             best = Kink(depths[at], factor)
     return best

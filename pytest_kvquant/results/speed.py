@@ -174,6 +174,8 @@ class SpeedCell(msgspec.Struct, frozen=True, kw_only=True):
     """How the cache came back to its depth after a sample."""
     prefilled: dict[str, tuple[int, ...]] = {}
     """Tokens decoded to reach all depths, by context, one entry a process."""
+    beside: tuple[str, ...] = ()
+    """Pairs that were timed in the same process, against the same samples of f16."""
     remarks: tuple[str, ...] = ()
     """What the library's log says of slow paths that it took."""
     off_device: str = ""
@@ -183,9 +185,10 @@ class SpeedCell(msgspec.Struct, frozen=True, kw_only=True):
     machine: MachineState = MachineState()
     """Power and heat, as the system told right after the last sample."""
     wall: float = 0.0
-    """Seconds, the start of the processes included."""
+    """Seconds, the start of the processes included; its share where others were timed in the same
+    process."""
     library: float = 0.0
-    """Seconds inside library calls."""
+    """Seconds inside library calls, its share where others were timed in the same process."""
     verdict: str = "pass"
     """The worst of the tests, or why nothing was measured; ``fail`` where a cliff is gone."""
     gone: tuple[str, ...] = ()

@@ -59,6 +59,14 @@ class Finished:
             self._journal.keep("cell", str(pair), self._key, measured)
         return measured
 
+    def has_speed(self, pair: Pair, key: Mapping[str, object]) -> bool:
+        """Whether an earlier sitting timed a pair."""
+        whole = {**self._key, **key}
+        return (
+            self._journal is not None
+            and self._journal.find("speed", str(pair), whole, SpeedCell) is not None
+        )
+
     def speed(
         self, pair: Pair, key: Mapping[str, object], time: Callable[[], SpeedCell]
     ) -> SpeedCell:

@@ -95,13 +95,15 @@ class Announcer(Listener):
 
 
 @contextmanager
-def phase(observer: Observer, name: str, pair: Pair | None = None) -> Iterator[None]:
-    """A phase from its beginning to its end, however it ends."""
+def phase(
+    observer: Observer, name: str, pair: Pair | None = None, units: float = 1.0
+) -> Iterator[None]:
+    """A phase from its beginning to its end, however it ends; so many units are done then."""
     observer.begin(name, pair)
     try:
         yield
     finally:
-        observer.end()
+        observer.end(units)
 
 
 WORKER = 1.0

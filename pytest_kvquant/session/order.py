@@ -64,6 +64,9 @@ def tell_what_is_asked(items: Sequence[pytest.Item], run: Session) -> None:
         elif not MEASURING.isdisjoint(names):
             measured.add(pair)
     run.account.selected = [pair for pair in run.pairs if pair in asked]
+    if not any(hasattr(item.config, "workerinput") for item in items[:1]):
+        # a process of several is given its tests one by one
+        run.speed.together = tuple(pair for pair in run.pairs if pair in timed)
     run.forecast.plan(run.account, measured=len(measured), timed=len(timed), searched=len(searched))
 
 

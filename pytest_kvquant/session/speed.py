@@ -23,9 +23,10 @@ from pytest_kvquant.session.finished import Finished
 from pytest_kvquant.session.observer import Observer, phase
 from pytest_kvquant.session.prepared import Prepared
 from pytest_kvquant.session.speed_plan import left_out, make_plan
-from pytest_kvquant.speed import depth_sweep
+from pytest_kvquant.speed import timed_pairs
 from pytest_kvquant.speed.ceiling import search
 from pytest_kvquant.speed.declared import with_gone_cliffs
+from pytest_kvquant.speed.methods import groups
 from pytest_kvquant.speed.roof import Roofs
 from pytest_kvquant.speed.stored import StoredSpeed
 from pytest_kvquant.speed.streams import SpeedSetup
@@ -66,7 +67,11 @@ class SpeedRun:
             )
         self.announced: set[Pair] = set()
         """Pairs whose failure to be timed a test has reported already."""
+        self.together: tuple[Pair, ...] = ()
+        """Pairs that this process will time, in order, and may time side by side."""
         self._cells: dict[Pair, SpeedCell] = {}
+        self._beside: dict[Pair, SpeedCell] = {}
+        """Of pairs that were timed beside the one that was asked for."""
         self.finished = Finished(None, {}, "")
         """What earlier sittings finished; set when the run begins."""
         self._ceilings: dict[Pair, Ceiling] = {}
@@ -88,6 +93,10 @@ class SpeedRun:
         """The speed of a pair, timed now if it has not been."""
         if pair not in self._cells:
             self._cells[pair] = self.finished.speed(pair, self._key, lambda: self._timed(pair))
+            for other in self._beside:
+                take = functools.partial(self._beside.__getitem__, other)
+                self._cells[other] = self.finished.speed(other, self._key, take)
+            self._beside = {}
         return self._cells[pair]
 
     def ceiling(self, pair: Pair) -> Ceiling:
@@ -110,9 +119,18 @@ class SpeedRun:
         """A pair timed now; a fault of our own code is that pair's verdict, told once."""
         try:
             self._workers.rest()  # one set of weights on a device at a time
-            with self._workers.timesheet.scope("speed"), phase(self._observer, "speed", pair):
-                found = depth_sweep.measure(pair, self.plan, self.setup)
-            return with_gone_cliffs(found, self.plan.depths, self.cliff_declared)
+            group = self._group(pair)
+            with (
+                self._workers.timesheet.scope("speed"),
+                phase(self._observer, "speed", pair, len(group)),
+            ):
+                if len(group) > 1:
+                    cells = timed_pairs.measure_together(group, self.plan, self.setup)
+                else:
+                    cells = [timed_pairs.measure(pair, self.plan, self.setup)]
+            found = [with_gone_cliffs(one, self.plan.depths, self.cliff_declared) for one in cells]
+            self._beside = dict(zip(group[1:], found[1:], strict=True))
+            return found[0]
         except Exception as error:
             return SpeedCell(
                 pair=str(pair),
@@ -121,6 +139,16 @@ class SpeedRun:
                 "report it with the traceback.",
                 log=traceback.format_exc(),
             )
+
+    def _group(self, pair: Pair) -> list[Pair]:
+        """A pair, and those after it that this run has yet to time and that fit beside it."""
+        later = self.together[self.together.index(pair) + 1 :] if pair in self.together else ()
+        left = [
+            one
+            for one in later
+            if one not in self._cells and not self.finished.has_speed(one, self._key)
+        ]
+        return groups([pair, *left], self.plan, self.setup)[0]
 
     @property
     def _key(self) -> dict[str, object]:

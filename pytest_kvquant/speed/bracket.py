@@ -107,19 +107,19 @@ def _sweep(
     """Samples at each depth; a kind that takes twice as long as ``beside``'s goes no deeper."""
     taken: Samples = {}
     ended: set[str] = set()
-    with streams((side,), plan.context(max(tests)), setup, account) as worker:
+    with streams((side,), plan.context(max(tests)), setup, (account,)) as worker:
         for depth, kinds in tests.items():
             left = [kind for kind in kinds if kind not in ended]
             if not left:
                 break
             account.activity = f"filling to depth {depth:,}, {side.name} alone"
-            worker.extend_to(depth)
+            worker.extend_to(depth, (0,))
             for kind in left:
                 account.activity = (
                     f"timing {title(kind, plan.count(kind), depth)}, {side.name} alone"
                 )
                 begun = time.perf_counter()
-                (repeats,) = worker.warm(kind, plan.count(kind), plan.seconds)
+                (repeats,) = worker.warm(kind, plan.count(kind), plan.seconds, (0,))
                 known = beside[kind, depth].ns if beside else []
                 wanted, ns = size, list[int]()
                 while len(ns) < wanted:

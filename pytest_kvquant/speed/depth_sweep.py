@@ -1,6 +1,6 @@
-"""One sweep through the depths of a pair, and what it finds.
+"""One sweep through the depths, of one pair or of several that share f16, and what it finds.
 
-Both contexts live in one process, the cell's made first, and take turns: A B B A. One sweep per
+All contexts live in one process, f16's made last, and take turns: A B C C B A. One sweep per
 process visits the depths in ascending order. Where two caches do not fit into memory, f16, cell
 and f16 follow each other in a process each; where f16 does not fit at all, the cell is timed
 alone; and the record says so. A fail is confirmed in a fresh process; a cliff (under half the
@@ -9,78 +9,34 @@ speed in each of three rounds) is not: the three rounds are its confirmation.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
-import msgspec
-
 from pytest_kvquant.errors import CellError, CellOutOfMemory
-from pytest_kvquant.machine.hardware import machine_state
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.results.speed import SpeedCell, SpeedTest, title
+from pytest_kvquant.results.speed import SpeedTest
+from pytest_kvquant.speed import in_turn
 from pytest_kvquant.speed.bracket import Tests, judge_bracketed, take_alone, take_bracketed
 from pytest_kvquant.speed.looking_back import first_with_growth
 from pytest_kvquant.speed.methods import METHODS, Method, Way, find_ways
 from pytest_kvquant.speed.plan import SpeedPlan, listed
 from pytest_kvquant.speed.record import record
-from pytest_kvquant.speed.series import RoundSeries, SpeedFinding, cool_down, ended_by, judge, take
+from pytest_kvquant.speed.series import RoundSeries, SpeedFinding, cool_down, ended_by, judge
 from pytest_kvquant.speed.streams import Account, SpeedSetup, sides, streams
 
 Place = tuple[str, int]
 """Kind of test, depth."""
 
 
-def measure(pair: Pair, plan: SpeedPlan, setup: SpeedSetup) -> SpeedCell:
-    """Time one pair at all depths; whatever kills the worker is a verdict, not an exception.
-
-    What was found before a worker died is kept, and a fail among it is confirmed all the same.
-    """
-    begun = time.perf_counter()
-    sweep = _DepthSweep(pair, plan, setup)
-    sweep.attempt(sweep.visit)
-    sweep.attempt(sweep.confirm)
-    tests = sweep.tests()
-    found = SpeedCell(
-        pair=str(pair),
-        tests=tests,
-        verdict=worst(tests) if sweep.complete else worst(tests, "inconclusive"),
-        stopped="; ".join(sweep.stopped()),
-        method=sweep.method,
-        method_reason="; ".join(sweep.reasons),
-    )
-    if sweep.failed:
-        error, message = sweep.failed
-        found = msgspec.structs.replace(
-            found, verdict=error.verdict, message=message, log=error.log
-        )
-    account = sweep.account
-    return msgspec.structs.replace(
-        found,
-        rollback=account.description.rollback if account.description else "",
-        prefilled={name: tuple(counts) for name, counts in account.prefilled.items()},
-        wall=time.perf_counter() - begun,
-        library=account.library_seconds,
-        remarks=tuple(account.remarks),
-        off_device=account.off_device or "",
-        machine=machine_state(),
-    )
+SAME_KINK = 1024
+"""Tokens between two sightings of a kernel that begins at a depth: the width of a window."""
 
 
-def worst(tests: Iterable[SpeedTest], *more: str) -> str:
-    """The gravest verdict of the tests of a pair, and of ``more``; declared cliffs do not count."""
-    verdicts = {test.verdict for test in tests if not test.declared} | {*more}
-    return next(
-        (one for one in ("cliff", "fail", "inconclusive") if one in verdicts),
-        "pass",
-    )
-
-
-class _DepthSweep:
+class DepthSweep:
     """What has been found of a pair so far, and what is left to time."""
 
     def __init__(self, pair: Pair, plan: SpeedPlan, setup: SpeedSetup) -> None:
-        self._pair, self._plan, self._setup = pair, plan, setup
+        self.pair, self._plan, self._setup = pair, plan, setup
         self.account = Account()
         self.method: Method = "interleaved"
         self.reasons: list[str] = []
@@ -109,12 +65,16 @@ class _DepthSweep:
 
     def visit(self) -> None:
         """Time all depths, each as well as memory allows."""
-        ways = find_ways(self._pair, self._plan, self._setup)
+        ways = find_ways(self.pair, self._plan, self._setup)
         self._left, self._left_reason = ways.left, ways.reason
         for way in ways.visited:
             self._go(way)
+        self.look_back()
+
+    def look_back(self) -> None:
+        """Judge the first depth by what a deeper one has shown of it."""
         for series in first_with_growth(self._found.values(), self._methods.values()):
-            self._enter(series, judge(series, self._pair, self._plan, self._setup), "interleaved")
+            self.enter(series, judge(series, self.pair, self._plan, self._setup), "interleaved")
 
     def confirm(self) -> None:
         """Ask a fresh process about every fail that is not certain yet."""
@@ -132,7 +92,7 @@ class _DepthSweep:
             record(
                 series,
                 *_confirmed(finding, self._again.get(place)),
-                self._pair,
+                self.pair,
                 self._setup,
                 self.account,
             )
@@ -161,7 +121,7 @@ class _DepthSweep:
     def _go(self, way: Way) -> None:
         """Time depths; where memory turns out smaller than expected, by what needs less."""
         method, reason = way.method, way.reason
-        while tests := self._open(way.depths):
+        while tests := self.open(way.depths):
             self.method = method
             if reason:
                 how = "f16 before and after, not in turn" if method == "bracketed" else "no f16"
@@ -182,7 +142,7 @@ class _DepthSweep:
             "alone": self._alone,
         }
 
-    def _open(self, depths: Sequence[int]) -> dict[int, list[str]]:
+    def open(self, depths: Sequence[int]) -> dict[int, list[str]]:
         """Tests that are left at these depths."""
         kinds = {
             depth: [
@@ -195,49 +155,35 @@ class _DepthSweep:
         return {depth: left for depth, left in kinds.items() if left}
 
     def _in_turn(self, tests: Tests, _: str) -> None:
-        pair, plan, setup, account = self._pair, self._plan, self._setup, self.account
-        with streams(sides(pair, setup), plan.context(max(tests)), setup, account) as worker:
-            for depth in tests:
-                left = self._open([depth])
-                if not left:
-                    continue
-                account.activity = f"filling to depth {depth:,}"
-                worker.extend_to(depth)
-                for kind in left[depth]:
-                    account.activity = f"timing {title(kind, plan.count(kind), depth)}"
-                    series = take(worker, kind, depth, self._before(kind, depth), pair, plan, setup)
-                    if series.disturbed:
-                        cool_down([series])
-                        series = take(worker, kind, depth, series.before, pair, plan, setup)
-                    self._enter(series, judge(series, pair, plan, setup), "interleaved")
-                self._close(depth)
+        in_turn.sweep([self], tuple(tests), self._plan, self._setup)
 
     def _bracketed(self, tests: Tests, _: str) -> None:
-        pair, plan, setup = self._pair, self._plan, self._setup
+        pair, plan, setup = self.pair, self._plan, self._setup
         for series in take_bracketed(tests, pair, plan, setup, self.account):
-            following = series._replace(before=self._before(series.kind, series.depth))
-            self._enter(following, judge_bracketed(following, pair, plan, setup), "bracketed")
+            following = series._replace(before=self.before(series.kind, series.depth))
+            self.enter(following, judge_bracketed(following, pair, plan, setup), "bracketed")
         for depth in tests:
-            self._close(depth)
+            self.close(depth)
 
     def _alone(self, tests: Tests, reason: str) -> None:
-        found = take_alone(tests, reason, self._pair, self._plan, self._setup, self.account)
+        found = take_alone(tests, reason, self.pair, self._plan, self._setup, self.account)
         for series, finding in found:
-            self._enter(series, finding, "alone")
+            self.enter(series, finding, "alone")
 
-    def _enter(self, series: RoundSeries, finding: SpeedFinding, method: Method) -> None:
+    def enter(self, series: RoundSeries, finding: SpeedFinding, method: Method) -> None:
+        """Keep what was found."""
         place = series.kind, series.depth
         self._found[place] = series, finding
         self._methods[place] = method
 
-    def _close(self, depth: int) -> None:
+    def close(self, depth: int) -> None:
         """What fell off a cliff at this depth goes no deeper."""
         for kind in self._plan.kinds:
             if (entry := self._found.get((kind, depth))) and entry[1].rule == "cliff":
                 self._ended_at[kind] = depth
-                self._ended |= ended_by(kind, self._pair, depth, self._plan, self._setup)
+                self._ended |= ended_by(kind, self.pair, depth, self._plan, self._setup)
 
-    def _before(self, kind: str, depth: int) -> float | None:
+    def before(self, kind: str, depth: int) -> float | None:
         """The ratio at the last depth before this one at which it is known."""
         ratios = [
             series.ratio
@@ -260,21 +206,22 @@ class _DepthSweep:
 
     def _repeat(self, doubtful: Sequence[RoundSeries]) -> None:
         """The same tests in one fresh process, and what they show there."""
-        pair, plan, setup, account = self._pair, self._plan, self._setup, self.account
+        pair, plan, setup, account = self.pair, self._plan, self._setup, self.account
         if not all(series.steady for series in doubtful):
             cool_down(doubtful)
         context = plan.context(max(series.depth for series in doubtful))
-        with streams(sides(pair, setup), context, setup, account) as worker:
+        with streams(sides(pair, setup), context, setup, (account,)) as worker:
             for series in doubtful:
                 account.activity = f"timing {series.name} again"
-                worker.extend_to(series.depth)
-                again = take(worker, series.kind, series.depth, series.before, pair, plan, setup)
-                again = again._replace(grows=series.grows)
+                worker.extend_to(series.depth, (0, 1))
+                asked = in_turn.TimedCell(0, pair, series.before)
+                (again,) = in_turn.take(worker, series.kind, series.depth, [asked], 1, plan, setup)
+                again = _at_the_same_depth(again._replace(grows=series.grows), series)
                 self._again[series.kind, series.depth] = judge(again, pair, plan, setup)
 
     def _repeat_bracketed(self, doubtful: Sequence[RoundSeries]) -> None:
         """The same tests in three fresh processes."""
-        pair, plan, setup = self._pair, self._plan, self._setup
+        pair, plan, setup = self.pair, self._plan, self._setup
         first = {(series.kind, series.depth): series for series in doubtful}
         tests: dict[int, list[str]] = {}
         for kind, depth in first:
@@ -283,6 +230,14 @@ class _DepthSweep:
             place = series.kind, series.depth
             again = series._replace(before=first[place].before)
             self._again[place] = judge_bracketed(again, pair, plan, setup)
+
+
+def _at_the_same_depth(again: RoundSeries, first: RoundSeries) -> RoundSeries:
+    """Without a way up that shows another kernel elsewhere than the first one did."""
+    one, other = first.kink, again.kink
+    if one and other and abs(one.depth - other.depth) <= SAME_KINK:
+        return again
+    return again._replace(by_depth=())
 
 
 def _confirmed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Literal, NamedTuple
 
@@ -12,12 +12,15 @@ from pytest_kvquant import format
 from pytest_kvquant.errors import CellOutOfMemory
 from pytest_kvquant.inputs import geometry
 from pytest_kvquant.machine import memory
-from pytest_kvquant.matrix import Pair
+from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.speed.plan import SpeedPlan
 from pytest_kvquant.speed.streams import SpeedSetup, sides
 
 HEADROOM = 0.9
 """Share of the free memory that caches may take."""
+
+TOGETHER = 8
+"""Pairs that are timed in one process at most: a round must stay short beside a machine's drift."""
 
 Method = Literal["interleaved", "bracketed", "alone"]
 
@@ -60,6 +63,31 @@ def find_ways(pair: Pair, plan: SpeedPlan, setup: SpeedSetup) -> Ways:
     if not visited:
         raise CellOutOfMemory(f"{left[0][1]}; give shallower --kv-depths.")
     return Ways(visited, tuple(depth for depth, _ in left), left[0][1] if left else "")
+
+
+def groups(pairs: Sequence[Pair], plan: SpeedPlan, setup: SpeedSetup) -> list[list[Pair]]:
+    """Pairs that are timed in one process, against one f16: as many as fit into memory.
+
+    What is held against another build, or has to be timed otherwise, is by itself.
+    """
+    if setup.other is not None:
+        return [[pair] for pair in pairs]
+    types = msgspec.to_builtins(setup.library.types)
+    tokens, room = plan.context(max(plan.depths)), room_beside_weights(setup)
+
+    def need(pair: Pair) -> int:
+        own = geometry.need(setup.model, pair, types, ubatch=setup.ubatch)
+        return copies(setup) * own.least(tokens)
+
+    found: list[list[Pair]] = []
+    left = 0
+    for pair in pairs:
+        if not found or need(pair) > left or len(found[-1]) == TOGETHER:
+            found.append([])
+            left = room - need(REFERENCE)
+        found[-1].append(pair)
+        left -= need(pair)
+    return found
 
 
 def free_memory(setup: SpeedSetup) -> int:

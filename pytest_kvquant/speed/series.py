@@ -1,4 +1,4 @@
-"""The rounds of one test: taken until they decide, and judged."""
+"""The rounds of one test, and what they show."""
 
 from __future__ import annotations
 
@@ -12,14 +12,10 @@ from pytest_kvquant.config.speed_tests import named
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics import empty_cache, kink, rounds
 from pytest_kvquant.numerics.kink import Kink
-from pytest_kvquant.numerics.rounds import RoundRules
 from pytest_kvquant.results.speed import SpeedVerdict, title
 from pytest_kvquant.speed.plan import SpeedPlan
 from pytest_kvquant.speed.stored import Stored
-from pytest_kvquant.speed.streams import SpeedSetup, Streams, sides
-
-ABBA = (1, 0, 0, 1)
-"""Stream 0 is the cell, stream 1 is f16/f16."""
+from pytest_kvquant.speed.streams import SpeedSetup, sides
 
 COOL_DOWN = (0.5, 30.0)
 """Seconds to wait before an unsteady series is repeated: as long as it took, within these."""
@@ -45,7 +41,7 @@ class RoundSeries(NamedTuple):
     rounds: list[Round]
     repeats: tuple[int, int]
     seconds: float
-    """Wall time, the warm-up included."""
+    """Wall time, the warm-up included; its share of it where several were timed together."""
     before: float | None = None
     """The ratio at the depth before, if there was one."""
     by_depth: tuple[tuple[float, ...], ...] = ()
@@ -84,34 +80,17 @@ class RoundSeries(NamedTuple):
         return [ns for a1, _, _, a2 in self.rounds for ns in (a1, a2)]
 
     @property
+    def kink(self) -> Kink | None:
+        """Where the way up shows that another kernel begins."""
+        if not self.by_depth:
+            return None
+        depths, cell, reference = zip(*self.by_depth, strict=True)
+        return kink.find([int(depth) for depth in depths], cell, reference)
+
+    @property
     def steady(self) -> bool:
         """Whether f16 ran steadily."""
         return rounds.steadiness(self.reference_ns).steady
-
-
-def take(
-    worker: Streams,
-    kind: str,
-    depth: int,
-    before: float | None,
-    pair: Pair,
-    plan: SpeedPlan,
-    setup: SpeedSetup,
-) -> RoundSeries:
-    """Rounds of one test at the depth that the streams are at, until they decide."""
-    begun = time.perf_counter()
-    count, floors = plan.count(kind), setup.floors(pair, depth)
-    of_cell, of_reference = worker.warm(kind, count, plan.seconds)
-    taken: list[Round] = []
-    kept = _kept(setup.stored.find(pair, kind, count, depth), floors)
-    told = setup.watch()
-    while not _enough(taken, before, floors, kind, plan.rules, kept):
-        a1, b1, b2, a2 = worker.samples(kind, count, ABBA)
-        taken.append((a1, b1, b2, a2))
-    seconds = time.perf_counter() - begun
-    by_depth = tuple(tuple(point) for point in worker.profile.get(kind, ()))
-    repeats = of_cell, of_reference
-    return RoundSeries(kind, count, depth, taken, repeats, seconds, before, by_depth, told())
 
 
 def judge(series: RoundSeries, pair: Pair, plan: SpeedPlan, setup: SpeedSetup) -> SpeedFinding:
@@ -137,7 +116,7 @@ def _shown(series: RoundSeries, pair: Pair, plan: SpeedPlan, setup: SpeedSetup) 
             "cliff",
             f"{text}, under {part} of it in {count} rounds of {count}: off the fast path",
         )
-    if (found := _kink(series)) is not None:
+    if (found := series.kink) is not None:
         return SpeedFinding(
             "kink",
             "cliff",
@@ -155,8 +134,8 @@ def _shown(series: RoundSeries, pair: Pair, plan: SpeedPlan, setup: SpeedSetup) 
                 f"by more than {floors.slowdown:.0%}",
             )
     stored = setup.stored.find(pair, series.kind, series.tokens, series.depth)
-    kept = _kept(stored, floors)
-    fell = kept is not None and rounds.decide(log_ratios, kept, plan.rules).verdict == "fail"
+    least = kept(stored, floors)
+    fell = least is not None and rounds.decide(log_ratios, least, plan.rules).verdict == "fail"
     if stored is not None and fell:
         return SpeedFinding(
             "stored",
@@ -194,36 +173,9 @@ def ended_by(kind: str, pair: Pair, depth: int, plan: SpeedPlan, setup: SpeedSet
     return {kind}
 
 
-def _enough(
-    taken: Sequence[Round],
-    before: float | None,
-    floors: Floors,
-    kind: str,
-    rules: RoundRules,
-    kept: float | None,
-) -> bool:
-    log_ratios = [rounds.log_ratio(*times) for times in taken]
-    if not taken or rounds.is_cliff(log_ratios, floors.cliff) or len(taken) >= rules.most:
-        return bool(taken)
-    limits = [floors.ratio(kind), *([kept] if kept is not None else [])]
-    if before is not None:
-        limits.append(before * (1 - floors.slowdown))
-    return all(
-        rounds.decide(log_ratios, limit, rules).verdict != "inconclusive" for limit in limits
-    )
-
-
-def _kept(stored: Stored | None, floors: Floors) -> float | None:
+def kept(stored: Stored | None, floors: Floors) -> float | None:
     """The least ratio that a stored one lets expect; ``None``: none is stored."""
     return None if stored is None else floors.kept * stored.ratio
-
-
-def _kink(series: RoundSeries) -> Kink | None:
-    """Where the way up shows that another kernel begins."""
-    if not series.by_depth:
-        return None
-    depths, cell, reference = zip(*series.by_depth, strict=True)
-    return kink.find([int(depth) for depth in depths], cell, reference)
 
 
 def _start(

@@ -1,4 +1,4 @@
-"""The two contexts that are timed against each other: the cell's, and that of its measure.
+"""The contexts that are timed against each other: the cells', and that of their measure.
 
 Of one build they live in one process. Two builds cannot: each has a process then, and they take
 turns, so that the rounds are A B B A all the same.
@@ -98,11 +98,11 @@ class Streams(Protocol):
     def profile(self) -> Profile:
         """By kind: depth, and nanoseconds of a token of each, on the way up."""
 
-    def extend_to(self, depth: int) -> list[int]:
-        """Extend all to ``depth``; tokens prefilled so far, of each."""
+    def extend_to(self, depth: int, streams: Sequence[int]) -> list[int]:
+        """Extend these to ``depth``; tokens prefilled so far, of every one."""
 
-    def warm(self, kind: str, count: int, seconds: float) -> list[int]:
-        """Warm up; repetitions that make a sample, of each."""
+    def warm(self, kind: str, count: int, seconds: float, streams: Sequence[int]) -> list[int]:
+        """Warm these up; repetitions that make a sample, of each."""
 
     def samples(self, kind: str, count: int, order: Sequence[int]) -> list[int]:
         """Nanoseconds per test, the mean of a sample each, of the contexts in ``order``."""
@@ -126,13 +126,16 @@ class TakingTurns:
             for kind in own[0]
         }
 
-    def extend_to(self, depth: int) -> list[int]:
-        """Extend all to ``depth``, one after another."""
-        return [worker.extend_to(depth)[0] for worker in self._workers]
+    def extend_to(self, depth: int, streams: Sequence[int]) -> list[int]:
+        """Extend these to ``depth``, one after another."""
+        return [
+            worker.extend_to(depth, (0,) if at in streams else ())[0]
+            for at, worker in enumerate(self._workers)
+        ]
 
-    def warm(self, kind: str, count: int, seconds: float) -> list[int]:
+    def warm(self, kind: str, count: int, seconds: float, streams: Sequence[int]) -> list[int]:
         """Warm up, one after another."""
-        return [worker.warm(kind, count, seconds)[0] for worker in self._workers]
+        return [self._workers[at].warm(kind, count, seconds, (0,))[0] for at in streams]
 
     def samples(self, kind: str, count: int, order: Sequence[int]) -> list[int]:
         """One sample after another."""
@@ -141,9 +144,13 @@ class TakingTurns:
 
 @contextmanager
 def streams(
-    sides: Sequence[TimedSide], context: int, setup: SpeedSetup, account: Account
+    sides: Sequence[TimedSide], context: int, setup: SpeedSetup, accounts: Sequence[Account]
 ) -> Iterator[Streams]:
-    """Fresh contexts of ``context`` tokens each, entered in the account when they are done.
+    """Fresh contexts of ``context`` tokens each, entered in the accounts when they are done.
+
+    Args:
+        sides: the cells, and last what they are timed against; or one of these alone.
+        accounts: one for each cell; or for the one side.
 
     Raises:
         CellError: a worker dies or refuses.
@@ -152,13 +159,15 @@ def streams(
     one_build = all(side.engine is sides[0].engine for side in sides)
     with ExitStack() as stack:
         workers = [
-            stack.enter_context(_opened(own, context, setup, account))
+            stack.enter_context(_opened(own, context, setup, accounts))
             for own in ([sides] if one_build else [[side] for side in sides])
         ]
         together: Streams = workers[0] if one_build else TakingTurns(workers)
         yield together
-        for side, count in zip(sides, together.extend_to(0), strict=True):
-            account.prefilled.setdefault(side.name, []).append(count)
+        counts = together.extend_to(0, ())
+        for at, account in enumerate(accounts):
+            for one in dict.fromkeys((at, len(sides) - 1)):
+                account.prefilled.setdefault(sides[one].name, []).append(counts[one])
 
 
 def sides(pair: Pair, setup: SpeedSetup) -> tuple[TimedSide, TimedSide]:
@@ -173,7 +182,7 @@ def sides(pair: Pair, setup: SpeedSetup) -> tuple[TimedSide, TimedSide]:
 
 @contextmanager
 def _opened(
-    sides: Sequence[TimedSide], context: int, setup: SpeedSetup, account: Account
+    sides: Sequence[TimedSide], context: int, setup: SpeedSetup, accounts: Sequence[Account]
 ) -> Iterator[TimedWorker]:
     """A fresh process with a context per side, all of one build."""
     engine = sides[0].engine
@@ -182,8 +191,9 @@ def _opened(
         begun = time.perf_counter()
         worker.model(setup.model.path, gpu_layers=setup.gpu_layers)
         loading = time.perf_counter() - begun
-        if account.off_device is None:
-            account.off_device = _off_device(worker, sides[0].pair, setup)
+        for side, account in zip(sides, accounts, strict=False):
+            if account.off_device is None:
+                account.off_device = _off_device(worker, side.pair, setup)
         described = worker.open_streams(
             [side.pair for side in sides],
             at_once={one.name: one.at_once for one in SPEED_TESTS},
@@ -192,16 +202,29 @@ def _opened(
             ubatch=setup.ubatch,
             threads=setup.threads,
         )
-        account.description = account.description or described
         if setup.roofs is not None:
             setup.roofs.measure(worker, context, setup.threads)
-        _require_types(sides[0].pair, described.types, setup)
+        for side, _, held in zip(sides, accounts, described.types, strict=False):
+            _require_types(side.pair, held, setup)
         try:
             yield worker
         finally:
-            account.library_seconds += loading + worker.library_ns / 1e9
-            said = (line.strip() for line in worker.log_text().splitlines())
-            account.remarks |= dict.fromkeys(line for line in said if _SLOW_PATH.search(line))
+            said = [line.strip() for line in worker.log_text().splitlines()]
+            for side, account in zip(sides, accounts, strict=False):
+                account.description = account.description or described
+                account.library_seconds += (loading + worker.library_ns / 1e9) / len(accounts)
+                account.remarks |= dict.fromkeys(_slow_paths(said, side.pair, sides))
+
+
+def _slow_paths(said: Sequence[str], pair: Pair, sides: Sequence[TimedSide]) -> Iterator[str]:
+    """What the log says of slow paths of this pair, or of none that it names."""
+    names = {f"{side.pair.k}{between}{side.pair.v}" for side in sides for between in "-/"}
+    own = {f"{pair.k}-{pair.v}", str(pair)}
+    for line in said:
+        if _SLOW_PATH.search(line):
+            named = {name for name in names if re.search(rf"(?<!\w){name}(?!\w)", line)}
+            if not named or named & own:
+                yield line
 
 
 def _off_device(worker: TimedWorker, pair: Pair, setup: SpeedSetup) -> str:

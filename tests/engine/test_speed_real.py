@@ -132,6 +132,67 @@ def test_a_device_is_measured_by_kernels_of_the_build(small: Path) -> None:
         assert worker.rates("CUDA7", 1 << 25, 1) is None  # no such device: no roof, no failure
 
 
+OTHERS = (Pair("q4_0", "q4_0"), Pair("f16", "q8_0"))
+
+
+def together(tmp_path: Path, model: Path, planted: dict[str, Any], **settings: Any) -> Session:
+    pairs = (PAIR, *OTHERS)
+    run = session(tmp_path, model, planted, pairs=tuple(map(str, pairs)), **settings)
+    run.speed.together = pairs
+    run.speed.measure(PAIR)
+    return run
+
+
+def test_pairs_share_one_process_and_the_samples_of_one_f16(tmp_path: Path, small: Path) -> None:
+    planted = {str(PAIR): {"pp": 1.25}, str(OTHERS[0]): {"tg": 1.1}}
+    run = together(tmp_path, small, planted)
+    cells = [run.speed.measure(pair) for pair in (PAIR, *OTHERS)]
+    assert [cell.verdict for cell in cells] == ["pass"] * 3
+    assert [sorted(cell.beside) for cell in cells] == [
+        sorted(str(other) for other in (PAIR, *OTHERS) if other != own) for own in (PAIR, *OTHERS)
+    ]
+    for number, kind, ratio in ((0, "pp", 1 / 1.25), (1, "tg", 1 / 1.1), (2, "pp", 1.0)):
+        ratios = [test.ratio for test in cells[number].tests if test.kind == kind]
+        assert ratios == pytest.approx([ratio] * 3)
+    by_test = zip(*(cell.tests for cell in cells), strict=True)
+    assert all(len({test.reference_ns for test in same}) == 1 for same in by_test)
+    assert {cell.prefilled[str(REFERENCE)] for cell in cells} == {(1024,)}
+
+
+def test_a_slow_pair_of_several_is_confirmed_by_itself_and_a_cliff_goes_no_deeper(
+    tmp_path: Path, small: Path
+) -> None:
+    planted = {str(PAIR): {"tg": 1.8}, str(OTHERS[0]): {"pp": 30}}
+    run = together(tmp_path, small, planted, depths=(0, 512))
+    slow, cliff, healthy = (run.speed.measure(pair) for pair in (PAIR, *OTHERS))
+    assert [cell.verdict for cell in (slow, cliff, healthy)] == ["fail", "cliff", "pass"]
+    assert [test.confirmed for test in slow.tests if test.kind == "tg"] == [True, True]
+    assert slow.prefilled[str(PAIR)] == (512, 512), "in a fresh process, with f16 alone"
+    assert healthy.prefilled == {str(OTHERS[1]): (512,), str(REFERENCE): (512,)}
+    assert cliff.prefilled[str(OTHERS[0])] == (0,)
+    assert len(cliff.tests[0].ratios) == 3
+    assert len(healthy.tests[0].ratios) == 6
+
+
+def test_a_pair_that_dies_among_others_is_found_and_the_others_are_timed(
+    tmp_path: Path, small: Path
+) -> None:
+    run = together(tmp_path, small, {str(OTHERS[0]): {"dies_at": 512}}, depths=(0, 512))
+    cells = [run.speed.measure(pair) for pair in (PAIR, *OTHERS)]
+    assert [cell.verdict for cell in cells] == ["pass", "crashed", "pass"]
+    assert {cell.beside for cell in cells} == {()}
+
+
+def test_pairs_that_do_not_fit_beside_each_other_are_timed_in_smaller_groups(
+    tmp_path: Path, small: Path
+) -> None:
+    room = limit(512 + 16, each=BYTES + 68 + 36)  # f16, q8_0/q8_0, q4_0/q4_0
+    run = together(tmp_path, small, {}, depths=(0, 512), memory_limit=room)
+    cells = [run.speed.measure(pair) for pair in (PAIR, *OTHERS)]
+    assert [cell.verdict for cell in cells] == ["pass"] * 3
+    assert [cell.beside for cell in cells] == [(str(OTHERS[0]),), (str(PAIR),), ()]
+
+
 def test_a_slow_pair_fails_and_is_confirmed_in_a_fresh_process(tmp_path: Path, small: Path) -> None:
     cell = timed(tmp_path, small, {"tg": 1.8}, depths=(0, 512))
     assert cell.verdict == "fail"

@@ -39,14 +39,15 @@ CLOCK = Clock()
 
 def start(self: Any, model: Any, pairs: Any, **fields: Any) -> None:
     REAL_INIT(self, model, pairs, **fields)
-    planted = SPEEDS.get("/".join(pairs[0]), {})
-    if "once" in planted:
-        marker = Path(planted["once"])
-        planted = {} if marker.exists() else planted
-        marker.touch()
-    if planted.get("build", "") not in str(model.library.path):
-        planted = {}
-    self.streams[0].planted = planted
+    for stream_, pair in zip(self.streams, pairs[:-1] or pairs, strict=False):
+        planted = SPEEDS.get("/".join(pair), {})
+        if "once" in planted:
+            marker = Path(planted["once"])
+            planted = {} if marker.exists() else planted
+            marker.touch()
+        if planted.get("build", "") not in str(model.library.path):
+            planted = {}
+        stream_.planted = planted
 
 
 def decode(self: Any, batch: Any) -> None:

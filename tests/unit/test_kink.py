@@ -45,6 +45,18 @@ def test_one_disturbed_depth_is_no_kink() -> None:
     assert find(DEPTHS, seen, times(1, 1)) is None
 
 
+def test_two_disturbed_depths_on_a_long_way_are_no_kink() -> None:
+    """As seen on a GPU: two steps of three milliseconds that something else held up."""
+    depths = tuple(range(0, 32768, 512))
+    seen = [1 + 0.0001 * depth for depth in depths]
+    held_up = [2 * one if at in (43, 44) else one for at, one in enumerate(seen)]
+    assert find(depths, held_up, seen) is None
+    kernel = [2 * one if at >= 43 and at != 46 else one for at, one in enumerate(seen)]
+    found = find(depths, kernel, seen)
+    assert found is not None, "and one depth at which f16 was held up hides no kernel"
+    assert found.depth == depths[43]
+
+
 def test_noise_of_a_machine_is_no_kink() -> None:
     rng = np.random.default_rng(0)
     found = 0

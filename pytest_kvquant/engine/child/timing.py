@@ -42,7 +42,7 @@ SINGLES = 2
 
 
 class Bench:
-    """Streams side by side in one process, made in the order given: the cell's comes first.
+    """Streams side by side in one process, made in the order given: f16's comes last.
 
     Args:
         pairs: K and V type names, a stream each.
@@ -66,9 +66,10 @@ class Bench:
         alive: Callable[[], None],
     ) -> None:
         self._model, self._at_once = model, at_once
-        self._repeats: dict[tuple[str, int], list[int]] = {}
+        self._repeats: dict[tuple[str, int, int], int] = {}
+        """Of a test, its tokens and a stream."""
         self.profile: dict[str, list[tuple[float, ...]]] = {"pp": [], "tg": []}
-        """By kind: depth, and nanoseconds of a token of each stream there."""
+        """By kind: depth, and nanoseconds of a token of each stream there; 0: it stayed behind."""
         begun = time.perf_counter_ns()
         self.streams = [
             Stream(
@@ -89,59 +90,71 @@ class Bench:
         self._opening_ns = time.perf_counter_ns() - begun
 
     def describe(self) -> StreamsOpened:
-        """The cell's types and rollback; what ``llama-bench`` says of a model, under its names."""
+        """Types and rollback; what ``llama-bench`` says of a model, under its names."""
         llama, pointer = self._model.llama, self._model.pointer
         text = ctypes.create_string_buffer(128)
         llama.llama_model_desc(pointer, text, len(text))
         return StreamsOpened(
-            types=self.streams[0].types(),
+            types=[stream.types() for stream in self.streams],
             model_type=text.value.decode(errors="replace"),
             model_size=int(llama.llama_model_size(pointer)),
             model_n_params=int(llama.llama_model_n_params(pointer)),
             rollback="restore" if self.streams[0].restores else "remove",
         )
 
-    def extend_to(self, depth: int) -> list[int]:
-        """Extend every cache to ``depth``; tokens prefilled so far, per stream.
+    def extend_to(self, depth: int, numbers: Sequence[int]) -> list[int]:
+        """Extend caches to ``depth``; tokens prefilled so far, of every stream.
+
+        Args:
+            numbers: of the streams that go on, all at the same depth now.
 
         A long way up goes in steps, all streams in turn, and each is timed: its prefill, and a few
         single tokens at its end. A memory that has to be saved to be rolled back goes at once.
         """
-        start = self.streams[0].depth
-        if any(stream.restores for stream in self.streams) or depth - start < FEWEST * STEP:
-            self._extend(depth, timed=False)
+        going = [self.streams[number] for number in numbers]
+        start = min((stream.depth for stream in going), default=depth)
+        if any(stream.restores for stream in going) or depth - start < FEWEST * STEP:
+            self._extend(numbers, depth, timed=False)
         else:
-            self._singles()  # thrown away: it may load and compile
-            self.profile["tg"].append((start, *self._singles()))
+            self._singles(numbers)  # thrown away: it may load and compile
+            self._note("tg", start, self._singles(numbers))
             for stop in (*range(start + STEP, depth, STEP), depth):
-                self._extend(stop, timed=True)
+                self._extend(numbers, stop, timed=True)
         return [stream.prefilled for stream in self.streams]
 
-    def _extend(self, stop: int, *, timed: bool) -> None:
-        start, spent = self.streams[0].depth, []
-        for stream in self.streams:
-            before = stream.library_ns
+    def _extend(self, numbers: Sequence[int], stop: int, *, timed: bool) -> None:
+        start, spent = stop, dict[int, float]()
+        for number in numbers:
+            stream = self.streams[number]
+            start, before = stream.depth, stream.library_ns
             stream.extend_to(stop)
-            spent.append((stream.library_ns - before) / (stop - start or 1))
+            spent[number] = (stream.library_ns - before) / (stop - start or 1)
         if timed and stop - start == STEP:
-            self.profile["pp"].append((start, *spent))
-            self.profile["tg"].append((stop, *self._singles()))
+            self._note("pp", start, spent)
+            self._note("tg", stop, self._singles(numbers))
 
-    def _singles(self) -> list[float]:
+    def _note(self, kind: str, depth: int, spent: Mapping[int, float]) -> None:
+        every = range(len(self.streams))
+        self.profile[kind].append((depth, *(spent.get(number, 0.0) for number in every)))
+
+    def _singles(self, numbers: Sequence[int]) -> dict[int, float]:
         """Nanoseconds of a single token of each stream: the faster of two looks, A B B A."""
-        own = range(len(self.streams))
-        looks = [(at, self.streams[at].once(1, SINGLES)) for at in (*own, *reversed(own))]
-        return [min(ns for at, ns in looks if at == one) / SINGLES for one in own]
+        looks = [(at, self.streams[at].once(1, SINGLES)) for at in (*numbers, *reversed(numbers))]
+        return {one: min(ns for at, ns in looks if at == one) / SINGLES for one in numbers}
 
-    def warm(self, kind: str, count: int, seconds: float) -> list[int]:
-        """Warm every stream up; repetitions that make a sample, per stream.
+    def warm(self, kind: str, count: int, seconds: float, numbers: Sequence[int]) -> list[int]:
+        """Warm streams up; repetitions that make a sample, of each.
 
         As many for all as for the one that needs most, so that they can alternate; a stream that is
         many times slower repeats less, or a cliff would cost as many times more.
         """
-        own = [stream.warm(self._at_once[kind], count, seconds) for stream in self.streams]
-        self._repeats[kind, count] = [min(max(own), LONGEST * repeats) for repeats in own]
-        return self._repeats[kind, count]
+        at_once = self._at_once[kind]
+        own = [self.streams[number].warm(at_once, count, seconds) for number in numbers]
+        found = [min(max(own), LONGEST * repeats) for repeats in own]
+        self._repeats |= {
+            (kind, count, number): repeats for number, repeats in zip(numbers, found, strict=True)
+        }
+        return found
 
     def samples(self, kind: str, count: int, order: Sequence[int]) -> list[int]:
         """A sample per entry of ``order``, of that stream: mean nanoseconds of its repetitions.
@@ -149,7 +162,7 @@ class Bench:
         The repetitions of all of them alternate, A B B A, A B B A, …: what slows the machine for
         less than a sample slows them alike.
         """
-        repeats = [self._repeats[kind, count][number] for number in order]
+        repeats = [self._repeats[kind, count, number] for number in order]
         turns = sorted(
             ((turn + 0.5) / times, place)
             for place, times in enumerate(repeats)
@@ -158,8 +171,8 @@ class Bench:
         spent = [0] * len(order)
         for _, place in turns:
             spent[place] += self.streams[order[place]].once(self._at_once[kind], count)
-        for stream in self.streams:
-            stream.prove_alive()
+        for number in {*order}:
+            self.streams[number].prove_alive()
         return [round(total / times) for total, times in zip(spent, repeats, strict=True)]
 
     @property
@@ -192,16 +205,17 @@ class TimingMessages:
         self.channel.tell(self.bench.describe())
 
     def on_time_extend(self, message: Message) -> None:
-        """Extend the caches to ``depth``."""
+        """Extend caches to a depth."""
+        asked = message.read(ExtendStreams)
         with self.channel.spent("decode"):
-            prefilled = self.bench.extend_to(message.read(ExtendStreams).depth)
+            prefilled = self.bench.extend_to(asked.depth, asked.streams)
         self.channel.tell(StreamsExtended(prefilled=prefilled, profile=self.bench.profile))
 
     def on_time_warm(self, message: Message) -> None:
         """Warm up ``kind`` with ``count`` tokens; samples of ``seconds`` from now on."""
         asked = message.read(WarmUp)
         with self.channel.spent("decode"):
-            repeats = self.bench.warm(asked.kind, asked.count, asked.seconds)
+            repeats = self.bench.warm(asked.kind, asked.count, asked.seconds, asked.streams)
         self.channel.tell(WarmedUp(repeats=repeats))
 
     def on_time_samples(self, message: Message) -> None:

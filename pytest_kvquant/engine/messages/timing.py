@@ -9,7 +9,7 @@ from typing import ClassVar
 from pytest_kvquant.engine.messages.base import Said
 
 Profile = Mapping[str, Sequence[Sequence[float]]]
-"""By kind: depth, and nanoseconds of a token of each stream there."""
+"""By kind: depth, and nanoseconds of a token of each stream there; 0 of one that stayed behind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +29,11 @@ class OpenStreams(Said):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamsOpened(Said):
-    """What the first of them is; what ``llama-bench`` says of a model, under its names."""
+    """What they are; what ``llama-bench`` says of a model, under its names."""
 
     NAME: ClassVar = "streams_opened"
-    types: Sequence[tuple[str, str | None]]
-    """K and V as held, by layer; ``None``: it stores no V."""
+    types: Sequence[Sequence[tuple[str, str | None]]]
+    """K and V as held, by stream and layer; ``None``: it stores no V."""
     model_type: str
     model_size: int
     model_n_params: int
@@ -43,10 +43,12 @@ class StreamsOpened(Said):
 
 @dataclass(frozen=True, kw_only=True)
 class ExtendStreams(Said):
-    """Extend every cache."""
+    """Extend caches."""
 
     NAME: ClassVar = "time_extend"
     depth: int
+    streams: Sequence[int]
+    """Numbers of those that go on; the others stay where they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +63,11 @@ class StreamsExtended(Said):
 
 @dataclass(frozen=True, kw_only=True)
 class WarmUp(Said):
-    """Warm every stream up."""
+    """Warm streams up."""
 
     NAME: ClassVar = "time_warm"
+    streams: Sequence[int]
+    """Their numbers."""
     kind: str
     count: int
     """Tokens of a test."""
@@ -77,7 +81,7 @@ class WarmedUp(Said):
 
     NAME: ClassVar = "warmed_up"
     repeats: Sequence[int]
-    """Repetitions of the test that make a sample, by stream."""
+    """Repetitions of the test that make a sample, of each that was warmed up."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,15 +60,15 @@ class TimedWorker(Worker):
         )
         return self.exchange(asked, StreamsOpened)
 
-    def extend_to(self, depth: int) -> list[int]:
-        """Extend every stream to ``depth``; tokens prefilled so far, per stream."""
-        found = self.exchange(ExtendStreams(depth=depth), StreamsExtended)
+    def extend_to(self, depth: int, streams: Sequence[int]) -> list[int]:
+        """Extend these streams to ``depth``; tokens prefilled so far, of every stream."""
+        found = self.exchange(ExtendStreams(depth=depth, streams=list(streams)), StreamsExtended)
         self.profile = found.profile
         return list(found.prefilled)
 
-    def warm(self, kind: str, count: int, seconds: float) -> list[int]:
-        """Warm up; repetitions of the test that a sample will be the mean of, per stream."""
-        asked = WarmUp(kind=kind, count=count, seconds=seconds)
+    def warm(self, kind: str, count: int, seconds: float, streams: Sequence[int]) -> list[int]:
+        """Warm up; repetitions of the test that a sample will be the mean of, of each stream."""
+        asked = WarmUp(kind=kind, count=count, seconds=seconds, streams=list(streams))
         return list(self.exchange(asked, WarmedUp).repeats)
 
     def samples(self, kind: str, count: int, order: Sequence[int]) -> list[int]:
