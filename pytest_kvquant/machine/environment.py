@@ -37,6 +37,10 @@ WORKER_HOOK = "KVQUANT_WORKER_HOOK"
 """Names a Python file that workers run before anything else. It can change every figure: it counts
 where the configuration sets it, and never from the shell."""
 
+BINDINGS = "LLAMA_CPP_LIB_PATH"
+"""Where the bindings are pointed at a library. Not a toggle: the run takes its library from there,
+unless ``--kv-lib`` names another, and tells its workers in its own way."""
+
 PLACES = ("GGML_METAL_PATH_RESOURCES",)
 """Not toggles but places: a build whose Metal kernels are not built in cannot start without. What
 lies there is part of the build's hash."""
@@ -82,9 +86,9 @@ def scrub(shell: Mapping[str, str], configured: Mapping[str, str]) -> Environmen
     dropped = {
         name: value
         for name, value in sorted(shell.items())
-        if name.startswith((*TOGGLES, WORKER_HOOK)) and name not in PLACES
+        if name.startswith((*TOGGLES, WORKER_HOOK)) and name not in (*PLACES, BINDINGS)
     }
-    kept = {name: value for name, value in shell.items() if name not in dropped}
+    kept = {name: value for name, value in shell.items() if name not in {*dropped, BINDINGS}}
     patience = {} if PATIENCE_OF_THE_USER & {*kept, *configured} else PATIENCE
     added = {**BRIEF, **SINGLE, **patience, **configured}
     return Environment({**kept, **added}, dropped, added)

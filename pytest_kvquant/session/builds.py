@@ -14,7 +14,7 @@ from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.machine.devices import parse
-from pytest_kvquant.machine.environment import Environment
+from pytest_kvquant.machine.environment import BINDINGS, Environment
 from pytest_kvquant.machine.visible import only
 from pytest_kvquant.session.setups import for_workers
 
@@ -26,7 +26,8 @@ def library_directory(settings: Settings, shell: Mapping[str, str]) -> str | Non
     """
     if settings.lib is not None:
         return str(settings.lib.absolute())
-    return shell.get("LLAMA_CPP_LIB_PATH")
+    pointed = shell.get(BINDINGS)
+    return str(Path(pointed).absolute()) if pointed else None
 
 
 def device(settings: Settings) -> str | None:

@@ -218,7 +218,7 @@ from support.run import start
 from pytest_kvquant.engine.parent.worker import Worker
 session = start(Path(sys.argv[3]), ctx=64, chunks=1)
 worker = Worker(session.ready.engine)
-worker.library(None)
+worker.library(session.ready.engine.directory)
 print(worker.process.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.machine.environment import (
+    BINDINGS,
     BRIEF,
     PATIENCE,
     SINGLE,
@@ -17,6 +19,7 @@ from pytest_kvquant.machine.environment import (
     hook_in_words,
     scrub,
 )
+from pytest_kvquant.session.builds import library_directory
 
 SHELL = {"PATH": "/bin", "LLAMA_ARG_CACHE_TYPE_K": "q4_0", "GGML_X": "1", "TURBO_SPARSE_V": "1"}
 
@@ -25,6 +28,20 @@ def test_toggles_are_dropped_and_said() -> None:
     found = scrub(SHELL, {})
     assert found.variables == {"PATH": "/bin", **PATIENCE, **SINGLE, **BRIEF}
     assert set(found.dropped) == {"LLAMA_ARG_CACHE_TYPE_K", "GGML_X", "TURBO_SPARSE_V"}
+
+
+def test_where_the_bindings_are_pointed_is_heeded_and_not_called_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = scrub({**SHELL, BINDINGS: "build"}, {})
+    assert BINDINGS not in found.variables
+    assert BINDINGS not in found.dropped
+    monkeypatch.chdir(tmp_path)
+    assert library_directory(Settings(), {BINDINGS: "build"}) == str(tmp_path / "build")
+    assert library_directory(Settings(lib=Path("other")), {BINDINGS: "build"}) == str(
+        tmp_path / "other"
+    )
+    assert library_directory(Settings(), {}) is None
 
 
 def test_the_configuration_wins_over_the_shell() -> None:
