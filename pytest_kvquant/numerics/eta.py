@@ -36,18 +36,26 @@ class Kind(NamedTuple):
     """Seconds that the unit in work has taken so far; 0 where none is."""
     share: float = 0.0
     """How far the unit in work is, 0 to 1, where it says so; else 0."""
+    steady: bool = True
+    """Whether what its units take tells of the machine; not where much of it happens once: code is
+    compiled and loaded in the first run and not in the next."""
 
 
-def pace(kinds: Iterable[Kind]) -> float:
+def pace(kinds: Iterable[Kind], calm: float = CALM) -> float:
     """This machine's time over the guessed one, from all that was finished; 1 before anything was.
+
+    Args:
+        calm: seconds of guessed work that "this machine is as guessed" is worth.
 
     >>> pace([Kind(10, 2.0)]), round(pace([Kind(10, 2.0, done=10, spent=60.0)]), 2)
     (1.0, 2.9)
+    >>> pace([Kind(1, 2.0, done=1, spent=60.0, steady=False)])
+    1.0
     """
-    kinds = list(kinds)
-    guessed = sum(kind.done * kind.guess for kind in kinds)
-    spent = sum(kind.spent for kind in kinds)
-    return (spent + CALM) / (guessed + CALM)
+    steady = [kind for kind in kinds if kind.steady]
+    guessed = sum(kind.done * kind.guess for kind in steady)
+    spent = sum(kind.spent for kind in steady)
+    return (spent + calm) / (guessed + calm)
 
 
 def rate(kind: Kind, factor: float) -> float:
@@ -61,17 +69,31 @@ def rate(kind: Kind, factor: float) -> float:
     return (kind.spent + TRUST * factor * kind.guess) / (kind.done + TRUST)
 
 
-def left(kinds: Iterable[Kind]) -> float:
+def known_calm(kinds: Iterable[Kind]) -> float:
+    """The calm where guesses are what an earlier run took: a quarter of what is planned.
+
+    The same machine did the same: one quick part of it does not make all the others quick.
+
+    >>> known_calm([Kind(10, 2.0), Kind(4, 5.0)]), known_calm([Kind(1, 2.0)])
+    (10.0, 1.0)
+    """
+    return max(CALM, sum(kind.planned * kind.guess for kind in kinds) / 4)
+
+
+def left(kinds: Iterable[Kind], calm: float = CALM) -> float:
     """Seconds until all that is planned is finished; never negative.
+
+    Args:
+        calm: see :func:`pace`.
 
     The unit in work counts with what is left of it: by its own word where it says how far it is,
     else by what units of its kind take; one that takes longer than that is about to end.
     """
     kinds = list(kinds)
-    factor = pace(kinds)
+    factor = pace(kinds, calm)
     seconds = 0.0
     for kind in kinds:
-        each = rate(kind, factor)
+        each = rate(kind, factor if kind.steady else 1.0)
         open_units = max(kind.planned - kind.done, 0.0)
         seconds += open_units * each
         if open_units <= 0 or kind.begun <= 0:

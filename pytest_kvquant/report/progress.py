@@ -17,7 +17,7 @@ import pytest
 from pytest_kvquant import format
 from pytest_kvquant.machine.escape import one_line
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.numerics.eta import Kind, left
+from pytest_kvquant.numerics.eta import CALM, Kind, known_calm, left
 
 if TYPE_CHECKING:
     from _pytest.capture import CaptureManager
@@ -60,7 +60,7 @@ class Clock:
         self._now = now
         self.begun = now()
         self._kinds: dict[str, Kind] = {}
-        self._trusted = False
+        self._trusted, self._calm = False, CALM
         self._stack: list[_Phase] = []
         self._share = 0.0
 
@@ -71,6 +71,7 @@ class Clock:
             trusted: whether the guesses can be told before a unit of each telling kind is done.
         """
         self._kinds, self._trusted = dict(kinds), trusted
+        self._calm = known_calm(self._kinds.values()) if trusted else CALM
 
     def begin(self, name: str, pair: Pair | None) -> None:
         """A phase begins."""
@@ -132,7 +133,7 @@ class Clock:
                     begun=max(own, 1e-9), share=self._share if at == 0 else 0.0
                 )
             inner = self._now() - one.begun
-        return left(kinds.values())
+        return left(kinds.values(), self._calm)
 
 
 class Progress:

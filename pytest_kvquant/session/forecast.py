@@ -11,6 +11,10 @@ from pytest_kvquant.session.observer import Observer, guesses
 from pytest_kvquant.session.prepared import Prepared
 from pytest_kvquant.speed.plan import SpeedPlan
 
+ONCE = ("control", "end")
+"""Kinds that happen once, much of them in the first run here alone: loops are compiled. What they
+took says nothing of the others, and a run that compiled is not remembered for the next."""
+
 
 class Forecast:
     """Tells the observer what is to come."""
@@ -20,6 +24,7 @@ class Forecast:
     ) -> None:
         self._ready, self._compared = ready, compared
         self._speed, self._observer = speed, observer
+        self._loops = 0
 
     def plan(self, account: RunAccount, *, measured: int, timed: int, searched: int) -> None:
         """Tell what this run will take, as far as it is known.
@@ -30,7 +35,10 @@ class Forecast:
             searched: pairs whose largest context they ask for.
         """
         ready = self._ready
-        known = guesses(ready.settings, ready.model, ready.task, self._speed)
+        self._loops = pace.kept_loops(cache_folder())
+        known = guesses(
+            ready.settings, ready.model, ready.task, self._speed, compiled=self._loops > 0
+        )
         computed = measured and not self._compared.source.complete(0)
         units = {
             "reference": known["reference"][0] if computed else 0.0,
@@ -39,17 +47,27 @@ class Forecast:
             "cell": float(max(measured - 1, 0)),
             "speed": float(timed),
             "ceiling": float(searched),
+            "end": 1.0,
         }
         earlier = pace.remembered(cache_folder(), self._key)
         kinds = {
-            name: Kind(units[name], max(earlier.get(name, known[name][1]), 1e-3)) for name in units
+            name: Kind(
+                units[name], max(earlier.get(name, known[name][1]), 1e-3), steady=name not in ONCE
+            )
+            for name in units
         }
-        trusted = all(name in earlier for name in units if units[name])
+        trusted = all(name in earlier for name in units if units[name] and name not in ONCE)
         self._observer.plan(kinds, len(account.selected), trusted=trusted)
 
     def remember(self) -> None:
         """Keep what the parts of this run took, for the forecast of the next one."""
-        if rates := self._observer.rates():
+        compiled = pace.kept_loops(cache_folder()) > self._loops
+        rates = {
+            name: rate
+            for name, rate in self._observer.rates().items()
+            if not (compiled and name in ONCE)
+        }
+        if rates:
             pace.remember(cache_folder(), self._key, rates)
 
     @property

@@ -19,6 +19,10 @@ NAME = "pace.json"
 MOST = 200
 """Runs that are remembered; the oldest go first."""
 
+LOOPS = "kernels"
+"""The folder of compiled loops, beside: :mod:`pytest_kvquant.numerics.compiled`, which a forecast
+does not import, for that imports numba."""
+
 Rates = dict[str, float]
 
 
@@ -42,6 +46,11 @@ def remember(folder: Path, run: str, rates: Mapping[str, float]) -> None:
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         replace(folder / NAME, msgspec.json.encode(known))
+
+
+def kept_loops(folder: Path) -> int:
+    """How many compiled loops runs have kept so far."""
+    return sum(1 for _ in folder.glob(f"{LOOPS}/*/*.nbi"))
 
 
 def _read(folder: Path) -> dict[str, Rates]:

@@ -41,7 +41,7 @@ def hooked(folder: Path, hook: str = SLOW_CELL) -> str:
 @pytest.mark.parametrize(
     ("types", "pairs", "killed_after"),
     [
-        (NINE, 9, 4),
+        (FOUR, 4, 2),
         pytest.param("--kv-types=f16,q8_0,q5_1,q4_0", 16, 7, marks=pytest.mark.slow),
     ],
 )

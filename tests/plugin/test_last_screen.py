@@ -12,7 +12,8 @@ from support.outer import SMALL, Outcome, pytest_in
 
 TIMED = (
     "--kv-ctx=64", "--kv-chunks=2", "--kv-decode=0", "--kv-trajectory=0", "--kv-probe=off",
-    "--kv-sample=0.001", "--kv-rounds=6", "--kv-store=store", "--kv-pairs=q8_0/q8_0",
+    "--kv-coverage=off", "--kv-recall=0", "--kv-sample=0.001", "--kv-rounds=6",
+    "--kv-store=store", "--kv-pairs=q8_0/q8_0",
 )  # fmt: skip
 
 
@@ -62,8 +63,8 @@ def test_a_hopeless_cell_ends_the_run(folder: Path) -> None:
     (folder / "strict.toml").write_text(FAILING)
     ran = pytest_in(
         folder, "--kv-matrix", "--kv-config=strict.toml", "--kv-ctx=64", "--kv-profile=pr",
-        "--kv-speed=off", "--kv-probe=off", "--kv-store=store", "--kv-fail-fast",
-        "--kv-pairs=q4_0/q8_0,q8_0/q8_0,q8_0/q4_0", "--kv-json=r.json",
+        "--kv-speed=off", "--kv-probe=off", "--kv-store=store", "--kv-fail-fast", "--kv-recall=0",
+        "--kv-coverage=off", "--kv-pairs=q4_0/q8_0,q8_0/q8_0,q8_0/q4_0", "--kv-json=r.json",
     )  # fmt: skip
     assert ran.code == 1
     assert "--kv-fail-fast: q4_0/q8_0 failed; 2 of 4 pairs were not measured" in ran.text

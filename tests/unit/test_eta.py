@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_kvquant.numerics.eta import Kind, error, left, pace
+from pytest_kvquant.numerics import compiled
+from pytest_kvquant.numerics.eta import CALM, Kind, error, known_calm, left, pace
 from pytest_kvquant.report.progress import Clock
 from pytest_kvquant.session import pace as remembering
 
@@ -53,6 +54,22 @@ def test_a_unit_that_says_how_far_it_is_is_believed_more_and_more() -> None:
     assert off[-1] < 0.2
 
 
+def test_what_happens_once_makes_no_machine_slow_or_fast() -> None:
+    # The first run compiled for 5 s, the next one does not.
+    quick = Kind(1, 5.0, done=1, spent=0.4, steady=False)
+    assert left([quick, Kind(8, 2.0)]) == pytest.approx(16)
+    assert left([quick._replace(steady=True), Kind(8, 2.0)]) < 8
+
+
+def test_what_an_earlier_run_took_is_not_thrown_over_by_one_quick_part() -> None:
+    kinds = [Kind(1, 1.0, done=1, spent=0.3), Kind(16, 2.0)]
+    assert error(left(kinds), 32.0) > 0.3
+    assert error(left(kinds, known_calm(kinds)), 32.0) < 0.1
+    # A machine that is half as fast all through still shows.
+    slow = [Kind(16, 2.0, done=4, spent=16.0)]
+    assert error(left(slow, known_calm(slow)), 48.0) < 0.1
+
+
 def test_what_is_finished_takes_no_more_time() -> None:
     assert left([Kind(4, 1.0, done=4, spent=9.0), Kind(0, 5.0)]) == 0
 
@@ -87,14 +104,17 @@ def test_nothing_is_said_before_a_pair_is_done_unless_an_earlier_run_told() -> N
     for trusted in (False, True):
         hands = Hands()
         clock = Clock(hands)
-        clock.plan({"first": Kind(1, 10.0), "cell": Kind(3, 5.0)}, trusted=trusted)
+        planned = {"first": Kind(1, 10.0), "cell": Kind(3, 5.0)}
+        clock.plan(planned, trusted=trusted)
         clock.begin("first", None)
         hands.now = 2.0
         told = clock.left()
         assert (told == pytest.approx(23)) if trusted else told is None
         hands.now = 40.0
         clock.end(1)
-        assert clock.left() == pytest.approx(3 * 5.0 * pace([Kind(1, 10.0, 1, 40.0)]), rel=0.01)
+        calm = known_calm(planned.values()) if trusted else CALM
+        factor = pace([Kind(1, 10.0, 1, 40.0)], calm)
+        assert clock.left() == pytest.approx(3 * 5.0 * factor, rel=0.01)
 
 
 def test_the_time_of_a_phase_within_another_is_its_own() -> None:
@@ -120,3 +140,12 @@ def test_rates_are_remembered_by_conditions(tmp_path: Path) -> None:
     assert remembering.remembered(tmp_path, one) == {"cell": 2.0, "speed": 3.0}
     (tmp_path / remembering.NAME).write_text("{")
     assert remembering.remembered(tmp_path, one) == {}
+
+
+def test_a_run_that_compiled_is_not_the_measure_of_the_next(tmp_path: Path) -> None:
+    assert remembering.LOOPS == compiled.FOLDER
+    assert remembering.kept_loops(tmp_path) == 0
+    (tmp_path / compiled.FOLDER / "stamp").mkdir(parents=True)
+    (tmp_path / compiled.FOLDER / "stamp" / "visit.nbi").touch()
+    (tmp_path / compiled.FOLDER / "stamp" / "visit.1.nbc").touch()
+    assert remembering.kept_loops(tmp_path) == 1
