@@ -16,7 +16,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant import format
 from pytest_kvquant.baselines.file import (
     SCHEMA,
     SUFFIX,
@@ -28,14 +27,11 @@ from pytest_kvquant.baselines.file import (
     read,
 )
 from pytest_kvquant.matrix import REFERENCE, Pair
-from pytest_kvquant.numerics.drift import Change, Drift, drift
+from pytest_kvquant.numerics.drift import SPREAD, Drift, drift
 from pytest_kvquant.results.baseline import BaselineRecord, BaselinesRecord
 from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.results.drift_words import sentence
 from pytest_kvquant.results.library import Library
-
-SPREAD = 0.031
-"""Relative change of a cell's mean KL by rounding alone: the largest of five cells between builds
-for AVX-512, AVX2 and SSE3, and between two batch shapes and thread counts (docs/baselines.md)."""
 
 SUBJECT = {
     "model_fingerprint": "model",
@@ -230,27 +226,6 @@ class Baselines:
         )
 
 
-def sentence(found: Drift, apart: tuple[str, ...]) -> str:
-    """A drift in words.
-
-    Args:
-        apart: conditions that differ.
-    """
-    since = f"other {', '.join(apart)}" if apart else "under the same conditions"
-    figures = "; ".join(
-        _moved(change) for change in found.changes if change.drifted or change.figure == "kl"
-    )
-    words = {
-        "equal": "equal to the baseline to the last bit",
-        "changed": f"changed, within tolerance ({since})",
-        "worse": f"worse than the baseline ({since})",
-        "better": f"better than the baseline ({since})",
-        "inactive": f"KL fell from that of the baseline to the noise floor ({since}): "
-        "is the quantization still on?",
-    }
-    return f"{words[found.verdict]}{': ' if figures else ''}{figures} over {found.chunks} chunks"
-
-
 def hardware_class(library: Library, machine: str, gpu_layers: int) -> str:
     """The folder of machines whose figures agree but for rounding.
 
@@ -276,24 +251,3 @@ def slug(text: str) -> str:
 
 def _significant(value: float) -> float:
     return float(f"{value:.6g}")
-
-
-def _moved(change: Change) -> str:
-    if change.figure == "kl":
-        bound = "± ?" if change.reach is None else f"± {100 * change.reach:.2f} %"
-        return (
-            f"KL {format.kl(change.before)} → {format.kl(change.after)} "
-            f"({100 * change.moved:+.2f} % {bound}, {_noises(change)}tolerated "
-            f"{100 * change.tolerance:.1f} %)"
-        )
-    bound = "± ?" if change.reach is None else f"± {change.reach:.6f}"
-    name = {"ln_ppl": "ln PPL", "top1": "top-1"}[change.figure]
-    return (
-        f"{name} {change.before:.6f} → {change.after:.6f} "
-        f"({change.moved:+.6f} {bound}, {_noises(change)}tolerated {change.tolerance:g})"
-    )
-
-
-def _noises(change: Change) -> str:
-    """In units of its own noise: how many standard errors over chunks it moved."""
-    return "" if change.noise is None else f"{abs(change.noise):.1f} × its noise, "

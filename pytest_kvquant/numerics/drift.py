@@ -28,6 +28,10 @@ KL_TOLERANCE = 0.05
 LN_PPL_TOLERANCE = 1e-4
 TOP1_TOLERANCE = 1e-3
 ALPHA = 0.01
+SPREAD = 0.031
+"""Relative change of a cell's mean KL by rounding alone: the largest of five cells between builds
+for AVX-512, AVX2 and SSE3, and between two batch shapes and thread counts (docs/baselines.md)."""
+
 FLOOR_FACTOR = 10.0
 """A KL under this many times the noise floor is noise."""
 

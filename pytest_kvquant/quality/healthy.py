@@ -36,7 +36,7 @@ from pytest_kvquant.results.cell import HealthyRecord
 WORDS = sum(np.dtype(kind).itemsize // 4 for kind in FIGURE_TYPES)
 """float32 words that the figures of a token take in the store."""
 
-EMULATION = 3
+EMULATION = 4
 """Raised when an emulation would come out otherwise: what older ones left is computed again."""
 
 OpenStore = Callable[[Pair, str, int], Reference]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import takewhile
+from collections.abc import Iterator
 
 import msgspec
 from rich.console import Console
@@ -13,11 +12,19 @@ from rich.table import Table
 
 from pytest_kvquant import format
 from pytest_kvquant.errors import ResultError
-from pytest_kvquant.matrix import Pair
-from pytest_kvquant.numerics.drift import Change, Drift, drift
+from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.numerics.drift import SPREAD, Change, Drift, drift
 from pytest_kvquant.report import markdown, matrix_rows, view
+from pytest_kvquant.report.conditions_apart import (
+    builds,
+    conditions,
+    differences,
+    require_same_tokens,
+    shared_chunks,
+)
 from pytest_kvquant.report.matrix_rows import Row
 from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.results.drift_words import sentence
 from pytest_kvquant.results.result import Result
 
 WORSE_DRIFTS = ("worse", "inactive")
@@ -58,6 +65,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Conditions that differ and move figures or speeds by themselves: machine, batches,
     variables."""
 
+    apart: tuple[str, ...] = ()
+    """Names of all that differs."""
     gone_tests: tuple[str, ...] = ()
     """Tests that the earlier run was asked for and the later one was not."""
     incomplete: str = ""
@@ -97,8 +106,8 @@ def compare(before: Result, after: Result) -> Comparison:
         ResultError: they were not measured with the same model on the same tokens, or share no
             cell.
     """
-    _same_tokens(before, after)
-    shared = _shared_chunks(before, after)
+    require_same_tokens(before, after)
+    shared = shared_chunks(before, after)
     old, new = ({row.pair: row for row in matrix_rows.rows(result)} for result in (before, after))
     cells = {cell.pair: cell for cell in before.cells}
     again = {cell.pair: cell for cell in after.cells}
@@ -106,19 +115,22 @@ def compare(before: Result, after: Result) -> Comparison:
     pairs = [pair for pair in old if pair in new]
     if not pairs:
         raise ResultError("These results have no cell in common, so there is nothing to compare.")
+    facts = conditions(before, after)
+    spread = SPREAD if any(differences(facts)) else 0.0
     return Comparison(
         cells=tuple(
             CellComparison(
                 before=old[pair],
                 after=new[pair],
-                drift=_drift(cells.get(pair), again.get(pair), shared, floor),
+                drift=_drift(cells.get(pair), again.get(pair), shared, floor, spread),
             )
             for pair in pairs
         ),
         only_before=tuple(pair for pair in old if pair not in new),
         only_after=tuple(pair for pair in new if pair not in old),
-        differences=tuple(_differences(_builds(before, after))),
-        conditions=tuple(_differences(_conditions(before, after))),
+        differences=tuple(differences(builds(before, after))),
+        conditions=tuple(differences(facts)),
+        apart=tuple(what for what, was, now in (*builds(before, after), *facts) if was != now),
         gone_tests=_gone_tests(before, after),
         incomplete="" if after.complete else after.incomplete_text,
     )
@@ -228,6 +240,10 @@ def _line(cell: CellComparison) -> list[str]:
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:
+    for cell in comparison.cells:
+        if cell.drift is not None and cell.drift.verdict not in ("equal", "changed"):
+            told = sentence(cell.drift, comparison.apart, "the first result")
+            yield f"{cell.after.pair}: {told}"
     yield from comparison.differences
     for line in comparison.conditions:
         yield f"condition differs: {line}"
@@ -237,64 +253,19 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         yield f"only in the second: {', '.join(comparison.only_after)}"
 
 
-def _same_tokens(before: Result, after: Result) -> None:
-    facts = [
-        ("model", before.model.fingerprint, after.model.fingerprint),
-        ("corpus", before.corpus.fingerprint, after.corpus.fingerprint),
-        ("tokens per chunk", before.settings.ctx, after.settings.ctx),
-        ("scored tokens per chunk", before.settings.scored, after.settings.scored),
-    ]
-    found = [f"{what}: {old} → {new}" for what, old, new in facts if old != new]
-    if found:
-        raise ResultError(
-            f"These results cannot be compared, for these conditions differ: {'; '.join(found)}. "
-            "Figures are comparable on the same tokens of the same model only."
-        )
-
-
-def _shared_chunks(before: Result, after: Result) -> int:
-    """How many chunks, from the first, are the same text in both."""
-    pairs = zip(before.corpus.chunks, after.corpus.chunks, strict=False)
-    shared = len(list(takewhile(lambda both: both[0] == both[1], pairs)))
-    if not shared:
-        raise ResultError(
-            "These results cannot be compared: they drew other chunks of the corpus "
-            f"(seed {before.settings.seed} and {after.settings.seed})."
-        )
-    return shared
-
-
-def _drift(old: Cell | None, new: Cell | None, shared: int, floor: float) -> Drift | None:
+def _drift(
+    old: Cell | None, new: Cell | None, shared: int, floor: float, spread: float
+) -> Drift | None:
+    """As that of a baseline: f16/f16 by its own perplexity, other logits are a change."""
     if old is None or new is None or not old.per_chunk.get("kl") or not new.per_chunk.get("kl"):
         return None
     first, second = (
         {name: values[:shared] for name, values in cell.per_chunk.items()} for cell in (old, new)
     )
-    return drift(first, second, floor=floor)
-
-
-def _builds(before: Result, after: Result) -> list[tuple[str, object, object]]:
-    old, new = before.environment.library, after.environment.library
-    return [("build", f"{old.build}, files {old.hash}", f"{new.build}, files {new.hash}")]
-
-
-def _conditions(before: Result, after: Result) -> list[tuple[str, object, object]]:
-    old, new = before.environment, after.environment
-    names = ("batch", "ubatch", "sequences", "threads", "gpu_layers")
-    return [
-        ("device", old.library.device, new.library.device),
-        ("processor", old.cpu, new.cpu),
-        ("variables", _variables(old.variables_set), _variables(new.variables_set)),
-        ("compared with", before.reference.subject, after.reference.subject),
-        *((name, getattr(before.settings, name), getattr(after.settings, name)) for name in names),
-    ]
-
-
-def _variables(found: Mapping[str, str]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in sorted(found.items())) or "none"
-
-
-def _differences(facts: Iterable[tuple[str, object, object]]) -> Iterator[str]:
-    for what, was, now in facts:
-        if was != now:
-            yield f"{what}: {was} → {now}"
+    if old.pair == str(REFERENCE) and "nll_cell" in first and "nll_cell" in second:
+        first, second = ({**one, "ln_ppl": one["nll_cell"]} for one in (first, second))
+    found = drift(first, second, floor=floor, spread=spread)
+    digests = zip(old.digests[:shared], new.digests[:shared], strict=False)
+    if found.verdict == "equal" and any(one != other for one, other in digests):
+        return msgspec.structs.replace(found, verdict="changed")
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +61,64 @@ def test_compare_tells_a_drift(
     assert main(["compare", one, two]) == code
     line = next(line for line in capsys.readouterr().out.splitlines() if "│ q4_0/q4_0" in line)
     assert word in line
+
+
+def test_compare_says_a_drift_in_the_words_of_a_baseline(
+    small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In percent, in units of its own noise, and what is tolerated; an improvement as well."""
+    one = _write(tmp_path / "a.json", small)
+    main(["compare", one, _write(tmp_path / "b.json", _scattered(small, "q4_0/q4_0", 0.8))])
+    said = " ".join(capsys.readouterr().out.split())
+    found = re.search(
+        r"q4_0/q4_0: better than the first result \(under the same conditions\): KL \S+ → \S+ "
+        r"\(-(\d+\.\d\d) % ± \S+ %, \d+\.\d × its noise, tolerated 5\.0 %\) over \d+ chunks",
+        said,
+    )
+    assert found, said
+    assert float(found[1]) == pytest.approx(20, abs=0.5)
+    assert "1 got better" in said
+
+
+def test_compare_holds_f16_against_its_own_perplexity(
+    small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its KL and its ln PPL ratio are zero whatever the build does."""
+    f16 = next(cell for cell in small.cells if cell.pair == "f16/f16")
+    columns = {**f16.per_chunk, "nll_cell": tuple(x + 0.01 for x in f16.per_chunk["nll_cell"])}
+    moved = replace(f16, per_chunk=columns)
+    cells = tuple(moved if cell.pair == "f16/f16" else cell for cell in small.cells)
+    one, two = (
+        _write(tmp_path / "a.json", small),
+        _write(tmp_path / "b.json", replace(small, cells=cells)),
+    )
+    assert main(["compare", one, two]) == 1
+    assert "f16/f16: worse than the first result" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("across", "word"), [([], "worse"), (["--across"], "changed")])
+def test_other_machines_may_be_apart_by_rounding(
+    small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str], across: list[str], word: str
+) -> None:
+    """8 % are a drift on one machine, and what rounding may be on another: as of a baseline."""
+    after = _kl(small, "q4_0/q4_0", 1.08)
+    if across:
+        after = replace(after, settings=replace(after.settings, threads=64))
+    one, two = _write(tmp_path / "a.json", small), _write(tmp_path / "b.json", after)
+    main(["compare", one, two, *across])
+    line = next(line for line in capsys.readouterr().out.splitlines() if "│ q4_0/q4_0" in line)
+    assert word in line or f"▲ {word}" in line
+
+
+def _scattered(result: Result, pair: str, factor: float) -> Result:
+    """The result with the KL of one pair multiplied, by a little more in every second chunk."""
+    seen = next(cell for cell in result.cells if cell.pair == pair).per_chunk["kl"]
+    kl = tuple(x * factor * (1 + 0.001 * (at % 2)) for at, x in enumerate(seen))
+    cells = tuple(
+        replace(cell, per_chunk={**cell.per_chunk, "kl": kl}) if cell.pair == pair else cell
+        for cell in result.cells
+    )
+    return replace(result, cells=cells)
 
 
 def test_compare_sees_a_lost_pass(small: Result, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ ALLOWED = {
     "matrix numerics quality report results speed zoo",
     "zoo": "matrix results",
     "report": "checks config errors format machine matrix numerics results",
-    "baselines": "errors format machine matrix numerics results speed",
+    "baselines": "errors machine matrix numerics results speed",
     "checks": "config errors format matrix numerics quality results",
     "quality": "config engine engine.parent errors inputs machine matrix numerics results",
     "speed": "config engine.parent errors format inputs machine matrix numerics results",

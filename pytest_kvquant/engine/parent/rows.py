@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,24 @@ class StoredSide(NamedTuple):
     """Of a stored row."""
     on_cpu: bool = True
     """Whether the processor multiplies these rows with queries, which it rounds first; of K."""
+
+
+UNTILED = 32
+"""Query tokens for which llama.cpp's processor kernel takes no tiles, even of f16; it does from 64
+on."""
+
+
+def emulated_ubatch(sides: Iterable[StoredSide], ubatch: int) -> int:
+    """Tokens of a physical batch in which a cell with these rows is emulated.
+
+    Where values are f16 and keys are not, the processor's kernel adds values up in f16. Of f16 with
+    f16 it does so only without tiles, and on a model whose attention is nearly even that sum is a
+    third of all that 8-bit keys cost: the emulation has to add up in the same way.
+    """
+    keys = {one.type for one in sides if one.side == "K" and one.on_cpu}
+    values = {one.type for one in sides if one.side == "V"}
+    halves = values == {"f16"} and bool(keys) and "f16" not in keys
+    return min(ubatch, UNTILED) if halves else ubatch
 
 
 class QuantizedRows(NamedTuple):

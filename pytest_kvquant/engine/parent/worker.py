@@ -55,7 +55,12 @@ from pytest_kvquant.engine.messages.probe import (
 from pytest_kvquant.engine.options import words
 from pytest_kvquant.engine.parent.engine import BatchShape
 from pytest_kvquant.engine.parent.process import WorkerProcess, read_answer
-from pytest_kvquant.engine.parent.rows import LogitsBlock, QuantizedRows, StoredSide
+from pytest_kvquant.engine.parent.rows import (
+    LogitsBlock,
+    QuantizedRows,
+    StoredSide,
+    emulated_ubatch,
+)
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.results.operations import OperationRecord
 
@@ -118,8 +123,9 @@ class Worker(WorkerProcess):
             heads: KV heads by layer.
         """
         self._pair = REFERENCE
+        small = msgspec.structs.replace(shape, ubatch=emulated_ubatch(sides, shape.ubatch))
         asked = OpenHealthy(
-            **_context_fields(REFERENCE, shape), places=sides, heads=list(heads.items())
+            **_context_fields(REFERENCE, small), places=sides, heads=list(heads.items())
         )
         self.exchange(asked, Opened)
 
