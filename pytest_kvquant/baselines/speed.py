@@ -99,8 +99,9 @@ def read_stored(
     try:
         result = nonfinite.decode(read_regular(path), _Result)
     except (OSError, ValueError, RecursionError, msgspec.DecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise SettingsError(
-            f"--kv-speed-baseline {path} is not a result written by --kv-json: {error}."
+            f"--kv-speed-baseline {path} is not a result written by --kv-json: {reason}."
         ) from None
     if result.hardware is None or result.hardware.fingerprint != hardware.fingerprint:
         theirs = result.hardware.name if result.hardware else "hardware that it does not name"

@@ -10,6 +10,7 @@ from pathlib import Path
 from pytest_kvquant.cli.commands import Commands
 from pytest_kvquant.config.options import FLAG, OPTIONS
 from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.machine.files import replace
 
 CHUNKS = 32
 """Of every pair, where no other number is asked for."""
@@ -59,7 +60,7 @@ def _calibrate(parsed: argparse.Namespace) -> int:
     if str(out) == "-":
         sys.stdout.write(text)
     else:
-        out.write_text(text, encoding="utf-8")
+        replace(out, text.encode())
         print(f"kvquant calibrate: {out} written; pytest --kv-matrix --kv-config {out}")
     fit = [cell for cell in result.cells if cell.pair != str(REFERENCE) and not unfit(cell)]
     return 0 if fit else 1

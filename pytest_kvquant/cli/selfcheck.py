@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from pytest_kvquant import __version__
 from pytest_kvquant.cli.commands import Commands
+from pytest_kvquant.machine.files import replace
 from pytest_kvquant.numerics.plain import Json
 
 WRONG = """\
@@ -98,7 +99,7 @@ def _run(parsed: argparse.Namespace) -> int:
     given = [("--kv-lib", parsed.kv_lib), ("--kv-python", parsed.kv_python)]
     options = [word for flag, value in given if value for word in (flag, value)]
     found = check(options)
-    parsed.out.write_text(json.dumps(found.data, indent=2) + "\n", encoding="utf-8")
+    replace(parsed.out, (json.dumps(found.data, indent=2) + "\n").encode())
     for line in found.summary:
         print(line)
     print(f"written: {parsed.out} (no names or paths of yours; please send it back)")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 _STEERS = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
 """C0 and C1 controls, separators of lines, marks of direction and width, lone surrogates."""
 

@@ -29,6 +29,9 @@ SCORED = 32
 PASSAGE = CUE + SCORED
 SEQUENCES = 8
 """Passages per distance, one in each sequence."""
+SHORT = 1024
+"""Tokens of a sequence up to which twice as many are read: that costs little there, and over the
+pairs of a matrix eight passages left healthy 4-bit pairs undecided."""
 SHORTEST = NEAREST + PASSAGE + 1
 """Tokens of a sequence that has room for the nearest distance."""
 
@@ -101,7 +104,7 @@ def plan(tokens: I32, length: int) -> RecallPlan | None:
     available = len(tokens) // length if length >= SHORTEST else 0
     if available < 2:
         return None
-    count = min(SEQUENCES, available)
+    count = min(SEQUENCES if length > SHORT else 2 * SEQUENCES, available)
     starts = [number * available // count * length for number in range(count)]
     sequences = np.stack([tokens[start : start + length] for start in starts]).astype(np.int32)
     found = RecallPlan(distances(length), sequences)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_kvquant.machine.files import replace
 from pytest_kvquant.report.llama_bench import MEASURED
 from pytest_kvquant.report.matrix_rows import rows
 from pytest_kvquant.results.result import Result
@@ -80,11 +82,11 @@ def to_csv(result: Result, folder: Path) -> list[Path]:
     for name, table in tables(result).items():
         if not table:
             continue
-        path = folder / f"{name}.csv"
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, _columns(table), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({key: _plain(value) for key, value in row.items()} for row in table)
+        path, text = folder / f"{name}.csv", io.StringIO()
+        writer = csv.DictWriter(text, _columns(table), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _plain(value) for key, value in row.items()} for row in table)
+        replace(path, text.getvalue().encode())
         made.append(path)
     return made
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pytest_kvquant import format
 from pytest_kvquant.results.baseline import DRIFTED
 from pytest_kvquant.results.ceiling import Ceiling
-from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.results.cell import Cell, Check
 from pytest_kvquant.results.gate import Gate
 from pytest_kvquant.results.speed import SpeedCell, SpeedTest
 
@@ -79,7 +79,7 @@ def lacks(cell: Cell | None, speed: SpeedCell | None) -> list[str]:
         found += _few_decoded([one for one in open_ones if one.name in DECODED], cell)
         found += [_perhaps_chance(cell, gate) for gate in cell.gates
                   if gate.name in cell.not_significant]  # fmt: skip
-        found += [f"{one.name}: {one.text}" for one in cell.checks if one.verdict == "inconclusive"]
+        found += [_open_check(cell, one) for one in cell.checks if one.verdict == "inconclusive"]
     if speed is not None:
         found += _unsteady([test for test in speed.tests if test.verdict == "inconclusive"])
     return found
@@ -181,6 +181,11 @@ def _perhaps_chance(cell: Cell, gate: Gate) -> str:
         f"{by_how_much(gate)} fails alone and may be chance among all gates of the run; "
         f"--kv-pairs {cell.pair} measures it alone"
     )
+
+
+def _open_check(cell: Cell, check: Check) -> str:
+    alone = f"; --kv-pairs {cell.pair} measures it alone, where chance is not shared with others"
+    return f"{check.name}: {check.text}{alone if check.name == 'recall' else ''}"
 
 
 def _unsteady(tests: Sequence[SpeedTest]) -> list[str]:

@@ -58,7 +58,7 @@ def counted(parts: Iterable[Unmeasured]) -> tuple[Unmeasured, ...]:
 
 
 class RunTiming(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the seconds of a run went; see docs/timing.md."""
+    """Where the seconds of a run went."""
 
     wall: float
     """All of them, from the start of the process to this record; of merged results, their sum."""

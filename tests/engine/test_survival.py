@@ -85,7 +85,12 @@ def undisturbed(folder: Path) -> dict[str, Cell]:
 
 
 @pytest.fixture(
-    scope="module", params=["fork", "warm", pytest.param("fresh", marks=pytest.mark.slow)]
+    scope="module",
+    params=[
+        "fork",  # as runs on Linux make them, "warm" as others do
+        pytest.param("warm", marks=pytest.mark.slow if sys.platform == "linux" else ()),
+        pytest.param("fresh", marks=pytest.mark.slow),
+    ],
 )
 def disturbed(
     folder: Path, undisturbed: dict[str, Cell], request: pytest.FixtureRequest

@@ -117,11 +117,11 @@ CASES = {
     ),
     "speed baseline is a folder": (
         ["--kv-speed=on", "--kv-speed-baseline=nothing"],
-        "nothing",
+        "nothing is not a result written by --kv-json: a folder.",
     ),
     "speed baseline is a pipe": (
         ["--kv-speed=on", "--kv-speed-baseline=pipe"],
-        "pipe",
+        "pipe is not a result written by --kv-json: no regular file.",
     ),
     "scored too many": (["--kv-scored=64"], "--kv-scored must lie between 1 and"),
 }
@@ -167,6 +167,7 @@ def test_refused_before_the_first_cell(
 
 def test_the_types_that_the_library_has_are_listed(folder: Path, pytester: pytest.Pytester) -> None:
     run = pytester.runpytest_inprocess("--kv-matrix", *SMALL, "--kv-types=f16,q9_0")
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
     (error,) = [line for line in run.errlines if line.startswith("ERROR: ")]
     for name in ("f16", "q8_0", "q5_1", "q4_0"):
         assert name in error.partition("It has:")[2].replace(",", "").rstrip(".").split()

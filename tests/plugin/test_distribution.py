@@ -104,6 +104,7 @@ def test_devices_that_cannot_be_are_refused(
     assert ran.code == 4, ran.text
     assert complaint in ran.text
     assert "Traceback" not in ran.text
+    assert "workers" not in ran.text, "no process of pytest-xdist was started"
 
 
 @pytest.mark.parametrize("words", [("--tx", "2*popen"), ("--tx", "ssh=nowhere//python=python3")])

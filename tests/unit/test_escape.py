@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,8 @@ HOSTILE = st.text(st.characters(codec=None), max_size=80) | st.sampled_from(
         "\x1b]0;title\x07",
         "##vso[task.complete]",
         "\u202e",
+        "a\u2066b\u2069",
+        "\u200f\u061c\ufeff",
     ]
 )
 
@@ -24,7 +27,18 @@ HOSTILE = st.text(st.characters(codec=None), max_size=80) | st.sampled_from(
 def test_one_line_is_one_line_without_controls(text: str) -> None:
     shown = one_line(text)
     assert shown.splitlines() in ([shown], [])
-    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", shown)
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", shown)
+    steering = {"Cc", "Cs", "Zl", "Zp"}
+    directions = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    marks = {"\u200e", "\u200f", "\u061c"}
+    for character in text:
+        if (
+            unicodedata.category(character) in steering
+            or unicodedata.bidirectional(character) in directions
+            or character in marks
+        ):
+            assert character not in shown
+            assert f"{ord(character):x}" in shown or character in "\t\n\r"
     assert not shown.lstrip().startswith("::")
     shown.encode("utf-8")
 

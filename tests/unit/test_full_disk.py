@@ -5,6 +5,7 @@ No file may grow (``RLIMIT_FSIZE``): the system itself refuses the write, as a f
 
 from __future__ import annotations
 
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import numba
 import numpy as np
 import pytest
 
+import pytest_kvquant
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.errors import ModelError, RunRefused
@@ -25,7 +27,7 @@ from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.machine.locks import held
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.compiled import cached
-from pytest_kvquant.report import output
+from pytest_kvquant.report import export, output
 from pytest_kvquant.results.file import read
 from pytest_kvquant.session import pace
 from pytest_kvquant.session.zoo import ZooRun
@@ -55,6 +57,41 @@ def test_the_old_file_stays(write: object, tmp_path: Path) -> None:
     before = everything(tmp_path)
     with full(), pytest.raises(OSError, match="too large"):
         write(tmp_path / "r.json", b"new")  # type: ignore[operator]
+    assert everything(tmp_path) == before
+
+
+DIRECT = {
+    "machine/files.py": "the two functions themselves",
+    "machine/locks.py": "the pid beside a lock: a number, or nothing",
+    "report/output.py": "a CI system's summary is added to, as it wants it",
+    "inputs/store_folder.py": "a new file, or into memory of its own",
+    "inputs/fingerprint.py": "written aside, then put in its place",
+    "inputs/reference_store.py": "written aside, then put in its place",
+    "inputs/logits_file.py": "makes files for tests of the reader",
+    "cli/selfcheck.py": "in a folder of its own that goes away",
+    "testing/project.py": "files of a test's own project",
+}
+"""Who writes without :mod:`pytest_kvquant.machine.files`, and why that leaves nothing half done."""
+
+
+def test_whole_files_are_written_in_one_place() -> None:
+    root = Path(pytest_kvquant.__file__).parent
+    writes = re.compile(r"\.write_(?:text|bytes)\(|open\([^)\n]*[\"'][wxa]b?[\"']")
+    found = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        if writes.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == set(DIRECT)
+
+
+def test_a_table_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    result = read(GOLDEN)
+    export.to_csv(result, tmp_path)
+    (tmp_path / "run.csv").write_text("old")
+    before = everything(tmp_path)
+    with full(), pytest.raises(OSError, match="too large"):
+        export.to_csv(result, tmp_path)
     assert everything(tmp_path) == before
 
 

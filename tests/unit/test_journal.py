@@ -6,13 +6,19 @@ import datetime
 import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
 from filelock import FileLock
 
+from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.session import continuing
 from pytest_kvquant.session import journal as module
+from pytest_kvquant.session.account import RunAccount
+from pytest_kvquant.session.finished import MeasuredCell
 from pytest_kvquant.session.journal import OLDEST, SUFFIX, Journal
 
 CELL = Cell(pair="q8_0/q4_0", verdict="pass", shapes={"alone": float("nan")})
@@ -74,6 +80,37 @@ def test_what_changed_is_named(tmp_path: Path) -> None:
 def test_another_key_is_another_part(tmp_path: Path) -> None:
     left(tmp_path)
     assert taken(opened(tmp_path), {"n": 2}) is None
+
+
+def test_cells_of_another_number_of_selected_ones_are_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chance is shared among the cells that were selected: a verdict depends on how many."""
+    monkeypatch.setattr(continuing, "command_of", lambda _settings: {})
+    monkeypatch.setattr(continuing, "depends", lambda *_, **__: {})
+    settings = Settings(types=("f16", "q8_0"))
+    ready = mock.MagicMock(settings=settings)
+    ready.store.root, ready.task.shape.threads, ready.library.chip = tmp_path, 2, "CPU"
+    pair = Pair("q8_0", "q8_0")
+    measured: list[int] = []
+
+    def sit(selected: int) -> None:
+        account = RunAccount(settings)
+        account.selected = account.pairs[:selected]
+        account.ledger.plan("a test that does not end")
+        sitting = continuing.Continuing(ready, account, f"2026-{selected}", Told().append)
+        sitting.begin("")
+
+        def measure() -> MeasuredCell:
+            measured.append(selected)
+            return MeasuredCell(cell=Cell(pair=str(pair), verdict="pass"), floor=None)
+
+        sitting.finished.cell(pair, measure, usable=lambda _: True)
+        sitting.end()
+
+    for selected in (4, 4, 2, 2):
+        sit(selected)
+    assert measured == [4, 2]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "other"])

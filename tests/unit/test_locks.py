@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import threading
@@ -49,6 +50,7 @@ def test_who_waits_is_told_the_holder_s_pid(holder: subprocess.Popen[str], lock:
         said.append(line)
         holder.kill()  # ``kill -9``: the system lets go of what it held
 
+    assert inspect.signature(held).parameters["patience"].default == 2
     with held(lock, tell, patience=0.1):
         pass
     assert said == [f"waiting for process {holder.pid}, which holds {lock}"]

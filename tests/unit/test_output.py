@@ -54,9 +54,12 @@ def test_nothing_stays_of_a_write_that_fails(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space"):
-        files.replace(tmp_path / "r.json", b"new")
-    assert list(tmp_path.iterdir()) == []
+    for before in ({}, {"r.json": b"old"}):
+        for name, data in before.items():
+            (tmp_path / name).write_bytes(data)
+        with pytest.raises(OSError, match="No space"):
+            files.replace(tmp_path / "r.json", b"new")
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize(

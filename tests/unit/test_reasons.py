@@ -65,6 +65,12 @@ def test_what_is_undecided_names_the_option_that_decides_it(gate: Callable[..., 
         assert words.startswith("KL 80 % of budget, open after 8 chunks: ")
 
 
+def test_an_open_check_of_recall_says_what_would_decide_it() -> None:
+    check = Check(name="recall", verdict="inconclusive", text="97% of f16")
+    (words,) = lacks(Cell(pair="a/b", verdict="pass", checks=(check,)), None)
+    assert words.startswith("recall: 97% of f16; --kv-pairs a/b measures it alone")
+
+
 def test_a_pair_that_is_undecided_takes_one_line(gate: Callable[..., Gate]) -> None:
     cell = undecided_cell("a/b", gate)
     (words,) = lacks(cell, None)
