@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from pytest_kvquant.engine.child.ascent import REFILLED, Ascent, kl
+from pytest_kvquant.engine.child.ascent import REFILLED, SHOWN, Ascent, kl, shown
 
 
 @pytest.mark.parametrize("apart", [0.3, 0.03, 0.003])
@@ -73,3 +73,65 @@ def test_a_memory_that_gives_up_no_tail_is_filled_anew() -> None:
 
 def test_but_not_at_depth() -> None:
     assert climb(REFILLED + 1) == [None, None, None]
+
+
+class Keeping(Recurrent):
+    """A context that forgets a tail when it is told to, and counts what it decodes."""
+
+    ubatch = batch = 512
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoded: list[tuple[int, int]] = []
+        self.watched = False
+
+    def llama_memory_seq_rm(self, _memory: Any, _sequence: int, first: int, _last: int) -> bool:
+        del self.held[first:]
+        return True
+
+    def tell(self, *_: Any) -> None:
+        pass
+
+    def watch(self, on: bool) -> None:
+        self.watched = on
+
+    def decode(self, tokens: Any, positions: Any, sequences: Any, flags: Any) -> Any:
+        if not self.watched and not np.any(flags):
+            self.decoded.append((int(positions[0]), len(tokens)))
+        return super().decode(tokens, positions, sequences, flags)
+
+
+STOPS = [(0, (1, 512)), (250, (1, 8, 64)), (447, (1, 33))]
+
+
+def sweep(*, keeps_all: bool) -> tuple[Keeping, list[tuple[int, int]]]:
+    context = Keeping()
+    ascent = Ascent(
+        cast(Any, context), np.arange(512, dtype=np.int32), None, is_reference=False,
+        keeps_all=keeps_all,
+    )  # fmt: skip
+    return context, [(rung.depth, rung.tokens) for rung in ascent.extend_to(STOPS)]
+
+
+@pytest.mark.parametrize("keeps_all", [True, False])
+def test_every_size_is_played_at_every_depth_over_the_cells_before_it(keeps_all: bool) -> None:
+    _, rungs = sweep(keeps_all=keeps_all)
+    assert rungs == [(0, 512), (0, 1), (250, 64), (250, 8), (250, 1), (447, 33), (447, 1)]
+
+
+def test_a_memory_that_keeps_all_is_filled_by_its_largest_batch_alone() -> None:
+    context, _ = sweep(keeps_all=True)
+    assert not context.decoded
+
+
+def test_what_the_largest_batch_wrote_is_part_of_the_way_to_the_next_depth() -> None:
+    context, _ = sweep(keeps_all=False)
+    assert context.decoded == [(314, 133)]
+
+
+def test_logits_of_the_first_tokens_and_of_some_behind_them_are_compared() -> None:
+    flags = shown(512)
+    assert flags[:SHOWN].all()
+    assert flags[-1]
+    assert SHOWN < flags.sum() < 2 * SHOWN
+    assert shown(SHOWN).all()

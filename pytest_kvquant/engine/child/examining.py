@@ -59,7 +59,12 @@ class ExaminationMessages:
             store = Path(asked.store) if asked.store else None
             tokens = np.frombuffer(message.payload, np.int32)
             climber = Ascent(
-                context, tokens, store, is_reference=asked.is_reference, alive=self._alive
+                context,
+                tokens,
+                store,
+                is_reference=asked.is_reference,
+                keeps_all=self.model.keeps_all,
+                alive=self._alive,
             )
             rungs = list(climber.extend_to(asked.ascends))
             ledger = context.oracle.ledger
