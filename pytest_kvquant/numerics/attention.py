@@ -73,13 +73,14 @@ def attend(q: F64, k: F64, v: F64, mask: F64, how: Scores) -> Attended:
         mask: shape ``(rows, cells)``, added to the scores; -inf hides a cell.
     """
     seen = np.flatnonzero((mask > -np.inf).any(axis=0))
-    k, v, mask = k[seen], v[seen], mask[:, seen]
+    if len(seen) < len(k):
+        k, v, mask = k[seen], v[seen], mask[:, seen]
     score = scores(q, k, how)
     weights = weights_of(score, mask, how)
     out = weights @ v
     moved = weights * (score - (weights * score).sum(axis=1, keepdims=True))
     halves, most = _accumulated(weights, v)
-    square = (weights**2) @ (v**2).sum(axis=1)
+    square = np.square(weights) @ squares(v)
     return Attended(
         out,
         moved @ v,
@@ -123,13 +124,16 @@ def _accumulated(weights: F64, v: F64) -> tuple[F64, F64]:
     if not cells:
         return np.zeros(rows), np.zeros(rows)
     step = -(-cells // BLOCKS)
-    count = -(-cells // step)
-    empty = count * step - cells
-    stretches = np.pad(weights, ((0, 0), (0, empty))).reshape(rows, count, step)
-    values = np.pad(v, ((0, empty), (0, 0))).reshape(count, step, -1)
-    parts = np.matmul(stretches.transpose(1, 0, 2), values)
-    squares = np.square(np.cumsum(parts, axis=0)).sum(axis=2)
-    return step * squares.sum(axis=0), squares.max(axis=0)
+    held, sizes = np.zeros((rows, v.shape[1])), []
+    for start in range(0, cells, step):
+        held += weights[:, start : start + step] @ v[start : start + step]
+        sizes.append(squares(held))
+    return step * np.sum(sizes, axis=0), np.max(sizes, axis=0)
+
+
+def squares(rows: F64) -> F64:
+    """Squared lengths of rows, shape ``(rows,)``."""
+    return np.asarray(np.einsum("re,re->r", rows, rows))
 
 
 class Misfit(NamedTuple):
@@ -159,8 +163,8 @@ def misfit(out: F64, meant: Attended) -> Misfit:
         bad = int(np.flatnonzero(~np.isfinite(out).all(axis=1))[0])
         return Misfit(np.inf, np.inf, bad, np.inf, np.inf, np.inf)
     error = out - meant.out
-    size = float(np.square(meant.out).sum(axis=1).mean()) or 1.0
-    rows = np.square(error).sum(axis=1) / size
+    size = float(squares(meant.out).mean()) or 1.0
+    rows = squares(error) / size
     return Misfit(
         float(rows.mean()),
         float(rows.max()),
@@ -196,7 +200,7 @@ def gain_of(noise: F64, meant: Attended) -> float:
     Args:
         noise: squared error of each row, shape ``(rows,)``.
     """
-    each = np.square(meant.by_score).sum(axis=1)
+    each = squares(meant.by_score)
     total = float(each.sum())
     return 3.0 * float(np.sqrt(noise @ each)) / total if total else 0.0
 

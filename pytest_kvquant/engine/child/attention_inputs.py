@@ -132,9 +132,7 @@ def _out(node: Node, head: int, stream: int, rows: I64, queries: int) -> F64:
     size = node.ne[0] * 4
     memory = node.bytes()
     start = stream * node.nb[3] + head * node.nb[1]
-    view = np.lib.stride_tricks.as_strided(
-        memory[start:], (queries, size), (node.nb[2], 1), writeable=False
-    )
+    view = np.ndarray((queries, size), np.uint8, memory, start, (node.nb[2], 1))
     return np.ascontiguousarray(view[rows]).view(np.float32).astype(np.float64)
 
 

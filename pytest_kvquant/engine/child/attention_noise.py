@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 from pytest_kvquant.engine.child.attention_inputs import Head
 from pytest_kvquant.numerics import attention, query_rounding
 from pytest_kvquant.numerics.arrays import F64
+from pytest_kvquant.numerics.attention import squares
 from pytest_kvquant.numerics.half_sums import products_in_half
 
 FACTOR = 5.0
@@ -113,6 +115,7 @@ def _brain(q: F64) -> F64:
     return np.asarray(rounded.astype(np.uint32).view(np.float32), np.float64)
 
 
+@functools.cache
 def adds_in_half() -> bool:
     """Whether this processor computes in f16: ggml then sums queries times f16 keys in it.
 
@@ -131,13 +134,14 @@ def noise_of(meant: attention.Attended, head: Head, types: Types, *, on_cpu: boo
     A CPU sums f16 values in f16, all others in f32; products with f16 keys in f16 where it can. On
     GPUs the family of the kernel decides, and scores, weights and unpacked rows are f16.
     """
-    size = np.linalg.norm(head.q, axis=1) * float(np.linalg.norm(head.k, axis=1).max(initial=0))
+    longest = float(squares(head.k).max(initial=0))
+    size = np.sqrt(squares(head.q) * longest)
     largest = np.abs(head.how.scale) * size
     if not on_cpu:
         per_score = HALF_UNIT * np.maximum(1.0, largest)
     else:  # a sum of d products, rounded d times to its own size
         per_score = SINGLE_UNIT * np.sqrt(head.q.shape[1]) * largest
-    moved = np.square(meant.by_score).sum(axis=1) + np.square(meant.out).sum(axis=1) * 1e-2
+    moved = squares(meant.by_score) + squares(meant.out) * 1e-2
     by_scores = np.square(np.minimum(per_score, 1.0) + 8 * SINGLE_UNIT) * moved
     if on_cpu and types.v != "f16":
         return np.asarray(meant.singles + by_scores) + 1e-30

@@ -10,6 +10,7 @@ from pytest_kvquant.engine.child.finding import Corner, NodeFinding
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics.arrays import F64
+from pytest_kvquant.numerics.attention import slopes, squares
 
 LIMIT = 1e-9
 """NMSE of a row: a few roundings to f32, and sums of a row in f32."""
@@ -23,7 +24,9 @@ EIGHT_BITS = 4e-4
 
 def _norm(x: F64, node: Node) -> F64:
     epsilon = float(node.floats[0])
-    return np.asarray(x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + epsilon))
+    return np.asarray(
+        x / np.sqrt((np.einsum("...e,...e->...", x, x)[..., None] / x.shape[-1]) + epsilon)
+    )
 
 
 def _centred(x: F64, node: Node) -> F64:
@@ -73,7 +76,7 @@ def judge(node: Node, values: Values, layer: int) -> list[NodeFinding] | None:
     if node.type == "f16":
         with np.errstate(over="ignore"):
             meant = meant.astype(np.float16).astype(np.float64)
-    if "mask" in node.name or np.isneginf(meant).any():
+    if "mask" in node.name or meant.min(initial=0) == -np.inf:
         return None  # a mask under way; the one that attention takes is recomputed
     return [_compared(node, found.reshape(meant.shape), meant, layer, LIMIT, _kind(node))]
 
@@ -89,8 +92,9 @@ def _meant(node: Node, source: Node, values: Values) -> F64 | None:
         y = values.whole(other)
         if node.op == "CONCAT":
             return np.concatenate((x, y), axis=3 - int(node.integers[0]))
-        repeats = [a // b for a, b in zip(x.shape, y.shape, strict=True)]
-        return PAIRED[node.op](x, np.tile(y, repeats))
+        if any(b not in (1, a) for a, b in zip(x.shape, y.shape, strict=True)):
+            y = np.tile(y, [a // b for a, b in zip(x.shape, y.shape, strict=True)])
+        return PAIRED[node.op](x, y)
     if node.op == "PAD":
         return _padded(x, node)
     return x.reshape(tuple(reversed(node.ne)))
@@ -132,8 +136,6 @@ def judge_softmax(node: Node, values: Values, layer: int) -> list[NodeFinding] |
     source, mask, sinks = (node.source(number) for number in range(3))
     if source is None:
         return None
-    from pytest_kvquant.numerics.attention import slopes
-
     scale, bias = (float(one) for one in node.floats[:2])
     factors = slopes(node.ne[2], bias)
     found: NodeFinding | None = None
@@ -163,10 +165,8 @@ def _compared(
 ) -> NodeFinding:
     """NMSE of the worst row."""
     found, meant = (rows.reshape(-1, rows.shape[-1]) for rows in (found, meant))
-    hidden = np.isneginf(meant) & (found < -6e4)  # a mask: nothing to subtract
-    rows = np.where(hidden, 0, found) - np.where(hidden, 0, meant)
-    sizes = np.square(np.where(hidden, 0, meant)).sum(axis=1)
-    share = np.square(rows).sum(axis=1) / np.maximum(sizes, max(float(sizes.mean()) * 1e-4, 1e-30))
+    sizes = squares(meant)
+    share = squares(found - meant) / np.maximum(sizes, max(float(sizes.mean()) * 1e-4, 1e-30))
     share[~np.isfinite(share)] = np.inf
     worst, at = float(share.max(initial=0)), int(share.argmax()) if share.size else 0
     corner = Corner(kind, head_k=node.ne[0], tokens=node.ne[1], backend=node.backend)

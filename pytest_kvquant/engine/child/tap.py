@@ -14,7 +14,14 @@ import re
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from pytest_kvquant.engine.child.nodes import Ggml, Node, TensorAt, TensorPointer, name_of
+from pytest_kvquant.engine.child.nodes import (
+    Ggml,
+    Node,
+    RawTensor,
+    TensorAt,
+    TensorPointer,
+    name_of,
+)
 
 VIEWS = frozenset({"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE"})
 """Operations that compute nothing."""
@@ -41,7 +48,7 @@ class Watcher(Protocol):
         """A graph begins."""
 
     def ahead(self, node: Node, layer: int) -> None:
-        """A node of any layer comes next; its constant inputs are in place."""
+        """A node of a sampled layer comes next; its constant inputs are in place."""
 
     def computed(self, node: Node, layer: int) -> None:
         """A wanted node has been computed."""
@@ -82,17 +89,17 @@ class Tap:
 
     def _called(self, pointer: int, ask: bool, _data: object) -> bool:
         try:
-            raw = ctypes.cast(pointer, TensorPointer)
-            return self._asked(raw) if ask else self._shown(raw)
+            if ask:
+                return self._asked(pointer)
+            return self._shown(ctypes.cast(pointer, TensorPointer))
         except Exception as error:
             self.error = self.error or error
             return not ask
 
-    def _asked(self, raw: TensorAt) -> bool:
-        tensor = raw.contents
-        op = self.ggml.op_name(tensor.op)
-        name = tensor.name
-        if (address := ctypes.addressof(tensor)) in self._asked_for:
+    def _asked(self, address: int) -> bool:
+        tensor = RawTensor.from_address(address)
+        op, name = self.ggml.op_name(tensor.op), tensor.name
+        if address in self._asked_for:
             self.begin()
         self._asked_for.add(address)
         self.ggml.graph[name] = address
@@ -103,16 +110,20 @@ class Tap:
             return False
         self._attended = self._attended or op in ATTENDS
         if self.spoil_ahead is not None:
-            self.spoil_ahead(Node(self.ggml, raw), self._layer)
-        if op in FORESEEN:
-            self.watcher.ahead(Node(self.ggml, raw), self._layer)
-        wanted = self.active and self._layer in self.layers and not self._past
+            self.spoil_ahead(self._node(address), self._layer)
+        sampled = self._layer in self.layers
+        if sampled and op in FORESEEN:
+            self.watcher.ahead(self._node(address), self._layer)
+        wanted = self.active and sampled and not self._past
         if op == "MUL_MAT" and tensor.src[0]:
             weight, _ = name_of(tensor.src[0].contents.name)
             if self._attended and _ENDS.search(weight):  # kv_b may stand before attention, too
                 self._past = True
                 return False
         return wanted or self.spoil is not None
+
+    def _node(self, address: int) -> Node:
+        return Node(self.ggml, ctypes.cast(address, TensorPointer))
 
     def begin(self) -> None:
         """The next node is of a new graph."""

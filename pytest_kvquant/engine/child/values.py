@@ -63,9 +63,10 @@ class Values:
             first, last = int(which.min()), int(which.max())
             memory = node.bytes((last - first) * node.nb[1] + size, start + first * node.nb[1])
             which = which - first
-        view = np.lib.stride_tricks.as_strided(
-            memory, (len(memory) // node.nb[1] + 1, size), (node.nb[1], 1), writeable=False
-        )
+        if rows is None and node.nb[1] == size:
+            return np.ascontiguousarray(memory[: len(which) * size]).reshape(-1, size)
+        stride, memory = node.nb[1], np.ascontiguousarray(memory)
+        view = np.ndarray((int(which.max(initial=-1)) + 1, size), np.uint8, memory, 0, (stride, 1))
         return np.ascontiguousarray(view[which])
 
     def floats(self, raw: U8, kind: str) -> F64:
@@ -83,11 +84,7 @@ class Values:
 
     def whole(self, node: Node) -> F64:
         """All elements of a node of plain numbers; shape outermost first, 4 dimensions."""
-        kind = np.dtype(PLAIN[node.type])
-        memory = self.bytes(node)
-        usable = memory[: len(memory) // kind.itemsize * kind.itemsize].view(kind)
-        strides = tuple(reversed(node.nb))
-        shape = tuple(reversed(node.ne))
-        view = np.lib.stride_tricks.as_strided(usable, shape, strides, writeable=False)
+        shape, strides = node.ne[::-1], node.nb[::-1]
+        view = np.ndarray(shape, PLAIN[node.type], self.bytes(node), 0, strides)
         whole: F64 = view.astype(np.float64)
         return whole
