@@ -1,14 +1,17 @@
-"""Pages of the documentation that are made from the code: gates and checks, keys, modules."""
+"""Pages of the documentation that are made from the code: gates, keys, commands, modules."""
 
 from __future__ import annotations
 
+import argparse
 import ast
+import functools
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.document import as_page
+from pytest_kvquant.cli.main import parser
 from pytest_kvquant.results.result import Result
 from pytest_kvquant.results.schema import descriptions, records
 
@@ -29,6 +32,7 @@ def write(folder: Path) -> None:
     pages = {
         "checks.md": as_page(registry.declared()),
         "result.md": keys(),
+        "commands.md": commands(),
         "modules.md": modules(),
     }
     for name, text in pages.items():
@@ -60,6 +64,24 @@ def keys() -> str:
             f"| `{name}` | {text.replace('|', chr(92) + '|')} |"
             for name, text in descriptions(record).items()
         ]
+    return "\n".join(lines) + "\n"
+
+
+def commands() -> str:
+    """Every command of ``kvquant``, as its ``--help`` shows it."""
+    lines = [
+        "# Commands",
+        "",
+        "Each stands in a file of `cli/`; `kvquant NAME --help` says the same.",
+    ]
+    (choices,) = (
+        action.choices
+        for action in parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    for name, one in sorted(choices.items()):
+        one.formatter_class = functools.partial(argparse.HelpFormatter, width=90)
+        lines += ["", f"## kvquant {name}", "", "```text", one.format_help().rstrip(), "```"]
     return "\n".join(lines) + "\n"
 
 

@@ -37,7 +37,7 @@ def check_active(pair: Pair, quantized: bool, kl: float, floor: float) -> Check:
 
 
 @check("active", title="quantization is on", test="test_active", group="identity",
-       needs="prefill", order=6)  # fmt: skip
+       needs="prefill", order=6, unseen="inconclusive")  # fmt: skip
 def active(subject: Subject) -> Check | None:
     """A quantized pair shows more than the machine's noise: the quantization is on.
 

@@ -42,6 +42,14 @@ NEEDS: tuple[Needs, ...] = (
     "matrix",
 )  # fmt: skip
 
+Rule = Literal["mean", "share", "two-sided mean"]
+"""How a gate decides, and so how often it errs: the mean per chunk under a betting e-value, a share
+of tokens under the same, or a mean per chunk that may lie on either side. ``tools/error_rates``
+simulates each rule, not each gate."""
+
+Unseen = Literal["inconclusive", "not made"]
+"""What a check says where nothing was measured of what it rests on. It never passes."""
+
 
 class Budget(NamedTuple):
     """What a gate holds its figure against."""
@@ -90,6 +98,12 @@ class Declaration(NamedTuple):
     """The gate's own figure of one chunk, from its tokens (columns of shape ``(scored,)``)."""
     decide: Decide | Inspect
     """The function that was decorated."""
+    short: str
+    """For people, where a cell of a table has room for a word or two."""
+    rule: Rule | None
+    """Of a gate."""
+    unseen: Unseen
+    """Of a gate always ``not made``: there are no figures without its path."""
 
     @property
     def is_gate(self) -> bool:
@@ -125,15 +139,21 @@ def gate(
     path: Path = "prefill",
     order: int = 100,
     per_chunk: PerChunk | None = None,
+    short: str = "",
+    rule: Rule = "mean",
 ) -> Callable[[Decide], Decide]:
     """Declare a gate.
 
     Args:
         per_chunk: a figure that the chunks' own do not have; found by the gate's name then.
+        short: its title where there is little room; its name, if none is given.
     """
 
     def declare(decide: Decide) -> Decide:
-        found = Declaration(name, title, test, group, path, order, budget, per_chunk, decide)
+        found = Declaration(
+            name, title, test, group, path, order, budget, per_chunk, decide,
+            short=short or name, rule=rule, unseen="not made",
+        )  # fmt: skip
         setattr(decide, ATTRIBUTE, found)
         return decide
 
@@ -148,11 +168,19 @@ def check(
     needs: Needs,
     group: str = "extensions",
     order: int = 100,
+    unseen: Unseen = "not made",
 ) -> Callable[[Inspect], Inspect]:
-    """Declare a check; it returns ``None`` where it was switched off or does not apply."""
+    """Declare a check; it returns ``None`` where it was switched off or does not apply.
+
+    Args:
+        unseen: what it says of a cell that lacks what it needs.
+    """
 
     def declare(decide: Inspect) -> Inspect:
-        found = Declaration(name, title, test, group, needs, order, None, None, decide)
+        found = Declaration(
+            name, title, test, group, needs, order, None, None, decide,
+            short=name, rule=None, unseen=unseen,
+        )  # fmt: skip
         setattr(decide, ATTRIBUTE, found)
         return decide
 

@@ -13,6 +13,7 @@ from pytest_kvquant.results.gate import Gate
 @gate(
     "decode_kl_mean",
     title="mean KL by the decode path",
+    short="decode KL",
     test="test_decode_path",
     group="paths",
     path="decode",

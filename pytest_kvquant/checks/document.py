@@ -17,6 +17,19 @@ LEVELS = {
 }
 """When a check is decided, in words."""
 
+RESTS_ON = {
+    "census": "the census, the library's log",
+    "contents": "rows of the first layer, read back",
+    "prefill": "logits by prefill, f16's noise floor",
+    "decode": "logits one token at a time",
+    "trajectory": "greedy text",
+    "shapes": "logits in several batch shapes",
+    "workloads": "recall, further texts",
+    "kernels": "nodes of live graphs",
+    "matrix": "all cells, their census",
+}
+"""What it is decided from, in words."""
+
 
 def as_text(one: Declaration) -> str:
     """One declaration for a terminal."""
@@ -49,6 +62,9 @@ def _facts(one: Declaration) -> list[str]:
         default = one.budget.default
         unset = "" if default is None else f", {default:g} where none is set"
         facts.append(f"budget: {one.budget.key}, {one.budget.unit}{unset}")
+    if one.rule is not None:
+        facts.append(f"rule: {one.rule}")
+    facts.append(f"rests on {RESTS_ON[one.needs]}; where it was not measured: {one.unseen}")
     return facts
 
 

@@ -85,7 +85,7 @@ def _allocation(census: CensusRecord, placed: Placement | None) -> _Allocation:
 
 
 @check("footprint", title="footprint", test="test_kv_footprint", group="memory",
-       needs="matrix", order=1)  # fmt: skip
+       needs="matrix", order=1, unseen="inconclusive")  # fmt: skip
 def footprint(subject: Subject) -> Check | None:
     """A token takes as few bytes as the pair's types promise.
 

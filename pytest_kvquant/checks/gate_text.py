@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_kvquant import format
 from pytest_kvquant.checks import registry
-from pytest_kvquant.checks.kernel_names import TITLES
+from pytest_kvquant.checks.kernel_names import KERNEL_GATES, TITLES
 from pytest_kvquant.results.gate import Gate, Unit, Verdict
 
 _ENDINGS: dict[Verdict, str] = {
@@ -75,3 +75,28 @@ def _title(name: str) -> str:
     """What a gate is called in a sentence; its name where this installation does not have it."""
     found = registry.find(name)
     return found.title if found else TITLES.get(name, name)
+
+
+def short_title(name: str) -> str:
+    """What a gate or check is called where there is little room.
+
+    A gate beside the healthy cell bears the title of the absolute one: what it is held against
+    stands behind the number.
+    """
+    if name in SHORT:
+        return SHORT[name]
+    found = registry.find(ABSOLUTE.get(name, name))
+    return found.short if found else name
+
+
+def by_decoding(name: str) -> bool:
+    """Whether a gate rests on tokens that are decoded one at a time."""
+    found = registry.find(ABSOLUTE.get(name, name))
+    return found is not None and found.needs == "decode"
+
+
+SHORT = {"ln_ppl_shift": "PPL shift"}
+"""No ratio as the others are."""
+
+ABSOLUTE = {beside: gate for gate, beside in KERNEL_GATES.items()}
+"""The gate within a budget by the one beside the healthy cell."""

@@ -52,6 +52,7 @@ def judge_kl_mean(x: npt.ArrayLike, budget: float, rules: Rules) -> Gate:
 @gate(
     "kl_mean",
     title="mean KL",
+    short="KL",
     test="test_kl_divergence",
     group="quality",
     order=1,

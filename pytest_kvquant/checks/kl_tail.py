@@ -49,10 +49,12 @@ def judge_kl_tail(
 @gate(
     "kl_tail",
     title="KL tail",
+    short="KL tail",
     test="test_kl_tail",
     group="quality",
     order=2,
     budget=Budget("kl_tail", "share"),
+    rule="share",
 )
 def kl_tail(seen: Figures, given: Given) -> Gate:
     """Few enough tokens have a large KL.

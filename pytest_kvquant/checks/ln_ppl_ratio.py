@@ -109,10 +109,12 @@ def _ln_ppl_rule(budget: float, rules: Rules) -> str:
 @gate(
     "ln_ppl_ratio",
     title="ln PPL ratio",
+    short="PPL",
     test="test_perplexity",
     group="quality",
     order=3,
     budget=Budget("ln_ppl", "ln ratio"),
+    rule="two-sided mean",
 )
 def ln_ppl_ratio(seen: Figures, given: Given) -> Gate:
     """The perplexity moved neither up nor down by more than its budget.

@@ -25,7 +25,7 @@ def check_measurable(budget: float, floor: float) -> Check:
 
 
 @check("measurable", title="measurable budget", test="test_measurable", group="identity",
-       needs="prefill", order=5)  # fmt: skip
+       needs="prefill", order=5, unseen="inconclusive")  # fmt: skip
 def measurable(subject: Subject) -> Check:
     """The budget can be told from the machine's noise.
 

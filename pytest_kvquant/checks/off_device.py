@@ -48,7 +48,7 @@ def check_off_device(
 
 
 @check(NAME, title="where attention runs", test="test_on_device", group="identity",
-       needs="census", order=3)  # fmt: skip
+       needs="census", order=3, unseen="inconclusive")  # fmt: skip
 def on_device(subject: Subject) -> Check:
     """Attention on the cache, and writes to it, run on the device that holds it.
 

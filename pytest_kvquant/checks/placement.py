@@ -57,7 +57,7 @@ def check_placement(found: Placement, gpus: Iterable[str], gpu_layers: int) -> C
 
 
 @check("placement", title="placement", test="test_placement", group="identity",
-       needs="census", order=2)  # fmt: skip
+       needs="census", order=2, unseen="inconclusive")  # fmt: skip
 def where_it_lies(subject: Subject) -> Check:
     """The KV cache lies on the device that was asked for.
 

@@ -44,10 +44,12 @@ def judge_top1_flips(
 @gate(
     "top1_flips",
     title="decisive top-1 flips",
+    short="flips",
     test="test_top1_agreement",
     group="quality",
     order=4,
     budget=Budget("top1_flips", "share"),
+    rule="share",
 )
 def top1_flips(seen: Figures, given: Given) -> Gate:
     """Few enough tokens changed their most likely successor.

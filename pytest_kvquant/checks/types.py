@@ -43,7 +43,7 @@ _SPEAKS_OF_CHANGE = re.compile(r"upgrading|auto-asymmetric|Boundary V|fall(ing)?
 
 
 @check("types", title="effective types", test="test_effective_types", group="identity",
-       needs="census", order=1)  # fmt: skip
+       needs="census", order=1, unseen="inconclusive")  # fmt: skip
 def types(subject: Subject) -> Check:
     """The cache holds the types that were asked for, on every layer.
 

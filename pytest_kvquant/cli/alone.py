@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
         help="wait at most so long for another run (default: 720)",
     )
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, measures=True)
 
 
 def _run(parsed: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
     for option in OPTIONS:
         kind = {"action": "store_const", "const": "on"} if option.kind == FLAG else {}
         parser.add_argument(option.flag, dest=option.dest, help=argparse.SUPPRESS, **kind)  # type: ignore[arg-type]
-    parser.set_defaults(run=_calibrate)
+    parser.set_defaults(run=_calibrate, measures=True)
 
 
 def _calibrate(parsed: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ def add(commands: Commands) -> None:
     )
     doctor.add_argument("--fix", action="store_true", help="propose commands for what is wrong")
     _add_run_options(doctor)
-    doctor.set_defaults(run=_doctor)
+    doctor.set_defaults(run=_doctor, measures=True)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:

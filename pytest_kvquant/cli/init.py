@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
     init.add_argument("--kv-corpus", metavar="PATH", help="text to evaluate on")
     init.add_argument("--out", type=Path, default=Path(NAME), help=f"file (default: {NAME})")
     init.add_argument("--force", action="store_true", help="write over a file that is there")
-    init.set_defaults(run=_init)
+    init.set_defaults(run=_init, measures=True)
 
 
 def _init(parsed: argparse.Namespace) -> int:

@@ -1,8 +1,9 @@
 """The console script ``kvquant``; ``python -m pytest_kvquant`` is the same.
 
 A command is a file of this folder with a function ``add(commands)``, which declares its arguments
-and the function that runs it: that takes the parsed arguments and returns the exit code. What it
-needs is imported when it runs.
+and the function that runs it: that takes the parsed arguments and returns the exit code. One that
+loads a library or starts runs says so beside it (``set_defaults(run=…, measures=True)``); the
+others read results anywhere. What a command needs is imported when it runs.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from pytest_kvquant.machine.escape import one_line
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code, or 2 with one line for what cannot work."""
-    parsed = _parser().parse_args(arguments)
-    if sys.platform == "win32" and parsed.command in MEASURING:
+    parsed = parser().parse_args(arguments)
+    if sys.platform == "win32" and getattr(parsed, "measures", False):
         print(f"kvquant {parsed.command}: {NOT_WINDOWS}", file=sys.stderr)
         return 2
     try:
@@ -34,17 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-MEASURING = ("doctor", "init", "selfcheck", "calibrate", "variants", "alone", "reproduce")
-"""Commands that load a library, or start runs; the others read results anywhere."""
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="kvquant", description="The commands of pytest-kvquant.")
-    parser.add_argument("--version", action=Versions, help="plugin, bindings, library")
-    add_completion(parser)
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """All commands, each found by its file."""
+    whole = argparse.ArgumentParser(prog="kvquant", description="The commands of pytest-kvquant.")
+    whole.add_argument("--version", action=Versions, help="plugin, bindings, library")
+    add_completion(whole)
+    commands = whole.add_subparsers(dest="command", required=True)
     for found in sorted(pkgutil.iter_modules(cli.__path__), key=lambda found: found.name):
         add = getattr(importlib.import_module(f"{cli.__name__}.{found.name}"), "add", None)
         if add is not None:
             add(commands)
-    return parser
+    return whole

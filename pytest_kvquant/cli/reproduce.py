@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
     reproduce.add_argument("--kv-lib", metavar="DIR", help="directory of the llama.cpp build")
     reproduce.add_argument("--kv-python", metavar="PATH", help="interpreter whose bindings fit it")
     reproduce.add_argument("--kv-devices", metavar="NAME", help="device (default: the CPU)")
-    reproduce.set_defaults(run=_reproduce)
+    reproduce.set_defaults(run=_reproduce, measures=True)
 
 
 def _reproduce(parsed: argparse.Namespace) -> int:

@@ -92,7 +92,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, default=Path("kvquant-selfcheck.json"), metavar="FILE")
     parser.add_argument("--kv-lib", metavar="DIR", help="as for pytest --kv-matrix")
     parser.add_argument("--kv-python", metavar="PATH", help="likewise")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, measures=True)
 
 
 def _run(parsed: argparse.Namespace) -> int:

@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "options", nargs=argparse.REMAINDER, help="further options of pytest, behind --"
     )
-    parser.set_defaults(run=_variants)
+    parser.set_defaults(run=_variants, measures=True)
 
 
 def _variants(parsed: argparse.Namespace) -> int:

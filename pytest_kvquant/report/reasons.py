@@ -5,26 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pytest_kvquant import format
+from pytest_kvquant.checks.gate_text import by_decoding, short_title
 from pytest_kvquant.results.baseline import DRIFTED
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell, Check
 from pytest_kvquant.results.gate import Gate
 from pytest_kvquant.results.speed import SpeedCell, SpeedTest
-
-TITLES = {
-    "kl_mean": "KL",
-    "kl_tail": "KL tail",
-    "ln_ppl_ratio": "PPL",
-    "top1_flips": "flips",
-    "decode_kl_mean": "decode KL",
-    "kl_ratio": "KL",
-    "kl_tail_ratio": "KL tail",
-    "ln_ppl_shift": "PPL shift",
-    "top1_flips_ratio": "flips",
-    "decode_kl_ratio": "decode KL",
-}
-"""Gates as a cell of the matrix names them. A ratio to the healthy cell bears its figure's name:
-what it is held against stands behind the number."""
 
 NIGHTLY_CAP = 128
 """Chunks that the nightly profile draws at most, before the plain mean decides."""
@@ -55,7 +41,7 @@ def by_how_much(gate: Gate) -> str:
 
     Rounded so that a figure over its budget never reads as one that is on it.
     """
-    title = TITLES.get(gate.name, gate.name)
+    title = short_title(gate.name)
     if gate.unit == "ratio":
         return f"{title} {_times(gate.figure)} × healthy"
     if gate.budget == 0:
@@ -75,18 +61,14 @@ def lacks(cell: Cell | None, speed: SpeedCell | None) -> list[str]:
     found: list[str] = []
     if cell is not None:
         open_ones = [gate for gate in cell.gates if gate.verdict == "inconclusive"]
-        found += _lacking([one for one in open_ones if one.name not in DECODED])
-        found += _few_decoded([one for one in open_ones if one.name in DECODED], cell)
+        found += _lacking([one for one in open_ones if not by_decoding(one.name)])
+        found += _few_decoded([one for one in open_ones if by_decoding(one.name)], cell)
         found += [_perhaps_chance(cell, gate) for gate in cell.gates
                   if gate.name in cell.not_significant]  # fmt: skip
         found += [_open_check(cell, one) for one in cell.checks if one.verdict == "inconclusive"]
     if speed is not None:
         found += _unsteady([test for test in speed.tests if test.verdict == "inconclusive"])
     return found
-
-
-DECODED = ("decode_kl_mean", "decode_kl_ratio")
-"""Gates of tokens that are decoded one at a time: more chunks give them no more of these."""
 
 
 def undecided_lines(cells: Iterable[Cell], speeds: Iterable[SpeedCell]) -> list[str]:
@@ -113,6 +95,7 @@ MOST_UNDECIDED = 5
 
 
 def _few_decoded(gates: Sequence[Gate], cell: Cell) -> list[str]:
+    """Gates to which more chunks give no more tokens."""
     if not gates or cell.quality is None or cell.quality.decode is None:
         return _lacking(gates)
     tokens = cell.quality.decode.tokens
@@ -125,7 +108,7 @@ def _lacking(gates: Sequence[Gate]) -> list[str]:
         return []
     emulated = [gate for gate in gates if not gate.rule.startswith(NOT_JUDGED)]
     lines = [
-        f"{TITLES.get(gate.name, gate.name)} {gate.rule[0].lower()}{gate.rule[1:]}; "
+        f"{short_title(gate.name)} {gate.rule[0].lower()}{gate.rule[1:]}; "
         "a budget of its own in [budgets] decides without"
         for gate in gates
         if gate not in emulated
@@ -147,7 +130,7 @@ MOST_NAMED = 3
 
 def _so_far(gate: Gate) -> str:
     """Where a gate stands that is not decided."""
-    title = TITLES.get(gate.name, gate.name)
+    title = short_title(gate.name)
     if gate.unit == "ratio":
         return f"{title} {gate.figure:.2f} × healthy"
     kind = "limit" if gate.question == "kernel" else "budget"

@@ -171,9 +171,9 @@ def test_every_option_named_there_exists(path: Path) -> None:
 
 
 def test_the_merge_step_is_a_command_of_kvquant() -> None:
-    from pytest_kvquant.cli.main import _parser
+    from pytest_kvquant.cli.main import parser
 
     (line,) = re.findall(r"run: kvquant (merge .*)", (CI / "nightly.yml").read_text())
-    parsed = _parser().parse_args(shlex.split(line))
+    parsed = parser().parse_args(shlex.split(line))
     assert parsed.command == "merge"
     assert parsed.out == Path("merged.json")

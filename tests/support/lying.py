@@ -5,9 +5,13 @@ Every file is small; what it claims is not.
 
 from __future__ import annotations
 
+import ast
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
+
+from pytest_kvquant import inputs
 
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64 = 4, 5, 6, 7, 8, 9, 10, 11
 SCALARS = {UINT32: "<I", INT32: "<i", FLOAT32: "<f", BOOL: "<?", UINT64: "<Q", INT64: "<q"}
@@ -132,9 +136,29 @@ def lies() -> Iterator[tuple[str, bytes]]:
 
 
 COUNTS = ("llama.block_count", "llama.embedding_length", "llama.attention.head_count")
-MORE_COUNTS = ("llama.context_length", "llama.attention.key_length", "llama.attention.value_length",
-               "llama.attention.sliding_window", "llama.nextn_predict_layers",
-               "llama.attention.shared_kv_layers", "general.alignment", "split.count")  # fmt: skip
+
+
+def read_as(*methods: str) -> tuple[str, ...]:
+    """Every key that the sources read through these methods of ``Fields``, with its namespace."""
+    found = {
+        node.args[0].value
+        for path in Path(inputs.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in methods
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+        and isinstance(node.args[0].value, str)
+        and not node.args[0].value.startswith("<")
+    }
+    own = ("general.", "split.")
+    return tuple(sorted(key if key.startswith(own) else f"llama.{key}" for key in found))
+
+
+MORE_COUNTS = tuple(
+    sorted({*read_as("count"), "general.alignment", "llama.attention.key_length_swa"} - {*COUNTS})
+)
 
 
 def _counts() -> Iterator[tuple[str, bytes]]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from pytest_kvquant.checks import healthy, registry
+from pytest_kvquant.checks.declaration import Given
 from pytest_kvquant.checks.family import holm_exit, settled
 from pytest_kvquant.checks.kernel_names import KERNEL_GATES
 from pytest_kvquant.checks.kl_mean import judge_kl_mean
 from pytest_kvquant.checks.kl_tail import judge_kl_tail
 from pytest_kvquant.checks.ln_ppl_ratio import judge_ln_ppl
 from pytest_kvquant.checks.top1_flips import judge_top1_flips
+from pytest_kvquant.config.budgets import Budgets
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.results.gate import Gate
 from tools.error_rates import beside, chunks, matrices
@@ -28,7 +33,7 @@ from tools.error_rates.decisions import (
     ln_ppl,
     share,
 )
-from tools.error_rates.matrices import BOTH, KERNEL, ROUTES, Judged, Route, simulate
+from tools.error_rates.matrices import BOTH, KERNEL, ROUTES, WITHIN, Judged, Route, simulate
 from tools.error_rates.ratios import by_ratio
 from tools.error_rates.table import FAULTY, GROSS, HEALTHY
 
@@ -181,5 +186,34 @@ def test_the_page_has_the_table_of_these_routes() -> None:
     assert "2,000 matrices" in text
     assert text.count(" × | even |") == len(ROUTES) * (2 * len(FAULTY) + len(GROSS))
     assert f"| {' | '.join(f'{one:g} ×' for one in HEALTHY)} |" in text
-    every = {*KERNEL.gates, *BOTH.gates}
-    assert every == {gate.name for gate in registry.gates()} | set(KERNEL_GATES.values())
+    assert set(KERNEL.gates) == set(KERNEL_GATES.values())
+
+
+def test_the_rule_of_every_gate_is_simulated() -> None:
+    """A gate that decides by a rule errs as often as the simulated one of that rule."""
+    simulated = {registry.find(name) for name in WITHIN}
+    assert None not in simulated
+    rules = {one.rule for one in simulated if one is not None}
+    assert {one.rule for one in registry.gates()} <= rules
+
+
+class Everywhere(defaultdict[str, chunks.F64]):
+    """Whatever figure a gate asks for, it is these."""
+
+
+@pytest.mark.parametrize("one", registry.gates(), ids=lambda one: one.name)
+def test_a_gate_decides_by_the_rule_that_it_declares(one: registry.Declaration) -> None:
+    rules = Rules(cap=32, early=True)
+    drawn = chunks.draw(np.random.default_rng(5), 1, 32, 1.5, concentrated=False)
+    x, limit, ruling = {
+        "mean": lambda: (drawn.kl, chunks.KL_BUDGET, kl_mean),
+        "share": lambda: (drawn.tail, chunks.TAIL_BUDGET, partial(share, tokens=255, least=4.0)),
+        "two-sided mean": lambda: (drawn.ln_ppl, chunks.LN_BUDGET, ln_ppl),
+    }[str(one.rule)]()
+    every = dict.fromkeys(Budgets.__struct_fields__, limit) | {"more": {}}
+    assert one.budget is not None
+    every["more"] = {one.budget.key: limit}
+    budgets = msgspec.convert(every, Budgets)
+    found = one.judge(Everywhere(lambda: x[0]), Given(budgets, rules, chunks.TOKENS))
+    assert found.p_value < 0.2
+    assert found.p_value == pytest.approx(ruling(x, limit, rules).p[0, found.chunks - 1], rel=1e-6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pytest_kvquant.cli.main import _parser
+from pytest_kvquant.cli.main import parser
 from pytest_kvquant.config.options import OPTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ def test_every_option_exists() -> None:
 
 
 def test_every_command_exists() -> None:
-    commands = _parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    commands = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
     named = set(re.findall(r"kvquant (\w+)", re.sub(r"`\[.*?\]`", "", PAGE + CI)))
     assert {"doctor", "selfcheck", "alone"} <= named
     assert {name for name in named if name in ("doctor", "selfcheck", "alone")} <= set(commands)
