@@ -8,6 +8,7 @@ the pair is fit to use.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,11 @@ FLOORS = 1.0
 """Noise floors that a KL may be away without a fault."""
 
 
+NEAR = 1.4
+"""Ratios under which further emulations may show that it is chance: beyond, their limit of at most
+1.30 is not reached."""
+
+
 class Allowance(NamedTuple):
     """How far from its healthy figure a gate lets a cell be."""
 
@@ -52,22 +58,28 @@ FLIPS = Allowance(1.3, 2.0, 0.004, two_sided=False)
 
 
 def judge_kernel(
-    measured: Evidence, healthy: Evidence, rules: Rules, noise: float
+    measured: Evidence,
+    healthy: Evidence,
+    rules: Rules,
+    noise: float,
+    draws: Sequence[Evidence] = (),
 ) -> tuple[Gate, ...]:
     """The gates of the prefill path, on the chunks that both have.
 
     Args:
         noise: KL that f16 shows against itself on this machine, nats.
+        draws: further emulations, by roundings that are as likely: mean KL is held against the
+            mean of them all, and may be as far from it as they are from each other.
     """
-    count = min(measured.complete, healthy.complete)
+    count = min(one.complete for one in (measured, healthy, *draws))
     if not count:
         return ()
     ours, theirs = (_first(one.per_chunk(), count) for one in (measured, healthy))
     over = tail_bound(healthy, rules)
-    kl = KL._replace(floor=FLOORS * noise)
+    drawn = [_first(one.per_chunk(), count).kl for one in draws]
     shift = judge_ln_ppl(ours.ln_ppl - theirs.ln_ppl, shift_limits(theirs.kl, noise), rules)
     return (
-        ratio_gate("kl_ratio", ours.kl, theirs.kl, rules, kl),
+        kl_gate(ours.kl, theirs.kl, rules, noise, drawn),
         ratio_gate(
             "kl_tail_ratio",
             share_over(measured, over, count),
@@ -78,6 +90,29 @@ def judge_kernel(
         _of_kernel(shift, "ln_ppl_shift", ours.ln_ppl, theirs.ln_ppl),
         ratio_gate("top1_flips_ratio", ours.flips, theirs.flips, rules, FLIPS),
     )
+
+
+def kl_gate(
+    measured: F64, healthy: F64, rules: Rules, noise: float, draws: Sequence[F64] = ()
+) -> Gate:
+    """Mean KL over the healthy cell's.
+
+    Args:
+        measured, healthy: per chunk, nats, shape ``(n,)`` each, the same chunks.
+        noise, draws: see :func:`judge_kernel`.
+    """
+    allowed, every = KL._replace(floor=FLOORS * noise), np.array([healthy, *draws])
+    if draws:
+        allowed = allowed._replace(limit=ratio.drawn_limit(every.mean(axis=1)))
+    return ratio_gate("kl_ratio", measured, every.mean(axis=0), rules, allowed)
+
+
+def off_by_little(gates: Iterable[Gate]) -> bool:
+    """Whether the mean KL fails by so little that chance in the rounding may be it."""
+    found = next((one for one in gates if one.name == "kl_ratio"), None)
+    if found is None or found.verdict != "fail":
+        return False
+    return 1 / NEAR < found.figure < NEAR
 
 
 def judge_decode(measured: Evidence, healthy: Evidence, noise: float) -> Gate:

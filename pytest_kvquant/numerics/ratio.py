@@ -34,6 +34,26 @@ LEAST = 3
 """Chunks from which on an interval decides."""
 
 
+CHANCE = 0.025
+"""One-sided level of what one rounding more may differ from those that were emulated."""
+
+
+def drawn_limit(means: npt.ArrayLike, limit: float = LIMIT, widest: float = WIDEST) -> float:
+    """The limit where several emulations, as likely as each other, differ from one to the next.
+
+    The cell is one draw more: the logarithm of its mean over theirs scatters by s·√(1 + 1/n), with
+    s their own standard deviation (a prediction interval).
+
+    Args:
+        means: mean figure of each emulation, shape ``(n,)``, over the same chunks.
+    """
+    logs = np.log(np.maximum(np.asarray(means, np.float64), 1e-300))
+    if logs.size < 2:
+        return limit
+    reach = stats.t_quantile(CHANCE, logs.size) * logs.std(ddof=1) * math.sqrt(1 + 1 / logs.size)
+    return min(widest, max(limit, math.exp(min(reach, 1.0))))
+
+
 class Ratio(NamedTuple):
     """A ratio and what is said of it."""
 

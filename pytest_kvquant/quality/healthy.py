@@ -39,6 +39,9 @@ WORDS = sum(np.dtype(kind).itemsize // 4 for kind in FIGURE_TYPES)
 EMULATION = 4
 """Raised when an emulation would come out otherwise: what older ones left is computed again."""
 
+DRAWS = 3
+"""Further emulations of a cell whose KL is off by little."""
+
 OpenStore = Callable[[Pair, str, int], Reference]
 """Pair, path (``prefill`` or ``decode``), rows per chunk → where its figures are kept."""
 
@@ -80,6 +83,8 @@ class HealthyCell:
         """By the prefill path; complete as far as :meth:`ensure` was asked."""
         self.decode: Evidence | None = None
         """By the decode path."""
+        self.draws: list[Evidence] = []
+        """The same chunks with other roundings that are as likely; see :meth:`draw_again`."""
         self.problem: str | None = None
         """Why there is no emulation, in words."""
         self.computed = 0
@@ -107,6 +112,31 @@ class HealthyCell:
         with self._tried():
             self.decode = self._decode_path(plan)
 
+    def draw_again(self) -> None:
+        """Emulate the chunks so far with other roundings that are as likely.
+
+        Every chunk begins with the same token, which all others attend to: how its rows happen to
+        be rounded moves all chunks alike, and no scatter between them shows it.
+        """
+        task, count = self._ground.task, self.evidence.complete
+        if self.problem is not None or self.draws or not count:
+            return
+        with self._tried():
+            for draw in range(1, DRAWS + 1):
+                evidence = Evidence(
+                    count,
+                    self.evidence.scored,
+                    tail_over=self.evidence.tail_over,
+                    tie_band=self.evidence.tie_band,
+                )
+                with self._opened(draw) as worker:
+                    at = 0
+                    for group in task.groups(0, count):
+                        for chunk, first, figures in self._figures(worker, at, group):
+                            evidence.put(chunk, first, figures)
+                        at += len(group)
+                self.draws.append(evidence)
+
     def record(self) -> HealthyRecord:
         """What the emulation told."""
         seen, decode = self.evidence.per_chunk().kl, self.decode
@@ -118,6 +148,7 @@ class HealthyCell:
             per_chunk=tuple(seen.tolist()),
             seconds=self.seconds,
             problem=self.problem,
+            draws=tuple(float(one.per_chunk().kl.mean()) for one in self.draws),
         )
 
     @contextmanager
@@ -148,7 +179,7 @@ class HealthyCell:
             with self._opened() as worker:
                 for at, group in (groups[number] for number in absent):
                     with store.writing(group) as writer:
-                        for figures in self._figures(worker, at, group):
+                        for _, _, figures in self._figures(worker, at, group):
                             writer.append(packed(figures))
                     self.computed += len(group)
 
@@ -157,12 +188,15 @@ class HealthyCell:
             words = self._store("prefill").rows(group, within, 0, self.evidence.scored)
             self.evidence.put(at + within, 0, unpacked(words))
 
-    def _figures(self, worker: Worker, at: int, group: I32) -> Iterator[TokenFigures]:
+    def _figures(
+        self, worker: Worker, at: int, group: I32
+    ) -> Iterator[tuple[int, int, TokenFigures]]:
+        """Chunk, first row, figures of a block."""
         task = self._ground.task
         for chunk, first, logits in worker.score(group, task.shape, task.vocabulary, first=at):
             count = len(logits)
             targets = task.chunks[chunk, -task.shape.scored :][first : first + count]
-            yield self._source.compare(chunk, first, logits, targets)
+            yield chunk, first, self._source.compare(chunk, first, logits, targets)
 
     def _decode_path(self, plan: paths.PathsPlan) -> Evidence:
         store, (chunks, each) = self._store("decode", plan.decoded.shape[1]), plan.decoded.shape
@@ -196,7 +230,7 @@ class HealthyCell:
         return self._stores[path]
 
     @contextmanager
-    def _opened(self) -> Iterator[Worker]:
+    def _opened(self, draw: int = 0) -> Iterator[Worker]:
         """An f16 worker that rounds as this pair's cells do."""
         task = self._ground.task
         if not self._sides:
@@ -204,7 +238,8 @@ class HealthyCell:
         with task.workers.timesheet.scope("emulation"), task.workers.shared() as worker:
             worker.library(task.engine.directory)
             worker.model(task.model, gpu_layers=task.gpu_layers)
-            worker.open_healthy(self._sides, heads_by_layer(self._ground.model), task.shape)
+            heads = heads_by_layer(self._ground.model)
+            worker.open_healthy(self._sides, heads, task.shape, draw)
             yield worker
 
 

@@ -46,6 +46,9 @@ class HealthyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Wall time that the emulation took."""
     problem: str | None = None
     """Why there is none, in words."""
+    draws: tuple[float, ...] = ()
+    """Mean KL with other roundings that are as likely, nats; taken where the cell is off by little,
+    to see by how much chance moves all chunks alike."""
 
 
 class QualitySection(msgspec.Struct, frozen=True, kw_only=True):

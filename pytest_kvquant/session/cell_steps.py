@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from pytest_kvquant.checks.declared import gates_as_declared
+from pytest_kvquant.checks.healthy import off_by_little
 from pytest_kvquant.checks.judging import figures_per_chunk
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.engine.parent.worker import Worker
@@ -29,6 +30,9 @@ def with_quality(
         chunk, row = found
         return _non_finite(subject, f"Logits of chunk {chunk}, scored token {row}, hold")
     judged = judge.prefill(evidence, healthy)  # a NaN cannot be judged: only from here on
+    if healthy is not None and off_by_little(judged.counted):
+        healthy.draw_again()
+        judged = judge.prefill(evidence, healthy)
     cell = msgspec.structs.replace(
         subject.cell,
         gates=gates_as_declared(judged.counted, subject.declared),

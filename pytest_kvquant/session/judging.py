@@ -92,7 +92,7 @@ class Judge(NamedTuple):
             seen = evidence.per_chunk().kl
             names = [name for name in KERNEL_GATES.values() if name != "decode_kl_ratio"]
             return [without_emulation(one, seen, self.rules, healthy.problem) for one in names]
-        return judge_kernel(evidence, healthy.evidence, self.rules, self.noise)
+        return judge_kernel(evidence, healthy.evidence, self.rules, self.noise, healthy.draws)
 
     def _both(self, absolute: Sequence[Gate], kernel: Sequence[Gate]) -> JudgedGates:
         if self.identity:

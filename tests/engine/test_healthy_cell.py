@@ -91,6 +91,20 @@ def test_only_where_the_kernel_adds_up_in_f16(k: str, v: str, on_cpu: bool, toke
     assert emulated_ubatch(sides, 512) == tokens
 
 
+def test_other_roundings_that_are_as_likely_cost_as_much(
+    worker: Worker, chunks: np.ndarray, reference: np.ndarray
+) -> None:
+    sides = worker.stored(Pair("q4_0", "q4_0"), SHAPE)
+    found = []
+    for draw in (0, 1, 2):
+        worker.open_healthy(sides, {}, SHAPE, draw)
+        found.append(logits(worker, chunks))
+    costs = [kl(reference, one) for one in found]
+    assert not np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[1], found[2])
+    assert max(costs) / min(costs) < 1.25
+
+
 def test_f16_rounded_as_f16_is_f16_to_the_last_bit(
     worker: Worker, chunks: np.ndarray, reference: np.ndarray
 ) -> None:

@@ -42,6 +42,30 @@ def test_f16_is_held_to_itself_on_any_hardware(backend: str) -> None:
     assert (found.pp, found.tg) == (0.9, 0.9)
 
 
+@pytest.mark.parametrize(
+    ("pair", "pp", "tg"),
+    [
+        ("q8_0/turbo4", 0.269, 0.901), ("q8_0/turbo3", 0.175, 0.844), ("f16/turbo4", 0.224, 0.838),
+        ("turbo4/q8_0", 0.164, 0.820), ("turbo4/turbo4", 0.126, 0.733),
+        ("turbo3/f16", 0.117, 0.735), ("turbo3/turbo3", 0.085, 0.665),
+        ("turbo2/turbo2", 0.107, 0.723),
+    ],
+)  # fmt: skip
+def test_types_made_for_a_gpu_have_floors_on_a_cpu_too(pair: str, pp: float, tg: float) -> None:
+    """Measured on the fork at depth 0: half of it is red without a baseline, 0.7 of it is not."""
+    found = resolve_floors(Pair.parse(pair), 0, embedded=False, overrides={}, backend="CPU")
+    for floor, healthy in ((found.pp, pp), (found.tg, tg)):
+        assert healthy / 2 < floor < 0.71 * healthy
+    deep = resolve_floors(Pair.parse(pair), 4096, embedded=False, overrides={}, backend="CPU")
+    assert deep.pp < found.pp
+
+
+def test_pr_times_a_cpu_beyond_2048_tokens_by_itself() -> None:
+    plan = make_plan(Settings(model=Path("m.gguf"), profile="pr"), 4096, on_cpu=True)
+    assert plan.depths == (0, 3584)
+    assert make_plan(Settings(model=Path("m.gguf"), profile="pr"), 131072).depths == (0, 8192)
+
+
 def test_a_class_of_hardware_has_floors_of_its_own() -> None:
     cpu, cuda = (
         resolve_floors(PAIR, 0, embedded=False, overrides={}, backend=backend)

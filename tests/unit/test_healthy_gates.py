@@ -9,6 +9,7 @@ from pytest_kvquant.checks.answers import answers
 from pytest_kvquant.checks.healthy import (
     judge_decode,
     judge_kernel,
+    off_by_little,
     shift_limits,
     without_emulation,
 )
@@ -64,6 +65,34 @@ def test_twice_the_cost_fails() -> None:
 
     assert found["kl_ratio"] == found["kl_tail_ratio"] == "fail"
     assert found["top1_flips_ratio"] == "pass"
+
+
+def test_chance_that_moves_all_chunks_alike_is_allowed_for() -> None:
+    """Seen on Gemma 3 270M, q5_1/q5_1: 1.23 times one emulation, and emulations that are as likely
+    cost 0.97 to 1.27 of each other, in every chunk."""
+    cell, one = evidence(1.23), evidence(1)
+    alone = judge_kernel(cell, one, RULES, 0)
+    assert alone[0].verdict == "fail"
+    assert off_by_little(alone)
+    gate = judge_kernel(cell, one, RULES, 0, [evidence(x) for x in (1.27, 0.97, 1.12)])[0]
+    assert gate.verdict == "pass"
+    assert gate.figure == pytest.approx(1.23 / np.mean([1, 1.27, 0.97, 1.12]), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("cost", "others"), [(1.25, (1.01, 0.99, 1.0)), (1.9, (1.27, 0.97, 1.12)), (0.7, (1.1, 0.9, 1))]
+)
+def test_a_fault_stays_one_beside_further_emulations(
+    cost: float, others: tuple[float, ...]
+) -> None:
+    draws = [evidence(x) for x in others]
+    assert judge_kernel(evidence(cost), evidence(1), RULES, 0, draws)[0].verdict == "fail"
+
+
+def test_no_further_emulation_is_asked_for_where_it_cannot_matter() -> None:
+    for cost in (1.02, 2.0, 0.5):
+        assert not off_by_little(judge_kernel(evidence(cost), evidence(1), RULES, 0))
+    assert not off_by_little(())
 
 
 def test_too_small_a_cost_fails_too() -> None:

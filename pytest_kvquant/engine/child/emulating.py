@@ -69,7 +69,7 @@ class EmulationMessages:
         """Make an ``f16/f16`` context whose rows are rounded as those of a cell."""
         asked = message.read(OpenHealthy)
         stored = {CachePlace(*row[:2]): SideStored(*row[2:]) for row in asked.places}
-        rounder = Rounder(self.library, self.codecs, stored, dict(asked.heads))
+        rounder = Rounder(self.library, self.codecs, stored, dict(asked.heads), asked.draw)
         if self.context is not None:
             self.context.close()
         self.context = WatchedContext(self.model, rounder, asked)

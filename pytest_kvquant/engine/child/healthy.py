@@ -20,6 +20,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pytest_kvquant.engine.child.callback import Callback
 from pytest_kvquant.engine.child.codec import Basis, Codec, Codecs, rotate
@@ -125,6 +126,7 @@ class Rounder(Callback):
         codecs: of the library; each finds its basis once, which takes as long as a few chunks.
         stored: how the cell stores each side of each layer; f16 stays as it is.
         heads: KV heads of the model's layers, for heads that are padded.
+        draw: another rounding that is as likely, where rows are turned first: by other signs.
     """
 
     def __init__(
@@ -133,8 +135,10 @@ class Rounder(Callback):
         codecs: Codecs,
         stored: Mapping[CachePlace, SideStored],
         heads: Mapping[int, int],
+        draw: int = 0,
     ) -> None:
         super().__init__(library)
+        self._draw = draw
         self._codecs, self._stored, self._heads = codecs, dict(stored), dict(heads)
         self._pool = ThreadPoolExecutor(THREADS) if library.has_gpu else None
         self.rows = 0
@@ -160,7 +164,10 @@ class Rounder(Callback):
             raise BadLibrary(f"{node.name} holds {node.type}: rows are rounded in f16 caches only")
         cells = written_cells(node)
         fresh = _read(node, cells)
-        _write(node, cells, self._rounded(fresh, how, self._heads.get(place.layer, 1)))
+        signs = self._signs(place, how, fresh.shape[1] // 2)
+        turned = (fresh.view(np.float16) * signs).view(np.uint8)
+        back = self._rounded(turned, how, self._heads.get(place.layer, 1))
+        _write(node, cells, (back.view(np.float16) * signs).view(np.uint8))
         self.rows += len(cells)
         queries = self._queries.pop(place.layer, None) if place.side == "K" else None
         if queries is not None and how.on_cpu and _DOTS_WITH.match(how.type):
@@ -177,6 +184,15 @@ class Rounder(Callback):
         turned = codec.through(rotate(np.ascontiguousarray(rows), how.rotation))
         back = np.ascontiguousarray(rotate(turned, how.rotation), np.float32)
         self.ggml.write(node.raw, back.reshape(-1).view(np.uint8))
+
+    def _signs(self, place: CachePlace, how: SideStored, elements: int) -> npt.NDArray[np.float16]:
+        """Signs of the elements of a row before they are turned, which they are back after it."""
+        ones = np.ones(elements, np.float16)
+        basis = basis_of(self._codecs[how.type], how.elements).matrix
+        if not self._draw or (how.rotation == 1 and basis is None):
+            return ones
+        chance = np.random.default_rng((self._draw, place.layer, ord(place.side)))
+        return np.where(chance.random(elements) < 0.5, -ones, ones)
 
     def _rounded(self, fresh: U8, how: SideStored, heads: int) -> U8:
         return rounded(fresh, self._codecs[how.type], how, heads, self._through)

@@ -241,6 +241,8 @@ class OpenHealthy(ContextShape):
     places: Sequence[StoredRow]
     heads: Sequence[tuple[int, int]]
     """Layer, and its KV heads."""
+    draw: int
+    """Which of the roundings that are as likely; 0: the build's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,18 +114,26 @@ class Worker(WorkerProcess):
         return [StoredSide(*row) for row in found.places]
 
     def open_healthy(
-        self, sides: Sequence[StoredSide], heads: Mapping[int, int], shape: BatchShape
+        self,
+        sides: Sequence[StoredSide],
+        heads: Mapping[int, int],
+        shape: BatchShape,
+        draw: int = 0,
     ) -> None:
         """Make an ``f16/f16`` context whose rows are rounded as those of a cell.
 
         Args:
             sides: as :meth:`stored` tells of the cell's build.
             heads: KV heads by layer.
+            draw: another rounding that is as likely; 0: the build's own.
         """
         self._pair = REFERENCE
         small = msgspec.structs.replace(shape, ubatch=emulated_ubatch(sides, shape.ubatch))
         asked = OpenHealthy(
-            **_context_fields(REFERENCE, small), places=sides, heads=list(heads.items())
+            **_context_fields(REFERENCE, small),
+            places=sides,
+            heads=list(heads.items()),
+            draw=draw,
         )
         self.exchange(asked, Opened)
 
