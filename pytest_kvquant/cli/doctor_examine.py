@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -59,8 +60,12 @@ def examine(
         processes: of pytest-xdist, as ``-n`` has them.
     """
     seen = _Examination()
-    refused, remarks = refusal(typed, config=config, root=root, shell=shell, processes=processes)
-    _examine(seen, typed, config, root, shell, kernels=kernels)
+    with ThreadPoolExecutor(1) as beside:  # each starts a process, and waits for it
+        asked = beside.submit(
+            refusal, typed, config=config, root=root, shell=shell, processes=processes
+        )
+        _examine(seen, typed, config, root, shell, kernels=kernels)
+        refused, remarks = asked.result()
     if refused and not any(finding.wrong for finding in seen.findings):
         seen.tell("run", refused, wrong=True)
     for line in remarks:

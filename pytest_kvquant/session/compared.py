@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 from pytest_kvquant.inputs.reference_store import Reference
 from pytest_kvquant.matrix import REFERENCE, Pair
@@ -27,8 +28,8 @@ class Compared:
         StoreError: from the constructor, the reference cannot be stored.
     """
 
-    def __init__(self, ready: Prepared, observer: Observer) -> None:
-        self._ready, self._observer = ready, observer
+    def __init__(self, ready: Prepared, pairs: Sequence[Pair], observer: Observer) -> None:
+        self._ready, self._pairs, self._observer = ready, pairs, observer
         self._identities = Identities(ready)
         settings, texts, task = ready.settings, ready.texts, ready.reference_task
         self.references = References(
@@ -82,7 +83,8 @@ class Compared:
     def quantizers(self) -> Quantizers:
         """How the types of the measured build round; each is asked once."""
         types = self._ready.library.types
-        return Quantizers(self._ready.task, {name: (t.block, t.bytes) for name, t in types.items()})
+        blocks = {name: (kind.block, kind.bytes) for name, kind in types.items()}
+        return Quantizers(self._ready.task, blocks, self._pairs)
 
     @property
     def emulation(self) -> HealthyGround | None:

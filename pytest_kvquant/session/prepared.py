@@ -132,7 +132,7 @@ def prepare(
         require_types(pairs, library)
         loaded = load(worker, model, settings.gpu_layers, only=vocabulary_only)
         texts = TextsOfRun(loaded, words, settings, engine, model, open_store, note)
-        texts.read(worker, logits)
+        texts.read(worker, logits, briefly=vocabulary_only)
         if not vocabulary_only and library.gpus_in_use(settings.gpu_layers):
             require_kernels(worker, library)
     except BaseException:

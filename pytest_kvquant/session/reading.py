@@ -8,6 +8,7 @@ from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.messages.model import ModelLoaded
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.worker import Worker
+from pytest_kvquant.errors import CorpusError
 from pytest_kvquant.inputs.corpus import Corpus
 from pytest_kvquant.inputs.corpus_names import SELF
 from pytest_kvquant.inputs.logits_file import LogitsFile
@@ -53,22 +54,33 @@ class TextsOfRun:
         cap = plan_rules(settings).cap
         self._reader = TextReader(loaded, self._shape, cap, settings, model.fingerprint, store)
 
-    def read(self, worker: Worker, logits: LogitsFile | None) -> None:
+    def read(self, worker: Worker, logits: LogitsFile | None, *, briefly: bool = False) -> None:
         """Read and cut all but what f16 writes.
 
         Args:
             logits: a file whose tokens take the place of all texts, if there is one.
+            briefly: nothing will be measured: as much of each text as shows that it is enough.
 
         Raises:
             RunRefused: one of them cannot be used.
         """
-        texts = [self._reader.read(worker, word) for word in self._words if word != SELF]
-        texts = tokens_in(logits, texts, self.vocabulary, self._model.name)
-        self.corpus, self.tokens = texts[0]
-        (self.main, *self.further) = [self._cut(text) for text in texts]
+        if briefly and logits is None:
+            try:
+                self._read_files(worker, None, briefly=True)
+            except CorpusError:  # too short, so far: all of it may be enough
+                self._read_files(worker, None, briefly=False)
+        else:
+            self._read_files(worker, logits, briefly=False)
         settings, main = self._settings, self.main
         if settings.robustness or settings.profile == "nightly":
             self.further += disturbed(worker, main.task, main.record, self.bos, settings.seed)
+
+    def _read_files(self, worker: Worker, logits: LogitsFile | None, *, briefly: bool) -> None:
+        words = [word for word in self._words if word != SELF]
+        texts = [self._reader.read(worker, word, briefly=briefly) for word in words]
+        texts = tokens_in(logits, texts, self.vocabulary, self._model.name)
+        self.corpus, self.tokens = texts[0]
+        (self.main, *self.further) = [self._cut(text) for text in texts]
 
     @property
     def writes(self) -> bool:

@@ -76,7 +76,7 @@ class Session:
         )
         weakref.finalize(self, ready.workers.rest)  # no process outlives the run that hired it
         self.model, self.library, self.task = ready.model, ready.library, ready.task
-        self.compared = compared = Compared(ready, observer)
+        self.compared = compared = Compared(ready, account.pairs, observer)
         self.kept = kept = Continuing(ready, account, clock.started, observer.note)
 
         # measure

@@ -32,6 +32,8 @@ from pytest_kvquant.results.conditions import CorpusRecord
 
 BYTES_PER_TOKEN = 6
 """More than a token of English or code has, so that a text made to a size has enough of them."""
+BRIEFLY = 2
+"""Times that size are tokenized of a text of which it is only asked whether it is enough."""
 DISTURBED_CHUNKS = 8
 
 
@@ -74,8 +76,11 @@ class TextReader:
         self._chunks, self._settings = chunks, settings
         self._fingerprint, self._store = fingerprint, store
 
-    def read(self, worker: Worker, found: Corpus | str) -> TextOfRun:
+    def read(self, worker: Worker, found: Corpus | str, *, briefly: bool = False) -> TextOfRun:
         """A text that was read from a file, or one by name other than ``self``.
+
+        Args:
+            briefly: tokenize no more of it than is likely to be enough.
 
         Raises:
             CorpusError: it cannot be made or tokenized.
@@ -87,6 +92,9 @@ class TextReader:
                 seed=self._settings.seed,
                 speaker=Speaker(self._loaded.template, **self._loaded.texts),
             )
+        if briefly:
+            size = BRIEFLY * BYTES_PER_TOKEN * self._shape.ctx * self._chunks
+            found = found._replace(text=found.text[:size])
         return TextOfRun(found, self._tokenized(worker, found))
 
     def _tokenized(self, worker: Worker, corpus: Corpus) -> I32:
