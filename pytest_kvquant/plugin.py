@@ -165,9 +165,10 @@ class MatrixHooks:
 
             tell_what_is_asked(session.items, run)
             begin(run, session.config, session.items)
-            calm = session.config.get_verbosity() == 0 and not session.config.getoption(
-                "collectonly"
-            )
+            # With a default: without its terminal plugin pytest has no such option, and
+            # get_verbosity of pytest 8.2 ends in an AttributeError.
+            option = session.config.getoption
+            calm = option("verbose", 0) == 0 and not option("collectonly")
             if calm and all(SUITE in item.path.parents for item in session.items):
                 session.config.stash[LINES_ONLY] = True
                 reporter = session.config.pluginmanager.getplugin("terminalreporter")

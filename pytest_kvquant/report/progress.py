@@ -221,6 +221,7 @@ class Progress:
                 self._terminal._tw.line()
                 self._terminal.currentfspath = None
             self._terminal.write_line(text)
+            self._terminal.flush()  # whoever follows a log sees it now, not a few kilobytes later
 
     @contextmanager
     def _uncaptured(self) -> Iterator[None]:

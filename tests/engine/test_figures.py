@@ -25,7 +25,11 @@ FIGURES = {
 """Mean KL in nats, top-1 agreement in percent."""
 
 
-Measure = Callable[[str], Quality]
+REFERENCE_PPL = 28.828
+
+Measure = Callable[[str], tuple[Quality, bool]]
+"""Figures of a pair, and whether the CPU's kernels are those that the known figures are of: another
+width of vectors adds up in another order, and rounds activations to 8 bits the other way."""
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +45,11 @@ def measure(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Measure:
         recall=0, healthy="off",
     )  # fmt: skip
 
-    def measured(pair: str) -> Quality:
+    def measured(pair: str) -> tuple[Quality, bool]:
         cell = session.measure(Pair.parse(pair))
         assert cell.quality is not None, cell.message
-        return cell.quality.prefill
+        same = "AVX512 = 1" in (session.ready.library.system_info or "")
+        return cell.quality.prefill, same
 
     return measured
 
@@ -58,8 +63,16 @@ def measure(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Measure:
 )
 def test_known_figures(pair: str, measure: Measure) -> None:
     kl, top1 = FIGURES[pair]
-    found = measure(pair)
+    found, same_kernels = measure(pair)
     assert (found.tokens, found.chunks) == (4080, 16)
-    assert found.ppl_reference == pytest.approx(28.828, abs=0.0006)
-    assert found.kl_mean == pytest.approx(kl, rel=0.01)
-    assert 100 * found.top1 == pytest.approx(top1, abs=0.1)
+    if same_kernels:
+        assert found.ppl_reference == pytest.approx(REFERENCE_PPL, abs=0.0006)
+        assert found.kl_mean == pytest.approx(kl, rel=0.01)
+        assert 100 * found.top1 == pytest.approx(top1, abs=0.1)
+        return
+    # Roundings that fall otherwise are another draw of the same noise: f16 moves by less than what
+    # the quantized pair moves it, and figures by their own errors (AVX2: PPL 28.8225, KL 0.000350).
+    assert found.ppl_reference == pytest.approx(REFERENCE_PPL, abs=3 * found.ppl_delta_se)
+    assert found.kl_mean == pytest.approx(kl, abs=3 * found.kl_mean_se)
+    share = top1 / 100
+    assert found.top1 == pytest.approx(share, abs=3 * (share * (1 - share) / found.tokens) ** 0.5)

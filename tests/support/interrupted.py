@@ -54,7 +54,8 @@ class Run:
         before: Callable[[], None] = as_from_a_terminal,
     ) -> None:
         self.folder, self.store = folder, folder / "store"
-        shell = {name: value for name, value in os.environ.items() if name not in CI_VARIABLES}
+        left_out = {*CI_VARIABLES, "PYTHONUNBUFFERED"}  # lines come at once without it, too
+        shell = {name: value for name, value in os.environ.items() if name not in left_out}
         self._output = folder / f"output-{time.monotonic_ns()}.txt"
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
