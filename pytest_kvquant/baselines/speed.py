@@ -29,6 +29,10 @@ class SpeedConditions(NamedTuple):
         return self._replace(n_batch=min(self.n_batch, tokens), n_ubatch=min(self.n_ubatch, tokens))
 
 
+class _Roof(msgspec.Struct):
+    rate: float
+
+
 class _Test(msgspec.Struct):
     n_prompt: int
     n_gen: int
@@ -42,6 +46,7 @@ class _Test(msgspec.Struct):
     samples_ts: list[float]
     reference_ns: list[int]
     name: str = ""
+    roof: _Roof | None = None
 
     @property
     def kind(self) -> str:
@@ -123,6 +128,7 @@ def read_stored(
             tests[pair, test.kind, test.tokens, test.n_depth] = Stored(
                 statistics.median(test.samples_ts),
                 statistics.median(1e9 * test.tokens / ns for ns in test.reference_ns),
+                test.roof.rate if test.roof else None,
             )
     return StoredSpeed(tests), "" if tests else f"{path.name} holds no speeds that passed"
 

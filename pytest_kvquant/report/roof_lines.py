@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from pytest_kvquant.matrix import REFERENCE
 from pytest_kvquant.results.speed import RoofShare, SpeedCell, SpeedTest
+
+SLOWER = 0.7
+"""Share of the rate in the speed baseline under which a machine is called slower; that of a quiet
+one comes back within a tenth."""
 
 
 def roof_lines(cells: Sequence[SpeedCell]) -> list[str]:
@@ -34,7 +40,16 @@ def percent(share: float) -> str:
 
 def _rates(tests: Sequence[tuple[str, SpeedTest, RoofShare]]) -> str:
     by = {roof.by: roof for _, _, roof in tests}
-    return " and ".join(rate(roof) for roof in by.values())
+    return " and ".join(rate(roof) + _before(roof) for roof in by.values())
+
+
+def _before(roof: RoofShare) -> str:
+    """What the machine did in the speed baseline, where it does clearly less now."""
+    then = roof.stored_rate
+    if then is None or roof.rate >= SLOWER * then:
+        return ""
+    faster = rate(msgspec.structs.replace(roof, rate=then))
+    return f" ({faster} in the speed baseline: the machine is busy or held back)"
 
 
 def rate(roof: RoofShare) -> str:

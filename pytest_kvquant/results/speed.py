@@ -35,6 +35,8 @@ class RoofShare(msgspec.Struct, frozen=True, kw_only=True):
     """Median tok/s of the cell over these."""
     reference_share: float | None = None
     """The same of f16/f16, over what it may reach itself; ``None`` where it was not timed."""
+    stored_rate: float | None = None
+    """The rate in the speed baseline of this hardware; ``None``: none is stored."""
 
 
 class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):

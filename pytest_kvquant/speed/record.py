@@ -94,6 +94,7 @@ def _roof(series: RoundSeries, pair: Pair, setup: SpeedSetup) -> RoofShare | Non
     against = setup.roofs.of(pair if setup.same_pair else REFERENCE, *test)
     if own is None or against is None:
         return None
+    stored = setup.stored.find(pair, *test)
     speed = 1e9 * series.tokens / statistics.median(series.cell_ns)
     reference = None
     if series.reference_ns:
@@ -106,6 +107,7 @@ def _roof(series: RoundSeries, pair: Pair, setup: SpeedSetup) -> RoofShare | Non
         ts=own.speed,
         share=speed / own.speed,
         reference_share=reference,
+        stored_rate=stored.rate if stored else None,
     )
 
 

@@ -13,6 +13,8 @@ class Stored(NamedTuple):
 
     cell: float
     reference: float
+    rate: float | None = None
+    """Bytes or operations a second that the machine did then; ``None``: not measured."""
 
     @property
     def ratio(self) -> float:

@@ -425,6 +425,7 @@ def test_a_stored_speed_is_an_absolute_floor(tmp_path: Path, small: Path) -> Non
     assert cell.tests[1].confirmed
     assert cell.tests[1].stored_ts == pytest.approx(1000)
     assert "833.3 tok/s at best, under 0.9 of the 1000.0 tok/s stored" in cell.tests[1].text
+    assert all(test.roof and test.roof.stored_rate for test in cell.tests)
 
 
 def test_a_ratio_that_was_stored_is_kept(tmp_path: Path, small: Path) -> None:

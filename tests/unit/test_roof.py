@@ -170,6 +170,19 @@ TEXTS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(("then", "told"), [(96e9, True), (50e9, False), (None, False)])
+def test_a_machine_that_was_faster_is_told(then: float | None, told: bool) -> None:
+    cell = shown("q8_0/q8_0", 0.59, 0)
+    (test,) = cell.tests
+    assert test.roof
+    roof = msgspec.structs.replace(test.roof, stored_rate=then)
+    (line,) = roof_lines(
+        [msgspec.structs.replace(cell, tests=(msgspec.structs.replace(test, roof=roof),))]
+    )
+    words = "(96 GB/s in the speed baseline: the machine is busy or held back)"
+    assert (words in line) is told
+
+
 def test_a_line_a_test_says_how_near_f16_and_the_pairs_come() -> None:
     cells = [
         shown("f16/f16", 0.64, 0),
