@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_kvquant.session.stash import SESSION
-
 if TYPE_CHECKING:
     from pytest_kvquant.matrix import Pair
     from pytest_kvquant.outcomes.baseline import CellBaseline
@@ -22,6 +20,8 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def kv_matrix(pytestconfig: pytest.Config) -> Session:
     """The run: its settings, its plan, ``measure(pair)`` and ``result()``."""
+    from pytest_kvquant.session.stash import SESSION
+
     session = pytestconfig.stash.get(SESSION, None)
     if session is None:
         pytest.skip("KV-cache pairs are measured with --kv-matrix")
@@ -37,6 +37,7 @@ def kv_cell(request: pytest.FixtureRequest) -> KVCell:
     if not hasattr(request, "param"):
         pytest.skip("KV-cache pairs are measured with --kv-matrix")
     from pytest_kvquant.outcomes.live import KVCell
+    from pytest_kvquant.session.stash import SESSION
 
     return KVCell(request.param, request.config.stash[SESSION])
 

@@ -99,7 +99,7 @@ def floor_of(module: str) -> str:
 
 
 FLOORS = (
-    "__main__", "plugin", "xdist", "fixtures", "markers", "suite", "testing",
+    "__main__", "plugin", "hooks", "xdist", "fixtures", "suite", "testing",
     "outcomes", "cli", "session", "zoo", "report", "baselines", "checks", "quality", "speed",
     "engine.parent", "engine.child", "engine", "results", "config", "inputs", "machine",
     "numerics", "format", "matrix", "errors", "data",
@@ -108,10 +108,10 @@ FLOORS = (
 
 ALLOWED = {
     "__main__": "cli",
-    "plugin": "config errors fixtures markers session xdist",
+    "plugin": "config errors fixtures hooks session",
+    "hooks": "errors matrix outcomes session xdist",
     "xdist": "matrix session",
     "fixtures": "outcomes session",
-    "markers": "errors matrix outcomes",
     "suite": "outcomes",
     "outcomes": "baselines checks config engine.parent errors format machine matrix numerics "
     "report results",
