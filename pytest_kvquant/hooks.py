@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_kvquant.config.options import FLAG, GROUPS, OPTIONS, group_of
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.session.stash import DISTRIBUTION, SESSION
@@ -15,6 +16,24 @@ SUITE = Path(__file__).parent / "suite"
 
 LINES_ONLY: pytest.StashKey[bool] = pytest.StashKey()
 """Whether a line of each pair takes the place of the dots of its tests."""
+
+
+def declare_options(parser: pytest.Parser) -> None:
+    """Every option with a TOML twin; each default is ``None``, the resolver knows the real ones."""
+    groups = {one: parser.getgroup(f"kvquant, {one}", f"KV caches: {one}") for one in GROUPS}
+    for option in OPTIONS:
+        group = groups[group_of(option)]
+        if option.kind == FLAG:
+            group.addoption(option.flag, dest=option.dest, action="store_const", const="on",
+                            help=option.help)  # fmt: skip
+        else:
+            group.addoption(
+                option.flag,
+                dest=option.dest,
+                metavar=option.takes,
+                choices=option.choices or None,
+                help=option.help,
+            )
 
 
 class MatrixHooks:

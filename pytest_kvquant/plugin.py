@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from pytest_kvquant.config.options import FLAG, GROUPS, OPTIONS, group_of
 from pytest_kvquant.fixtures import (
     WithoutBenchmark,
     kv_baseline,
@@ -29,27 +29,38 @@ __all__ = ["kv_baseline", "kv_cell", "kv_depth", "kv_matrix", "kv_memory", "kv_q
 SUITE = Path(__file__).parent / "suite"
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the options; every default is ``None``, the resolver knows the real ones."""
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the options: the first two always, the others where a word may name one."""
     group = parser.getgroup("kvquant", "quality and speed of quantized KV caches")
     group.addoption(
         "--kv-matrix", action="store_true", help="measure every K/V cache-type pair against f16"
     )
     group.addoption("--kv-config", metavar="PATH", help="configuration file (kvquant.toml)")
-    groups = {one: parser.getgroup(f"kvquant, {one}", f"KV caches: {one}") for one in GROUPS}
-    for option in OPTIONS:
-        group = groups[group_of(option)]
-        if option.kind == FLAG:
-            group.addoption(option.flag, dest=option.dest, action="store_const", const="on",
-                            help=option.help)  # fmt: skip
-        else:
-            group.addoption(
-                option.flag,
-                dest=option.dest,
-                metavar=option.takes,
-                choices=option.choices or None,
-                help=option.help,
-            )
+    if may_name_more(pluginmanager.get_plugin("pytestconfig")):
+        from pytest_kvquant.hooks import declare_options
+
+        declare_options(parser)
+
+
+def may_name_more(config: pytest.Config | None) -> bool:
+    """Whether a word of this run may be one of the further options, or ask for help.
+
+    Every run of every project on the machine would pay for some sixty of them otherwise. What
+    cannot be told counts as yes; so does what only looks like it, which costs a millisecond.
+    """
+    try:
+        assert config is not None
+        more = os.environ.get("PYTEST_ADDOPTS", "").replace("'", " ").replace('"', " ").split()
+        words = [*map(str, config.invocation_params.args), *more, *config.getini("addopts")]
+    except (AssertionError, ValueError):  # registered before pytest has read its configuration
+        return True
+    return bool(getattr(config.option, "kv_matrix", False)) or any(
+        "--kv-" in word
+        or word == "--help"
+        or word[:1] == "@"
+        or (word[:1] == "-" and word[:2] != "--" and "h" in word)
+        for word in words
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,8 +1,8 @@
 """Every option of the plugin, declared once.
 
 The command line (``--kv-ctx``), the TOML key (``ctx``) and the README's table all come from
-:data:`OPTIONS`. Standard library only: pytest imports this module on every run of every project
-on the machine.
+:data:`OPTIONS`. Standard library only: it is imported wherever pytest is asked for one of them, or
+for help.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def typed_options(config: pytest.Config, file: str | None) -> list[str]:
     """The options as typed, for the command that repeats one cell."""
     words = ["--kv-config", file] if file else []
     for option in OPTIONS:
-        value = config.getoption(option.dest)
+        value = config.getoption(option.dest, None)
         if value is None or option.field in NOT_REPEATED:
             continue
         words += [option.flag] if option.kind == "flag" else [option.flag, value]

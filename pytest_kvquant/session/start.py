@@ -39,7 +39,7 @@ def prepare(config: pytest.Config) -> Session:
     Raises:
         pytest.UsageError: what was asked for cannot work; pytest then exits with code 4.
     """
-    typed = {option.field: config.getoption(option.dest) for option in OPTIONS}
+    typed = {option.field: config.getoption(option.dest, None) for option in OPTIONS}
     file = config.getoption("kv_config")
     chosen = config.getoption("rootdir", None)
     root = config.rootpath if chosen else find_root(config.invocation_params.dir)

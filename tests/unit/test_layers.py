@@ -108,8 +108,8 @@ FLOORS = (
 
 ALLOWED = {
     "__main__": "cli",
-    "plugin": "config errors fixtures hooks session",
-    "hooks": "errors matrix outcomes session xdist",
+    "plugin": "errors fixtures hooks session",
+    "hooks": "config errors matrix outcomes session xdist",
     "xdist": "matrix session",
     "fixtures": "outcomes session",
     "suite": "outcomes",
