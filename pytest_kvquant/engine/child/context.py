@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,11 @@ from pytest_kvquant.engine.child.vocabulary import ModelVocabulary, Refused
 from pytest_kvquant.engine.options import Options
 from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.numerics.arrays import F32, I32
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from pytest_kvquant.engine.messages.context import ContextFields
 
 FLASH_ATTENTION_ENABLED = 1
 
@@ -115,9 +120,7 @@ class Context:
     """One llama.cpp context: the KV cache of one cell.
 
     Args:
-        ctx: tokens per sequence.
-        sequences: how many sequences it holds at once.
-        type_k, type_v: ggml names.
+        shape: types, tokens and sequences, as a message says them.
         prepare: may change the context's parameters before it is made.
 
     Raises:
@@ -128,27 +131,21 @@ class Context:
         self,
         model: LoadedModel,
         *,
-        type_k: str,
-        type_v: str,
-        ctx: int,
-        sequences: int,
-        batch: int,
-        ubatch: int,
-        threads: int,
         unified: bool = False,
         prepare: Callable[[ctypes.Structure], None] = lambda _parameters: None,
+        **shape: Unpack[ContextFields],
     ) -> None:
         self.model = model
         self.llama = llama = model.llama
         params = llama.llama_context_default_params()
-        params.n_ctx = ctx * sequences
-        params.n_batch = batch
-        params.n_ubatch = ubatch
-        params.n_seq_max = sequences
-        params.n_threads = params.n_threads_batch = threads
+        params.n_ctx = shape["ctx"] * shape["sequences"]
+        params.n_batch = shape["batch"]
+        params.n_ubatch = shape["ubatch"]
+        params.n_seq_max = shape["sequences"]
+        params.n_threads = params.n_threads_batch = shape["threads"]
         params.flash_attn_type = FLASH_ATTENTION_ENABLED
-        params.type_k = model.library.types[type_k]["id"]
-        params.type_v = model.library.types[type_v]["id"]
+        params.type_k = model.library.types[shape["type_k"]]["id"]
+        params.type_v = model.library.types[shape["type_v"]]["id"]
         params.kv_unified = unified
         params.swa_full = False
         params.no_perf = True
@@ -156,7 +153,8 @@ class Context:
         prepare(params)
         pointer = llama.llama_init_from_model(model.pointer, params)
         if not pointer:
-            raise Refused(f"llama.cpp makes no context for K {type_k}, V {type_v}")
+            k, v = shape["type_k"], shape["type_v"]
+            raise Refused(f"llama.cpp makes no context for K {k}, V {v}")
         self.pointer = pointer
         attach(model.library, self.pointer, model)
         self.memory = llama.llama_get_memory(self.pointer)

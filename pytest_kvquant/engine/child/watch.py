@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,11 @@ from pytest_kvquant.engine.child.tap import Tap
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics.arrays import F32, I32
 
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from pytest_kvquant.engine.messages.context import ContextFields
+
 FLASH_ATTENTION_DISABLED = 0
 
 
@@ -28,7 +34,7 @@ class Watched(Context):
         layers: those whose nodes are judged.
         facts: of the model's header.
         flash: whether attention is one operation; K and V of plain numbers can do without.
-        type_k: this and the rest as :class:`Context` takes them.
+        shape: as :class:`Context` takes it.
     """
 
     def __init__(
@@ -41,19 +47,13 @@ class Watched(Context):
         facts: Facts,
         seed: int,
         flash: bool = True,
-        type_k: str,
-        type_v: str,
-        ctx: int,
-        sequences: int,
-        batch: int,
-        ubatch: int,
-        threads: int,
         unified: bool = False,
+        **shape: Unpack[ContextFields],
     ) -> None:
         llama = model.llama
         self.mirrors = Mirrors(
             layers,
-            unified=unified or sequences == 1,
+            unified=unified or shape["sequences"] == 1,
             equal=bool(
                 llama.llama_model_is_hybrid(model.pointer)
                 or llama.llama_model_is_recurrent(model.pointer)
@@ -62,10 +62,7 @@ class Watched(Context):
         self.oracle = Oracle(Values(codecs), facts, self.mirrors, seed=seed)
         self.tap = Tap(ggml, self.oracle, layers)
         self._flash = flash
-        super().__init__(
-            model, type_k=type_k, type_v=type_v, ctx=ctx, sequences=sequences, batch=batch,
-            ubatch=ubatch, threads=threads, unified=unified, prepare=self._prepare,
-        )  # fmt: skip
+        super().__init__(model, unified=unified, prepare=self._prepare, **shape)
 
     def _prepare(self, parameters: ctypes.Structure) -> None:
         self.tap.attach(parameters)

@@ -13,8 +13,11 @@ class ContextFields(TypedDict):
 
     type_k: str
     type_v: str
+    """ggml names."""
     ctx: int
+    """Tokens per sequence."""
     sequences: int
+    """How many it holds at once."""
     batch: int
     ubatch: int
     threads: int
