@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import msgspec
 import numpy as np
 
 from pytest_kvquant.checks import registry
@@ -31,7 +32,13 @@ def judge_figures(
     rules: Rules,
     path: Path = "prefill",
 ) -> tuple[Gate, ...]:
-    """The gates of a cell from its figures per chunk, of ``tokens`` scored tokens each."""
+    """The gates of a cell from its figures per chunk, of ``tokens`` scored tokens each.
+
+    Budgets that were kept before a gate was declared lack its own: its default holds.
+    """
+    if missing := registry.default_budgets().keys() - budgets.more.keys():
+        more = {key: registry.default_budgets()[key] for key in missing} | budgets.more
+        budgets = msgspec.structs.replace(budgets, more=more)
     given = Given(budgets, rules, tokens)
     return tuple(one.judge(seen, given) for one in registry.gates(path))
 

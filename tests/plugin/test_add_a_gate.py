@@ -22,15 +22,15 @@ def p99(tokens):
     return float(np.quantile(tokens.kl, 0.99))
 
 
-@gate("kl_p99", title="99th percentile of KL", test="test_kl_p99",
-      budget=Budget("kl_p99", "nats", default=5.0), per_chunk=p99)
-def kl_p99(seen, given):
+@gate("kl_q99", title="99th percentile of KL", test="test_kl_q99",
+      budget=Budget("kl_q99", "nats", default=5.0), per_chunk=p99)
+def kl_q99(seen, given):
     """One token in a hundred may have a KL of this much.
 
     Why: agents act on single tokens.
     """
-    found = judge_kl_mean(seen["kl_p99"], given.budgets.more["kl_p99"], given.rules)
-    return msgspec.structs.replace(found, name="kl_p99")
+    found = judge_kl_mean(seen["kl_q99"], given.budgets.more["kl_q99"], given.rules)
+    return msgspec.structs.replace(found, name="kl_q99")
 '''
 
 
@@ -57,23 +57,23 @@ def run(project: Path, *arguments: str) -> Outcome:
 
 
 def test_a_gate_of_another_package_is_collected_and_reported(project: Path) -> None:
-    ran = run(project, "-k", "kl_p99 or divergence", "--kv-json=r.json")
-    assert "test_kl_p99[q4_0/q4_0]" in ran.text, ran.text
+    ran = run(project, "-k", "kl_q99 or divergence", "--kv-json=r.json")
+    assert "test_kl_q99[q4_0/q4_0]" in ran.text, ran.text
     cell = json.loads((project / "r.json").read_text())["cells"][1]
-    gate = next(one for one in cell["gates"] if one["name"] == "kl_p99")
+    gate = next(one for one in cell["gates"] if one["name"] == "kl_q99")
     assert gate["budget"] == 5.0
     assert 0 < gate["figure"] < 5.0
-    assert len(cell["per_chunk"]["kl_p99"]) == 2
+    assert len(cell["per_chunk"]["kl_q99"]) == 2
     assert gate["figure"] > next(g for g in cell["gates"] if g["name"] == "kl_mean")["figure"]
 
 
 def test_its_budget_stands_in_the_configuration(project: Path) -> None:
-    (project / "kvquant.toml").write_text('[budgets."*/*"]\nkl_p99 = 0\n')
-    ran = run(project, "-k", "kl_p99")
+    (project / "kvquant.toml").write_text('[budgets."*/*"]\nkl_q99 = 0\n')
+    ran = run(project, "-k", "kl_q99")
     assert ran.code == 1, ran.text
     assert "99th percentile of KL fails" in ran.text
-    (project / "kvquant.toml").write_text('[budgets."*/*"]\nkl_p98 = 0\n')
-    ran = run(project, "-k", "kl_p99")
+    (project / "kvquant.toml").write_text('[budgets."*/*"]\nkl_q98 = 0\n')
+    ran = run(project, "-k", "kl_q99")
     assert ran.code == 4, ran.text
-    assert "did you mean 'kl_p99'?" in ran.text
+    assert "did you mean 'kl_q99'?" in ran.text
     (project / "kvquant.toml").unlink()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from support.outer import SMALL, Outcome, pytest_in
 
+from pytest_kvquant.config.speed_tests import NAMES
+
 DECLARATION = """
 from pytest_kvquant.config import speed_tests
 
@@ -37,7 +39,8 @@ stream.Stream._decode = counted
 """
 """A worker's hook: how many tokens each ``llama_decode`` is given."""
 
-TIMED = ("--kv-speed=on", "--kv-sample=0.001", "--kv-rounds=6", "--kv-pp=0", "--kv-tg=0")
+TIMED = ("--kv-speed=on", "--kv-sample=0.001", "--kv-rounds=6",
+         *(f"--kv-{name}=0" for name in NAMES))  # fmt: skip
 
 
 def run(folder: Path, *arguments: str) -> Outcome:
@@ -74,8 +77,7 @@ def test_a_third_speed_test_is_timed_and_reported(tmp_path: Path) -> None:
 
 def test_its_option_and_its_floor_are_checked_as_those_of_the_others(tmp_path: Path) -> None:
     assert "--kv-vf=N" in run(tmp_path, "--help").text
-    assert "--kv-pp 0 and --kv-tg 0 and --kv-vf 0 leave no speed test" in (
-        run(tmp_path, "--kv-vf=0").text
-    )
+    none = " and ".join(f"--kv-{name} 0" for name in (*NAMES, "vf"))
+    assert f"{none} leave no speed test" in run(tmp_path, "--kv-vf=0").text
     (tmp_path / "kvquant.toml").write_text('[floors."*/*"]\nvf = "fast"\n')
     assert "vf: 'fast' stands where a number belongs" in run(tmp_path).text

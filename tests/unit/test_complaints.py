@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_kvquant.config.speed_tests import NAMES
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.results.library import Library
 from pytest_kvquant.session.readiness import settle
@@ -42,7 +43,8 @@ WRONG = {
     ),
     "a cliff": (
         "[expect]\n'f16/q8_0' = { cliff = 'tgg' }",
-        "line 5: [expect.\"f16/q8_0\"] cliff: 'tgg' is none of pp, tg, both; did you mean 'tg'?",
+        "line 5: [expect.\"f16/q8_0\"] cliff: 'tgg' is none of "
+        f"{', '.join(NAMES)}, both; did you mean 'tg'?",
     ),
     "a check that is expected to fail": (
         "[expect]\n'f16/q8_0' = { fails = ['atention'] }", "did you mean 'attention'?",

@@ -12,6 +12,7 @@ from pytest_kvquant.baselines.speed import SpeedConditions, read_stored
 from pytest_kvquant.config.floors import resolve_floors
 from pytest_kvquant.config.overrides import FloorOverride
 from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.config.speed_tests import NAMES
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.machine.hardware import Hardware
 from pytest_kvquant.matrix import Pair
@@ -97,7 +98,7 @@ def test_a_floor_that_cannot_be_meant_is_refused(bad: dict[str, float]) -> None:
 
 def test_the_embedded_model_is_timed_briefly_and_real_ones_at_depth(tmp_path: Path) -> None:
     embedded = make_plan(Settings(profile="nightly"), 4096)
-    assert (embedded.depths, embedded.tokens) == ((0,), {"pp": 32, "tg": 16})
+    assert (embedded.depths, embedded.tokens["pp"], embedded.tokens["tg"]) == ((0,), 32, 16)
     real = Settings(model=tmp_path, profile="nightly")
     assert make_plan(real, 131_072).depths == (0, 8192, 65536)
     assert make_plan(real, 65536).depths == (0, 8192, 65536 - 512)
@@ -111,7 +112,7 @@ def test_the_embedded_model_is_timed_briefly_and_real_ones_at_depth(tmp_path: Pa
     assert (on_cpu.depths, on_cpu.tokens["tg"]) == ((0, 4096), 32)
     assert make_plan(real, 131_072, on_cpu=True).depths == (0, 8192, 65536)
     plan = make_plan(real, 131_072)
-    assert (plan.tokens, plan.seconds) == ({"pp": 512, "tg": 128}, 0.02)
+    assert (plan.tokens["pp"], plan.tokens["tg"], plan.seconds) == (512, 128, 0.02)
     assert on_cpu.seconds == 0.5
     assert plan.context(65536) == 65536 + 512
 
@@ -119,7 +120,7 @@ def test_the_embedded_model_is_timed_briefly_and_real_ones_at_depth(tmp_path: Pa
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (Settings(pp=0, tg=0), "--kv-speed off"),
+        (msgspec.convert(dict.fromkeys(NAMES, 0), Settings), "--kv-speed off"),
         (Settings(depths=(8, 0)), "ascend"),
         (Settings(depths=(8, 8)), "ascend"),
         (Settings(rounds=5), "fewer than 6"),

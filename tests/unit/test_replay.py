@@ -8,12 +8,15 @@ import msgspec
 import numpy as np
 import pytest
 
+from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.declaration import ATTRIBUTE, Budget, Figures, Given, gate
 from pytest_kvquant.checks.family import settled
-from pytest_kvquant.checks.judging import judge_figures
+from pytest_kvquant.checks.judging import figures_per_chunk, first_chunks, judge_figures
+from pytest_kvquant.checks.kl_mean import judge_kl_mean
 from pytest_kvquant.cli.main import main
 from pytest_kvquant.config.budgets import BatchedBudgets
 from pytest_kvquant.engine.parent.engine import BatchShape
-from pytest_kvquant.numerics.evidence import ChunkFigures, Evidence
+from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.kernels import TokenFigures
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.quality.evidence_file import (
@@ -24,6 +27,7 @@ from pytest_kvquant.quality.evidence_file import (
     read_folder,
     write,
 )
+from pytest_kvquant.results.gate import Gate
 from pytest_kvquant.session.replay import drawn, replay, replay_cells
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "perplexity"
@@ -112,8 +116,8 @@ def test_a_replay_repeats_the_verdicts(tmp_path: Path) -> None:
     again = replay(tmp_path)
     assert [cell.conditions.pair for cell in again] == ["a/b", "a/c", "a/d"]
     for cell, kl in zip(again, [0.004, 0.05, 0.0199], strict=True):
-        so_far = ChunkFigures._make(x[: cell.chunks] for x in evidence(32, kl).per_chunk())
-        expected = judge_figures(so_far._asdict(), SCORED, BUDGETS, Rules())
+        so_far = first_chunks(figures_per_chunk(evidence(32, kl)), cell.chunks)
+        expected = judge_figures(so_far, SCORED, BUDGETS, Rules())
         assert [gate.verdict for gate in cell.gates] == [gate.verdict for gate in expected]
         assert [gate.figure for gate in cell.gates] == pytest.approx(
             [gate.figure for gate in expected], rel=1e-5, abs=1e-7
@@ -154,15 +158,14 @@ def test_what_is_not_a_number_is_no_verdict(tmp_path: Path) -> None:
 
 def test_drawn_is_the_first_chunk_at_which_all_gates_are_settled() -> None:
     for kl in (0.004, 0.03, 0.06):
-        seen = evidence(32, kl).per_chunk()
+        seen = figures_per_chunk(evidence(32, kl))
 
-        def settled_at(chunks: int, seen: ChunkFigures = seen) -> bool:
-            so_far = ChunkFigures._make(column[:chunks] for column in seen)
-            judged = judge_figures(so_far._asdict(), SCORED, BUDGETS, Rules())
+        def settled_at(chunks: int, seen: Figures = seen) -> bool:
+            judged = judge_figures(first_chunks(seen, chunks), SCORED, BUDGETS, Rules())
             return all(settled(gate, 60) for gate in judged)
 
         first = next((n for n in range(1, 33) if settled_at(n)), 32)
-        assert drawn(seen._asdict(), SCORED, BUDGETS, Rules(), 60) == first
+        assert drawn(seen, SCORED, BUDGETS, Rules(), 60) == first
 
 
 def test_the_command_judges_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -216,3 +219,18 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     blocked.write_text("")
     with pytest.raises(EvidenceError, match="--kv-evidence"):
         write(blocked, conditions("a/b"), evidence(2, 0.01))
+
+
+def test_evidence_that_is_older_than_a_gate_is_judged_by_its_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @gate("late", title="late", test="test_late", budget=Budget("late", "nats", default=0.1234))
+    def late(seen: Figures, given: Given) -> Gate:
+        """Declared after the evidence was kept."""
+        return judge_kl_mean(seen["kl"], given.budgets.more["late"], given.rules)
+
+    every = (*registry.declared(), getattr(late, ATTRIBUTE))
+    monkeypatch.setattr(registry, "declared", lambda: every)
+    seen = figures_per_chunk(evidence(8, 0.01))
+    found = judge_figures(seen, SCORED, BUDGETS, Rules(cap=8))
+    assert [one.budget for one in found if one.name == "kl_mean"][1:] == [0.1234]
