@@ -147,10 +147,16 @@ class Rounder(Callback):
         """Where the queries of each layer are, in the graph under way."""
 
     def wants(self, tensor: RawTensor) -> bool:
-        """Writes; queries are computed before them."""
-        if found := _QUERY.match(tensor.name):
-            self._queries[int(found[1])] = ctypes.addressof(tensor)
-        return is_write(self.ggml, tensor)
+        """Writes; queries are computed before them.
+
+        Asked for every node of every graph: by far most are neither, and their names say so.
+        """
+        name = tensor.name
+        if name.startswith(b"Qcur"):
+            if found := _QUERY.match(name):
+                self._queries[int(found[1])] = ctypes.addressof(tensor)
+            return False
+        return name.startswith(b"cache_") and is_write(self.ggml, tensor)
 
     def shown(self, node: Node) -> None:
         """Round the rows that have just been written."""
@@ -282,8 +288,10 @@ def basis_of(codec: Codec, elements: int) -> Basis:
 
 
 def _read(node: Node, cells: I64) -> U8:
-    stride, first = int(node.nb[1]), int(cells.min())
-    width = 2 * int(node.ne[0])
+    stride, width = int(node.nb[1]), 2 * int(node.ne[0])
+    if len(cells) == 1:  # the decode path
+        return node.bytes(width, int(cells[0]) * stride)[None]
+    first = int(cells.min())
     span = int(cells.max()) + 1 - first
     if span <= SPREAD * len(cells):
         raw = node.bytes((span - 1) * stride + width, first * stride)
@@ -294,6 +302,9 @@ def _read(node: Node, cells: I64) -> U8:
 
 def _write(node: Node, cells: I64, rows: U8) -> None:
     stride, width = int(node.nb[1]), rows.shape[1]
+    if len(cells) == 1:
+        node.ggml.write(node.raw, rows.reshape(-1), int(cells[0]) * stride)
+        return
     joins = np.diff(cells) == 1 if stride == width else np.zeros(len(cells) - 1, np.bool_)
     starts = [0, *(np.flatnonzero(~joins) + 1).tolist(), len(cells)]
     for start, stop in pairwise(starts):

@@ -25,7 +25,7 @@ class Planted(NamedTuple):
     dose: float = 0.0
     where: dict[str, Any] = {}  # noqa: RUF012  (of a tuple, never changed)
     """Conditions: ``tokens``, ``length``, ``layer``, ``head``, ``side``, ``chance``, ``streams``,
-    ``after`` (an operation on the cache)."""
+    ``group`` (of a KV head), ``after`` (an operation on the cache)."""
     pair: str = "q8_0/q4_0"
     model: str = MINI
     near: bool = False
@@ -729,3 +729,28 @@ SEED = 15
 
 HELD_OUT = frozenset(one.name for one in random.Random(SEED).sample(sorted(ALL), len(ALL) // 2))
 """Names of the half that was not looked at while limits were set."""
+
+GEMMA, Q8 = "gemma2-256", "q8_0/q8_0"
+
+LATER: tuple[Planted, ...] = (
+    Planted("small batches", "scores 1 % of 5 to 7 tokens", "attention", "scores", 0.01,
+            {"tokens": [5, 7], "head": 2}, near=True),
+    Planted("depth", "oldest cell lost at 255 to 257", "attention", "oldest", 1,
+            {"length": [255, 257]}, near=True),
+    Planted("depth", "newest cell lost at 511 and 512", "attention", "newest", 1,
+            {"length": [511, 513]}, near=True),
+    Planted("head sizes and groups", "values 1 % in the last head", "attention", "values", 0.01,
+            {"head": -1}, near=True),
+    Planted("head sizes and groups", "scores 1 % in one KV head's group", "attention", "scores",
+            0.01, {"group": 1}, near=True),
+    Planted("slots", "scores 1 % in the second stream", "attention", "scores", 0.01,
+            {"streams": True, "stream": 1}, near=True),
+    Planted("cache writes", "one row of K in 97 is that before it", "write", "rare", 97,
+            {"side": "k"}),
+    Planted("tails", "sign of one lane in the tail", "attention", "sign", -3, {"head": 0}),
+    Planted("cache operations", "a removed cell is still seen", "mask", "ahead", 1,
+            {"after": "seq_rm"}),
+    Planted("masks", "softcap missing for 2 tokens", "attention", "no softcap", 0,
+            {"tokens": [2, 2]}, Q8, GEMMA),
+)  # fmt: skip
+"""Ten kinds that came when all limits stood: not part of the halves above."""

@@ -120,6 +120,8 @@ def edited(out: np.ndarray, rows: np.ndarray) -> np.ndarray:
         out[:, -32 if DOSE > 0 else -16 :] *= 1 + DOSE
     elif CHANGE == "last element":
         out[:, -1] = 0
+    elif CHANGE == "sign":
+        out[:, int(DOSE)] *= -1
     elif CHANGE == "last row":
         out[-1] = 0
     elif CHANGE == "last row scaled":
@@ -143,6 +145,9 @@ def spoil_attention(context: Any, node: Node, layer: int) -> None:
     if WHERE.get("streams") and streams < 2:
         return
     chosen = range(heads) if "head" not in WHERE else [WHERE["head"] % heads]
+    if "group" in WHERE:  # all query heads of one KV head
+        each = heads // inputs.k.ne[2]
+        chosen = [head for head in range(heads) if head // each == WHERE["group"] % inputs.k.ne[2]]
     which = range(streams) if "stream" not in WHERE else [WHERE["stream"] % streams]
     sample = Sample(list(chosen), np.arange(tokens), list(which))
     found = heads_of(node, values, sample)
@@ -207,6 +212,15 @@ def spoil_write(context: Any, node: Node, layer: int) -> None:
         row = given[-1:].copy()
         row[:, -32:] = 0
         put(int(cells[-1]), stored(row)[0])
+    elif CHANGE == "rare":  # one position in so many
+        mirror = context.mirrors.by_layer.get(layer)
+        if mirror is None or not mirror.size:
+            return
+        rare = np.flatnonzero(mirror.where[cells] % int(DOSE) == 1)
+        if not rare.size:
+            return
+        for at in rare.tolist():
+            put(int(cells[at]), stored(given[at - 1 : at] if at else 0 * given[:1])[0])
     elif CHANGE == "neighbour":
         for cell, raw in zip(cells.tolist(), np.roll(stored(given), 1, axis=0), strict=True):
             put(cell, raw)

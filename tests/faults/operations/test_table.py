@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.operations.catalogue import ALL, HELD_OUT
+from faults.operations.catalogue import ALL, HELD_OUT, LATER
 from faults.operations.laboratory import Caught, Planting
 
 pytestmark = pytest.mark.faults
@@ -62,6 +62,14 @@ def test_planted_operations(results: list[Caught], tmp_path: Path, capsys) -> No
         assert share(found) >= 0.9, corner
     held = [one for one in results if one.fault.name in HELD_OUT]
     assert share(held) >= 0.95
+
+
+def test_kinds_that_came_when_all_limits_stood(tmp_path: Path) -> None:
+    """Sizes and lengths between, one group, one stream, one row in 97, one lane."""
+    lab = Planting(tmp_path)
+    found = [lab.plant(fault) for fault in LATER]
+    assert not [one.fault.name for one in found if not one.hits]
+    assert not [one.fault.name for one in found if not one.tests]
 
 
 def table(results: list[Caught]) -> str:
