@@ -175,7 +175,7 @@ def spoil_attention(context: Any, node: Node, layer: int) -> None:
         hit()
 
 
-def spoil_write(context: Any, node: Node, layer: int) -> None:
+def spoil_write(context: Any, node: Node, layer: int) -> None:  # noqa: PLR0912  (a list)
     name = node.root.name
     if not name.startswith(("cache_k", "cache_v")):
         return
