@@ -16,12 +16,12 @@ import ctypes
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pytest_kvquant.engine.child.cache_rows import read_cells, write_cells
 from pytest_kvquant.engine.child.callback import Callback
 from pytest_kvquant.engine.child.codec import Basis, Codec, Codecs, rotate
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
@@ -45,10 +45,6 @@ _QUERY = re.compile(rb"Qcur[^-]*-(\d+)")
 _DOTS_WITH = re.compile(r"i?q\d")
 """Types of K whose product with a query llama.cpp's processor kernel takes in 8 bits: it rounds the
 query as q8_0 rounds. Types of forks are not known to."""
-
-SPREAD = 4
-"""Cells between the first and the last one written, over those written: beyond, each is read by
-itself."""
 
 
 class CachePlace(NamedTuple):
@@ -169,11 +165,11 @@ class Rounder(Callback):
         if node.type != "f16":
             raise BadLibrary(f"{node.name} holds {node.type}: rows are rounded in f16 caches only")
         cells = written_cells(node)
-        fresh = _read(node, cells)
+        fresh = read_cells(node, cells)
         signs = self._signs(place, how, fresh.shape[1] // 2)
         turned = (fresh.view(np.float16) * signs).view(np.uint8)
         back = self._rounded(turned, how, self._heads.get(place.layer, 1))
-        _write(node, cells, (back.view(np.float16) * signs).view(np.uint8))
+        write_cells(node, cells, (back.view(np.float16) * signs).view(np.uint8))
         self.rows += len(cells)
         queries = self._queries.pop(place.layer, None) if place.side == "K" else None
         if queries is not None and how.on_cpu and _DOTS_WITH.match(how.type):
@@ -285,27 +281,3 @@ def basis_of(codec: Codec, elements: int) -> Basis:
             return basis
         unit *= 2
     raise BadLibrary(f"in which basis values of {codec.name} come back is not known")
-
-
-def _read(node: Node, cells: I64) -> U8:
-    stride, width = int(node.nb[1]), 2 * int(node.ne[0])
-    if len(cells) == 1:  # the decode path
-        return node.bytes(width, int(cells[0]) * stride)[None]
-    first = int(cells.min())
-    span = int(cells.max()) + 1 - first
-    if span <= SPREAD * len(cells):
-        raw = node.bytes((span - 1) * stride + width, first * stride)
-        every = np.lib.stride_tricks.as_strided(raw, (span, width), (stride, 1), writeable=False)
-        return every[cells - first]
-    return np.stack([node.bytes(width, int(cell) * stride) for cell in cells])
-
-
-def _write(node: Node, cells: I64, rows: U8) -> None:
-    stride, width = int(node.nb[1]), rows.shape[1]
-    if len(cells) == 1:
-        node.ggml.write(node.raw, rows.reshape(-1), int(cells[0]) * stride)
-        return
-    joins = np.diff(cells) == 1 if stride == width else np.zeros(len(cells) - 1, np.bool_)
-    starts = [0, *(np.flatnonzero(~joins) + 1).tolist(), len(cells)]
-    for start, stop in pairwise(starts):
-        node.ggml.write(node.raw, rows[start:stop].reshape(-1), int(cells[start]) * stride)
