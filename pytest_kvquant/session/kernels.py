@@ -18,7 +18,7 @@ from pytest_kvquant.quality.task import Task
 from pytest_kvquant.results.library import Library
 
 CELLS = 512
-"""Tokens of the context that is climbed, unless deeper is asked for."""
+"""Tokens of the context that is filled, unless deeper is asked for."""
 
 
 def make_examiner(

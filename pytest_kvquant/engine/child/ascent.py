@@ -6,7 +6,7 @@ logits of each size are compared with those of the largest, and with those of f1
 
 No depth is filled twice. A memory that keeps a row per token is filled once, to its end, and
 visited from there downwards. Windows forget what lies behind them, so that such a memory is
-climbed, and what the largest batch of a depth wrote stays as part of the way to the next. A memory
+filled from depth to depth, and what the largest batch wrote stays as part of the way. A memory
 that gives up no tail (a recurrent state) is filled anew for every batch where that is shallow.
 """
 
