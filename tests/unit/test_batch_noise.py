@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pytest_kvquant.quality import batch_noise
-from pytest_kvquant.quality.scenario_limits import LEAST, own_limit
+from pytest_kvquant.quality.scenario_limits import DEVICE_LEAST, LEAST, own_limit
 from pytest_kvquant.results.kernels import CornerRecord, Examination, RungRecord, ScenarioRecord
 
 
@@ -70,4 +70,4 @@ def test_f16_in_a_scenario_is_held_against_its_own_ladder_on_a_gpu() -> None:
 def test_a_pair_in_a_scenario_is_held_against_f16_in_the_same() -> None:
     pair = examined("CUDA0", own=2e-3, noise=0.0)
     assert own_limit(pair, examined("CUDA0", own=8.9e-4, noise=0), "slots", {1}) > 2e-3
-    assert own_limit(pair, examined("CUDA0", own=0.0, noise=0), "slots", {1}) == LEAST
+    assert own_limit(pair, examined("CUDA0", own=0.0, noise=0), "slots", {1}) == DEVICE_LEAST
