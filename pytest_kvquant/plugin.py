@@ -86,7 +86,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from pytest_kvquant.session.watching import RunHooks
 
     config.pluginmanager.register(RunHooks(config), "kvquant-watching")
-    if not config.pluginmanager.hasplugin("benchmark"):
+    if not any(map(config.pluginmanager.hasplugin, ("benchmark", "pytest_benchmark.plugin"))):
         config.pluginmanager.register(WithoutBenchmark(), "kvquant-without-benchmark")
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args[:] = [str(SUITE)]

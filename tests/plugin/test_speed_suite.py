@@ -78,6 +78,15 @@ def test_samples_reach_pytest_benchmark(suite: Suite) -> None:
     assert len(same["samples_ts"]) == 12
 
 
+def test_a_pytest_benchmark_that_was_named_counts(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    suite.run("-p", "pytest_kvquant.plugin", "-p", "pytest_benchmark.plugin").assert_outcomes(
+        passed=8
+    )
+
+
 def test_a_slow_pair_and_a_cliff_fail_in_words(suite: Suite) -> None:
     ran = suite.run(planted={"pp": 30, "tg": 1.8})
     ran.assert_outcomes(passed=4, failed=2, skipped=2)
