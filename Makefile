@@ -14,7 +14,7 @@ demo: $(READY)
 test: $(READY)
 	$(MAKE) -j2 test-a test-b
 
-HALF := tests/engine tests/faults tests/unit tests/tools
+HALF := tests/engine tests/faults tests/report tests/unit tests/tools
 
 test-a: $(READY)
 	$(BIN)/pytest $(HALF)
