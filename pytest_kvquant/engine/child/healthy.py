@@ -165,11 +165,14 @@ class Rounder(Callback):
         if node.type != "f16":
             raise BadLibrary(f"{node.name} holds {node.type}: rows are rounded in f16 caches only")
         cells = written_cells(node)
-        fresh = read_cells(node, cells)
-        signs = self._signs(place, how, fresh.shape[1] // 2)
-        turned = (fresh.view(np.float16) * signs).view(np.uint8)
-        back = self._rounded(turned, how, self._heads.get(place.layer, 1))
-        write_cells(node, cells, (back.view(np.float16) * signs).view(np.uint8))
+        rows = read_cells(node, cells)
+        signs = self._signs(place, how, rows.shape[1] // 2) if self._draw else None
+        if signs is not None:
+            rows = (rows.view(np.float16) * signs).view(np.uint8)
+        rows = self._rounded(rows, how, self._heads.get(place.layer, 1))
+        if signs is not None:
+            rows = (rows.view(np.float16) * signs).view(np.uint8)
+        write_cells(node, cells, rows)
         self.rows += len(cells)
         queries = self._queries.pop(place.layer, None) if place.side == "K" else None
         if queries is not None and how.on_cpu and _DOTS_WITH.match(how.type):
@@ -187,13 +190,17 @@ class Rounder(Callback):
         back = np.ascontiguousarray(rotate(turned, how.rotation), np.float32)
         self.ggml.write(node.raw, back.reshape(-1).view(np.uint8))
 
-    def _signs(self, place: CachePlace, how: SideStored, elements: int) -> npt.NDArray[np.float16]:
-        """Signs of the elements of a row before they are turned, which they are back after it."""
-        ones = np.ones(elements, np.float16)
-        basis = basis_of(self._codecs[how.type], how.elements).matrix
-        if not self._draw or (how.rotation == 1 and basis is None):
-            return ones
+    def _signs(
+        self, place: CachePlace, how: SideStored, elements: int
+    ) -> npt.NDArray[np.float16] | None:
+        """Signs of the elements of a row before they are turned, which they are back after it.
+
+        ``None``: rows are not turned, and other signs would change no rounding.
+        """
+        if how.rotation == 1 and basis_of(self._codecs[how.type], how.elements).matrix is None:
+            return None
         chance = np.random.default_rng((self._draw, place.layer, ord(place.side)))
+        ones = np.ones(elements, np.float16)
         return np.where(chance.random(elements) < 0.5, -ones, ones)
 
     def _rounded(self, fresh: U8, how: SideStored, heads: int) -> U8:
