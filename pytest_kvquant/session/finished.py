@@ -59,39 +59,35 @@ class Finished:
             self._journal.keep("cell", str(pair), self._key, measured)
         return measured
 
-    def has_speed(self, pair: Pair, key: Mapping[str, object]) -> bool:
-        """Whether an earlier sitting timed a pair."""
-        whole = {**self._key, **key}
-        return (
-            self._journal is not None
-            and self._journal.find("speed", str(pair), whole, SpeedCell) is not None
-        )
+    def earlier_speed(self, pair: Pair, key: Mapping[str, object]) -> SpeedCell | None:
+        """The speed of a pair that an earlier sitting timed, taken over as a whole."""
+        return self._earlier("speed", pair, key, SpeedCell)
 
-    def speed(
-        self, pair: Pair, key: Mapping[str, object], time: Callable[[], SpeedCell]
-    ) -> SpeedCell:
-        """The speed of a pair, as a whole."""
-        return self._part("speed", pair, key, SpeedCell, time)
+    def keep_speed(self, pair: Pair, key: Mapping[str, object], made: SpeedCell) -> None:
+        """Keep the speed of a pair that this sitting timed."""
+        self._keep("speed", pair, key, made)
 
     def ceiling(
         self, pair: Pair, key: Mapping[str, object], search: Callable[[], Ceiling]
     ) -> Ceiling:
         """The largest context of a pair."""
-        return self._part("ceiling", pair, key, Ceiling, search)
+        found = self._earlier("ceiling", pair, key, Ceiling)
+        if found is None:
+            found = search()
+            self._keep("ceiling", pair, key, found)
+        return found
 
-    def _part(
-        self, kind: str, pair: Pair, key: Mapping[str, object], of: type[T], make: Callable[[], T]
-    ) -> T:
-        whole = {**self._key, **key}
-        if self._journal is not None:
-            found = self._journal.find(kind, str(pair), whole, of)
-            if found is not None:
-                return found
-        made = make()
+    def _earlier(self, kind: str, pair: Pair, key: Mapping[str, object], of: type[T]) -> T | None:
+        if self._journal is None:
+            return None
+        return self._journal.find(kind, str(pair), {**self._key, **key}, of)
+
+    def _keep(
+        self, kind: str, pair: Pair, key: Mapping[str, object], made: SpeedCell | Ceiling
+    ) -> None:
         self._own[kind].append(str(pair))
         if self._journal is not None and getattr(made, "message", None) is None:
-            self._journal.keep(kind, str(pair), whole, made)
-        return made
+            self._journal.keep(kind, str(pair), {**self._key, **key}, made)
 
     def reference(self, now: ReferenceUse) -> ReferenceUse:
         """What all sittings did for the reference; that of this one is kept for the next."""

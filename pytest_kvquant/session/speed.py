@@ -26,7 +26,7 @@ from pytest_kvquant.session.speed_plan import left_out, make_plan
 from pytest_kvquant.speed import timed_pairs
 from pytest_kvquant.speed.ceiling import search
 from pytest_kvquant.speed.declared import with_gone_cliffs
-from pytest_kvquant.speed.methods import groups
+from pytest_kvquant.speed.methods import beside
 from pytest_kvquant.speed.roof import Roofs
 from pytest_kvquant.speed.stored import StoredSpeed
 from pytest_kvquant.speed.streams import SpeedSetup
@@ -70,8 +70,6 @@ class SpeedRun:
         self.together: tuple[Pair, ...] = ()
         """Pairs that this process will time, in order, and may time side by side."""
         self._cells: dict[Pair, SpeedCell] = {}
-        self._beside: dict[Pair, SpeedCell] = {}
-        """Of pairs that were timed beside the one that was asked for."""
         self.finished = Finished(None, {}, "")
         """What earlier sittings finished; set when the run begins."""
         self._ceilings: dict[Pair, Ceiling] = {}
@@ -91,13 +89,20 @@ class SpeedRun:
 
     def measure(self, pair: Pair) -> SpeedCell:
         """The speed of a pair, timed now if it has not been."""
-        if pair not in self._cells:
-            self._cells[pair] = self.finished.speed(pair, self._key, lambda: self._timed(pair))
-            for other in self._beside:
-                take = functools.partial(self._beside.__getitem__, other)
-                self._cells[other] = self.finished.speed(other, self._key, take)
-            self._beside = {}
+        if not self._is_known(pair):
+            for one, cell in self._timed(pair).items():
+                self._cells[one] = cell
+                self.finished.keep_speed(one, self._key, cell)
         return self._cells[pair]
+
+    def _is_known(self, pair: Pair) -> bool:
+        """Whether a pair was timed: by this sitting, or by an earlier one that it takes over."""
+        if pair not in self._cells:
+            earlier = self.finished.earlier_speed(pair, self._key)
+            if earlier is None:
+                return False
+            self._cells[pair] = earlier
+        return True
 
     def ceiling(self, pair: Pair) -> Ceiling:
         """The largest context of a pair, searched now if it has not been."""
@@ -115,8 +120,8 @@ class SpeedRun:
         with timesheet.scope("ceiling"), phase(self._observer, "ceiling", pair):
             return search(pair, most, self._search_setup, floor=floor)
 
-    def _timed(self, pair: Pair) -> SpeedCell:
-        """A pair timed now; a fault of our own code is that pair's verdict, told once."""
+    def _timed(self, pair: Pair) -> dict[Pair, SpeedCell]:
+        """A pair timed now, and those beside it; a fault of our own code is that pair's verdict."""
         try:
             self._workers.rest()  # one set of weights on a device at a time
             group = self._group(pair)
@@ -124,31 +129,24 @@ class SpeedRun:
                 self._workers.timesheet.scope("speed"),
                 phase(self._observer, "speed", pair, len(group)),
             ):
-                if len(group) > 1:
-                    cells = timed_pairs.measure_together(group, self.plan, self.setup)
-                else:
-                    cells = [timed_pairs.measure(pair, self.plan, self.setup)]
+                cells = timed_pairs.measure_together(group, self.plan, self.setup)
             found = [with_gone_cliffs(one, self.plan.depths, self.cliff_declared) for one in cells]
-            self._beside = dict(zip(group[1:], found[1:], strict=True))
-            return found[0]
+            return dict(zip(group, found, strict=True))
         except Exception as error:
-            return SpeedCell(
+            failed = SpeedCell(
                 pair=str(pair),
                 verdict="error",
                 message=f"pytest-kvquant itself failed ({type(error).__name__}: {error}); please "
                 "report it with the traceback.",
                 log=traceback.format_exc(),
             )
+            return {pair: failed}
 
     def _group(self, pair: Pair) -> list[Pair]:
         """A pair, and those after it that this run has yet to time and that fit beside it."""
         later = self.together[self.together.index(pair) + 1 :] if pair in self.together else ()
-        left = [
-            one
-            for one in later
-            if one not in self._cells and not self.finished.has_speed(one, self._key)
-        ]
-        return groups([pair, *left], self.plan, self.setup)[0]
+        left = [one for one in later if not self._is_known(one)]
+        return [pair, *beside(pair, left, self.plan, self.setup)]
 
     @property
     def _key(self) -> dict[str, object]:

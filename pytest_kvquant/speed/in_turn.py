@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from pytest_kvquant.config.floors import Floors
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics import rounds
+from pytest_kvquant.numerics.rounds import RoundRules
 from pytest_kvquant.results.speed import title
 from pytest_kvquant.speed.methods import Method
 from pytest_kvquant.speed.plan import SpeedPlan
@@ -63,13 +63,14 @@ def sweep(
     together = [*(own for own, _ in both), both[0][1]]
     with streams(together, plan.context(max(depths)), setup, accounts) as worker:
         for depth in depths:
-            going = [at for at, cell in enumerate(cells) if cell.open([depth])]
+            opened = ((at, cell.open([depth])) for at, cell in enumerate(cells))
+            going = {at: tests[depth] for at, tests in opened if tests}
             if not going:
                 continue
             _say(accounts, f"filling to depth {depth:,}")
             worker.extend_to(depth, (*going, reference))
             for kind in plan.kinds:
-                left = [at for at in going if kind in cells[at].open([depth]).get(depth, ())]
+                left = [at for at, kinds in going.items() if kind in kinds]
                 if not left:
                     continue
                 _say(accounts, f"timing {title(kind, plan.count(kind), depth)}")
@@ -105,13 +106,18 @@ def take(
     every = [*(cell.stream for cell in cells), reference]
     repeats = dict(zip(every, worker.warm(kind, count, plan.seconds, every), strict=True))
     taken: dict[int, list[Round]] = {cell.stream: [] for cell in cells}
+    limits = {cell.stream: _limits(cell, kind, depth, plan, setup) for cell in cells}
     told, going = setup.watch(), list(cells)
     while going:
         order = [reference, *(cell.stream for cell in going)]
         ns = worker.samples(kind, count, [*order, *reversed(order)])
         for at, cell in enumerate(going, 1):
             taken[cell.stream].append((ns[0], ns[at], ns[-1 - at], ns[-1]))
-        going = [cell for cell in going if not _enough(taken, cell, kind, depth, plan, setup)]
+        going = [
+            cell
+            for cell in going
+            if not _enough(taken[cell.stream], limits[cell.stream], plan.rules)
+        ]
     seconds, disturbed = (time.perf_counter() - begun) / len(cells), told()
     return [
         RoundSeries(
@@ -137,34 +143,29 @@ def _by_depth(
     return tuple(point for point in points if point[1] > 0)
 
 
-def _enough(
-    taken: Mapping[int, Sequence[Round]],
-    cell: TimedCell,
-    kind: str,
-    depth: int,
-    plan: SpeedPlan,
-    setup: SpeedSetup,
-) -> bool:
-    """Whether a cell's rounds decide all that they are asked, or are as many as there may be."""
+class _Limits(NamedTuple):
+    """What the ratios of a test are asked."""
+
+    cliff: float
+    ratios: tuple[float, ...]
+
+
+def _limits(cell: TimedCell, kind: str, depth: int, plan: SpeedPlan, setup: SpeedSetup) -> _Limits:
     floors = setup.floors(cell.pair, depth)
-    log_ratios = [rounds.log_ratio(*times) for times in taken[cell.stream]]
-    if rounds.is_cliff(log_ratios, floors.cliff) or len(log_ratios) >= plan.rules.most:
+    of_stored = kept(setup.stored.find(cell.pair, kind, plan.count(kind), depth), floors)
+    of_before = None if cell.before is None else cell.before * (1 - floors.slowdown)
+    given = floors.ratio(kind), of_stored, of_before
+    return _Limits(floors.cliff, tuple(one for one in given if one is not None))
+
+
+def _enough(taken: Sequence[Round], limits: _Limits, rules: RoundRules) -> bool:
+    """Whether a cell's rounds decide all that they are asked, or are as many as there may be."""
+    log_ratios = [rounds.log_ratio(*times) for times in taken]
+    if rounds.is_cliff(log_ratios, limits.cliff) or len(log_ratios) >= rules.most:
         return True
-    stored = setup.stored.find(cell.pair, kind, plan.count(kind), depth)
     return all(
-        rounds.decide(log_ratios, limit, plan.rules).verdict != "inconclusive"
-        for limit in _limits(kind, floors, cell.before, kept(stored, floors))
+        rounds.decide(log_ratios, limit, rules).verdict != "inconclusive" for limit in limits.ratios
     )
-
-
-def _limits(
-    kind: str, floors: Floors, before: float | None, of_stored: float | None
-) -> Iterable[float]:
-    yield floors.ratio(kind)
-    if of_stored is not None:
-        yield of_stored
-    if before is not None:
-        yield before * (1 - floors.slowdown)
 
 
 def _say(accounts: Iterable[Account], activity: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Literal, NamedTuple
 
@@ -65,29 +65,29 @@ def find_ways(pair: Pair, plan: SpeedPlan, setup: SpeedSetup) -> Ways:
     return Ways(visited, tuple(depth for depth, _ in left), left[0][1] if left else "")
 
 
-def groups(pairs: Sequence[Pair], plan: SpeedPlan, setup: SpeedSetup) -> list[list[Pair]]:
-    """Pairs that are timed in one process, against one f16: as many as fit into memory.
+def beside(pair: Pair, others: Sequence[Pair], plan: SpeedPlan, setup: SpeedSetup) -> list[Pair]:
+    """Those of ``others`` that are timed in one process with a pair, against one f16.
 
-    What is held against another build, or has to be timed otherwise, is by itself.
+    The first ones, as many as fit into memory; none where cells are held against another build.
     """
     if setup.other is not None:
-        return [[pair] for pair in pairs]
-    types = msgspec.to_builtins(setup.library.types)
-    tokens, room = plan.context(max(plan.depths)), room_beside_weights(setup)
-
-    def need(pair: Pair) -> int:
-        own = geometry.need(setup.model, pair, types, ubatch=setup.ubatch)
-        return copies(setup) * own.least(tokens)
-
-    found: list[list[Pair]] = []
-    left = 0
-    for pair in pairs:
-        if not found or need(pair) > left or len(found[-1]) == TOGETHER:
-            found.append([])
-            left = room - need(REFERENCE)
-        found[-1].append(pair)
-        left -= need(pair)
+        return []
+    tokens = plan.context(max(plan.depths))
+    left = room_beside_weights(setup) - sum(_need(one, setup)(tokens) for one in (REFERENCE, pair))
+    found: list[Pair] = []
+    for one in others[: TOGETHER - 1]:
+        left -= _need(one, setup)(tokens)
+        if left < 0:
+            break
+        found.append(one)
     return found
+
+
+def _need(pair: Pair, setup: SpeedSetup) -> Callable[[int], int]:
+    """Bytes of a cache of so many tokens, as often as it takes the memory."""
+    types, times = msgspec.to_builtins(setup.library.types), copies(setup)
+    own = geometry.need(setup.model, pair, types, ubatch=setup.ubatch)
+    return lambda tokens: times * own.least(tokens)
 
 
 def free_memory(setup: SpeedSetup) -> int:
@@ -136,16 +136,12 @@ def _methods(
     pair: Pair, plan: SpeedPlan, setup: SpeedSetup
 ) -> Iterator[tuple[int, Method | None, str]]:
     """Each depth, how it can be timed (``None``: not at all), and why not better."""
-    types = msgspec.to_builtins(setup.library.types)
     own, reference = sides(pair, setup)
-    room, times = room_beside_weights(setup), copies(setup)
-    needs_of = [
-        geometry.need(setup.model, side.pair, types, ubatch=setup.ubatch)
-        for side in (own, reference)
-    ]
+    room = room_beside_weights(setup)
+    needs_of = [_need(side.pair, setup) for side in (own, reference)]
     for depth in plan.depths:
         tokens = plan.context(depth)
-        cell, f16 = (times * one.least(tokens) for one in needs_of)
+        cell, f16 = (need_of(tokens) for need_of in needs_of)
         needs: list[tuple[Method | None, int, str]] = [
             (None, cell, f"A cache of {tokens:,} tokens needs"),
             ("alone", f16, f"a cache of {tokens:,} tokens of {reference.name} needs"),

@@ -186,12 +186,13 @@ def _opened(
 ) -> Iterator[TimedWorker]:
     """A fresh process with a context per side, all of one build."""
     engine = sides[0].engine
+    cells = list(zip(sides, accounts, strict=False))  # f16 beside them has no account of its own
     with TimedWorker(engine, timesheet=setup.timesheet) as worker:
         worker.library(engine.directory)
         begun = time.perf_counter()
         worker.model(setup.model.path, gpu_layers=setup.gpu_layers)
         loading = time.perf_counter() - begun
-        for side, account in zip(sides, accounts, strict=False):
+        for side, account in cells:
             if account.off_device is None:
                 account.off_device = _off_device(worker, side.pair, setup)
         described = worker.open_streams(
@@ -204,13 +205,13 @@ def _opened(
         )
         if setup.roofs is not None:
             setup.roofs.measure(worker, context, setup.threads)
-        for side, _, held in zip(sides, accounts, described.types, strict=False):
+        for (side, _), held in zip(cells, described.types, strict=False):
             _require_types(side.pair, held, setup)
         try:
             yield worker
         finally:
             said = [line.strip() for line in worker.log_text().splitlines()]
-            for side, account in zip(sides, accounts, strict=False):
+            for side, account in cells:
                 account.description = account.description or described
                 account.library_seconds += (loading + worker.library_ns / 1e9) / len(accounts)
                 account.remarks |= dict.fromkeys(_slow_paths(said, side.pair, sides))

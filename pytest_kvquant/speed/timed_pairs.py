@@ -33,8 +33,11 @@ def measure_together(pairs: Sequence[Pair], plan: SpeedPlan, setup: SpeedSetup) 
     """Time pairs that fit into memory side by side, in one process and against one f16.
 
     Where that process ends early, or a cache holds other types than it was made for (some builds
-    keep what they chose for an earlier one), each is timed by itself.
+    keep what they chose for an earlier one), each is timed by itself; so is a pair without others,
+    which goes by what needs less memory where it has to.
     """
+    if len(pairs) == 1:
+        return [measure(pairs[0], plan, setup)]
     begun = time.perf_counter()
     sweeps = [DepthSweep(pair, plan, setup) for pair in pairs]
     try:
