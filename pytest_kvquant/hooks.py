@@ -10,9 +10,7 @@ import pytest
 from pytest_kvquant.config.options import FLAG, GROUPS, OPTIONS, group_of
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.session.stash import DISTRIBUTION, SESSION
-
-SUITE = Path(__file__).parent / "suite"
+from pytest_kvquant.session.stash import DISTRIBUTION, SESSION, SUITE
 
 LINES_ONLY: pytest.StashKey[bool] = pytest.StashKey()
 """Whether a line of each pair takes the place of the dots of its tests."""

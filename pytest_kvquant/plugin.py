@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -25,8 +24,6 @@ from pytest_kvquant.fixtures import (
 
 __all__ = ["kv_baseline", "kv_cell", "kv_depth", "kv_matrix", "kv_memory", "kv_quality", "kv_speed",
            "kv_zoo"]  # fmt: skip
-
-SUITE = Path(__file__).parent / "suite"
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -79,6 +76,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(NOT_WINDOWS)
     from pytest_kvquant.hooks import MatrixHooks
     from pytest_kvquant.session.benchmark_tables import silence_benchmark_tables
+    from pytest_kvquant.session.stash import SUITE
 
     config.pluginmanager.register(MatrixHooks(), "kvquant-matrix")
     silence_benchmark_tables(config)

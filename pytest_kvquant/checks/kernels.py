@@ -108,11 +108,10 @@ def fused(subject: Subject) -> Check | None:
         return None
     worst = max(figures, key=lambda one: one.fused or 0.0)
     floor = max((one.fused or 0.0 for one in control.rungs), default=0.0) if control else 0.0
-    least = 0.0 if batch_noise.on_cpu(found) else LADDER_SHARE * subject.budgets.kl_mean
+    limit = 0.0 if batch_noise.on_cpu(found) else LADDER_SHARE * subject.budgets.kl_mean
     if found is not control:  # where f16 differs, as a window's cells do that are filled again
         turned = batch_noise.allowed(floor, batch_noise.usual(found))
-        least = max(least, FLOOR_FACTOR * floor, turned)
-    limit = least
+        limit = max(limit, FLOOR_FACTOR * floor, turned)
     same = (worst.fused or 0.0) <= limit
     text = (
         f"a batch of {worst.tokens} tokens at depth {worst.depth} differs by KL {worst.fused:.2g} "

@@ -64,13 +64,12 @@ class TextsOfRun:
         Raises:
             RunRefused: one of them cannot be used.
         """
-        if briefly and logits is None:
-            try:
-                self._read_files(worker, None, briefly=True)
-            except CorpusError:  # too short, so far: all of it may be enough
-                self._read_files(worker, None, briefly=False)
-        else:
-            self._read_files(worker, logits, briefly=False)
+        try:
+            self._read_files(worker, logits, briefly=briefly and logits is None)
+        except CorpusError:
+            if not briefly:
+                raise
+            self._read_files(worker, logits, briefly=False)  # all of it may be enough
         settings, main = self._settings, self.main
         if settings.robustness or settings.profile == "nightly":
             self.further += disturbed(worker, main.task, main.record, self.bos, settings.seed)

@@ -28,9 +28,7 @@ from pytest_kvquant.session.command_line import taken_for_a_path, typed_options
 from pytest_kvquant.session.distribution import Distribution, device_of, report_back
 from pytest_kvquant.session.readiness import settle, settle_here
 from pytest_kvquant.session.run import Session
-
-SUITE = Path(__file__).parents[1] / "suite"
-"""The packaged tests."""
+from pytest_kvquant.session.stash import SUITE
 
 
 def prepare(config: pytest.Config) -> Session:

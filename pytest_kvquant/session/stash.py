@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 if TYPE_CHECKING:
     from pytest_kvquant.session.distribution import Distribution
     from pytest_kvquant.session.run import Session
+
+SUITE = Path(__file__).parents[1] / "suite"
+"""The packaged tests."""
 
 SESSION: pytest.StashKey[Session] = pytest.StashKey()
 DISTRIBUTION: pytest.StashKey[Distribution] = pytest.StashKey()
