@@ -1,8 +1,9 @@
 """``python -m tools.zoo_survey``: a table of all architectures; exit code 1 if a fault is ours.
 
 Options: ``--lib DIR --python PATH --name NAME`` for another build, ``--types f16,q8_0,…`` or
-``--pairs K/V,…``, ``--only NAME,…``, ``--models DIR`` to keep the models. ``--keep`` puts the rows
-into docs/zoo-survey.json and docs/zoo-survey.md, in the place of those of the same build.
+``--pairs K/V,…``, ``--only NAME,…``, ``--shard 2/4`` for every fourth architecture from the second
+on, ``--jobs N`` at a time, ``--models DIR`` to keep the models. ``--keep`` puts the rows into
+docs/zoo-survey.json and docs/zoo-survey.md, in the place of those of the same build.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -60,6 +62,8 @@ def main() -> int:
     parser.add_argument("--types", default="f16,q8_0,q4_0")
     parser.add_argument("--pairs", help="these and no product of the types")
     parser.add_argument("--only")
+    parser.add_argument("--shard", default="1/1")
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--models", type=Path)
     parser.add_argument("--name", default="llama.cpp of bindings 0.3.36", help="of the build")
     parser.add_argument("--keep", action="store_true", help="write the page of docs/")
@@ -70,20 +74,26 @@ def main() -> int:
     known = options.only.split(",") if options.only else names.known(
         options.lib, options.python or sys.executable
     )  # fmt: skip
+    part, of = map(int, options.shard.split("/"))
     found = []
     print(page.HEAD, end="", flush=True)
     with tempfile.TemporaryDirectory(prefix="zoo-survey-") as folder:
         models = options.models or Path(folder)
         models.mkdir(parents=True, exist_ok=True)
-        for architecture in known:
+
+        def surveyed(architecture: str) -> page.SurveyRow:
             path = models / f"{architecture}.gguf"
             failed = None if path.exists() else build(architecture, path, options)
             findings = {"*": failed} if failed else measured(path, pairs, options)
-            found.append(page.row(options.name, architecture, findings))
-            print(page.line(found[-1]), end="", flush=True)
+            return page.row(options.name, architecture, findings)
+
+        with ThreadPoolExecutor(options.jobs) as crew:
+            for row in crew.map(surveyed, known[part - 1 :: of]):
+                found.append(row)
+                print(page.line(row), end="", flush=True)
+                if options.keep:  # at once: a survey takes long, and may be stopped
+                    page.keep([row])
     print(page.total(found))
-    if options.keep:
-        page.keep(found)
     return 1 if any(row.status == "ours" for row in found) else 0
 
 
