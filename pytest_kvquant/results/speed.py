@@ -92,7 +92,7 @@ class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):
     stddev_ts: float
     """Its standard deviation, tok/s."""
     samples_ns: tuple[int, ...]
-    """Nanoseconds of the test; each the mean of ``repeats`` of it."""
+    """Nanoseconds of the test; each the mean of ``repeats`` of it, or a part counted up to it."""
     samples_ts: tuple[float, ...]
     """Speed of each sample, tok/s."""
 
@@ -102,6 +102,8 @@ class SpeedTest(msgspec.Struct, frozen=True, kw_only=True):
     """The same of f16/f16, in turn with the cell: A B B A."""
     repeats: tuple[int, int]
     """Repetitions that a sample is the mean of: of the cell, of f16."""
+    parts: int = 1
+    """That a test much longer than a sample was taken in, one after another, a sample each."""
     ratios: tuple[float, ...]
     """Speed over that of f16, per round."""
     ratio: float | None

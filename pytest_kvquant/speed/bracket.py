@@ -119,7 +119,7 @@ def _sweep(
                     f"timing {title(kind, plan.count(kind), depth)}, {side.name} alone"
                 )
                 begun = time.perf_counter()
-                (repeats,) = worker.warm(kind, plan.count(kind), plan.seconds, (0,))
+                (repeats,) = worker.warm(kind, plan.count(kind), plan.seconds, (0,)).repeats
                 known = beside[kind, depth].ns if beside else []
                 wanted, ns = size, list[int]()
                 while len(ns) < wanted:

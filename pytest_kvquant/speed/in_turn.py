@@ -104,7 +104,8 @@ def take(
     """
     begun, count = time.perf_counter(), plan.count(kind)
     every = [*(cell.stream for cell in cells), reference]
-    repeats = dict(zip(every, worker.warm(kind, count, plan.seconds, every), strict=True))
+    warmed = worker.warm(kind, count, plan.seconds, every)
+    repeats = dict(zip(every, warmed.repeats, strict=True))
     taken: dict[int, list[Round]] = {cell.stream: [] for cell in cells}
     limits = {cell.stream: _limits(cell, kind, depth, plan, setup) for cell in cells}
     told, going = setup.watch(), list(cells)
@@ -126,6 +127,7 @@ def take(
             depth=depth,
             rounds=taken[cell.stream],
             repeats=(repeats[cell.stream], repeats[reference]),
+            parts=warmed.parts,
             seconds=seconds,
             before=cell.before,
             by_depth=_by_depth(worker.profile.get(kind, ()), cell.stream, reference),

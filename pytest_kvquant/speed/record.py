@@ -68,6 +68,7 @@ def record(
         samples_ts=tuple(speeds),
         reference_ns=tuple(series.reference_ns),
         repeats=series.repeats,
+        parts=series.parts,
         ratios=tuple(rounds.median_ratio([one]) for one in series.log_ratios),
         ratio=series.ratio,
         floor=floor,

@@ -46,6 +46,8 @@ class RoundSeries(NamedTuple):
     """The ratio at the depth before, if there was one."""
     by_depth: tuple[tuple[float, ...], ...] = ()
     """Depth, and nanoseconds of a token of the cell and of f16 there, on the way up."""
+    parts: int = 1
+    """That the test was taken in, a sample each, counted up to the whole."""
     disturbed: str = ""
     """Who else used the device meanwhile, in words; empty: nobody, as far as that is known."""
     grows: tuple[float, float] | None = None

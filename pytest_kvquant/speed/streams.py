@@ -16,6 +16,7 @@ from pytest_kvquant.config.expectations import held_as, substitute
 from pytest_kvquant.config.floors import Floors
 from pytest_kvquant.config.overrides import MIXED
 from pytest_kvquant.config.speed_tests import SPEED_TESTS
+from pytest_kvquant.engine.messages.timing import WarmedUp
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.timed import TimedWorker
 from pytest_kvquant.engine.parent.timesheet import Timesheet
@@ -101,8 +102,8 @@ class Streams(Protocol):
     def extend_to(self, depth: int, streams: Sequence[int]) -> list[int]:
         """Extend these to ``depth``; tokens prefilled so far, of every one."""
 
-    def warm(self, kind: str, count: int, seconds: float, streams: Sequence[int]) -> list[int]:
-        """Warm these up; repetitions that make a sample, of each."""
+    def warm(self, kind: str, count: int, seconds: float, streams: Sequence[int]) -> WarmedUp:
+        """Warm these up; what makes a sample, of each."""
 
     def samples(self, kind: str, count: int, order: Sequence[int]) -> list[int]:
         """Nanoseconds per test, the mean of a sample each, of the contexts in ``order``."""
@@ -133,9 +134,10 @@ class TakingTurns:
             for at, worker in enumerate(self._workers)
         ]
 
-    def warm(self, kind: str, count: int, seconds: float, streams: Sequence[int]) -> list[int]:
-        """Warm up, one after another."""
-        return [self._workers[at].warm(kind, count, seconds, (0,))[0] for at in streams]
+    def warm(self, kind: str, count: int, seconds: float, streams: Sequence[int]) -> WarmedUp:
+        """Warm up, one after another; tests stay whole."""
+        found = [self._workers[at].warm(kind, count, seconds, (0,)) for at in streams]
+        return WarmedUp(repeats=[one.repeats[0] for one in found], parts=1)
 
     def samples(self, kind: str, count: int, order: Sequence[int]) -> list[int]:
         """One sample after another."""

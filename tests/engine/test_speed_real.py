@@ -488,3 +488,37 @@ def test_a_slower_side_repeats_as_often_unless_that_takes_too_long(
 
     assert repeats(1.6) == (25, 25)
     assert repeats(30) == (4, 25), "four times the wanted length at most"
+
+
+@pytest.mark.parametrize(
+    ("sample", "parts"), [(0.001, 8), (0.003, 4), (0.007, 2), (0.009, 1), (0.03, 1)]
+)
+def test_a_decode_test_much_longer_than_a_sample_is_taken_in_parts(
+    tmp_path: Path, small: Path, sample: float, parts: int
+) -> None:
+    one = session(tmp_path, small, {str(PAIR): {"tg": 1.25}}, pp=0, tg=16, sample=sample)
+    tests = one.speed.measure(PAIR).tests
+    assert [test.n_depth for test in tests] == [0, 512, 1024]
+    for test in tests:
+        assert test.parts == parts, "a part takes as long as a sample has to"
+        assert test.ratio == pytest.approx(0.8, rel=0.05)
+        assert 1e-6 * test.avg_ns == pytest.approx(20, rel=0.05), "counted up to the whole test"
+
+
+def test_a_prefill_test_is_never_cut_for_its_batches_would_be_others(
+    tmp_path: Path, small: Path
+) -> None:
+    (test,) = timed(tmp_path, small, {}, depths=(0,), pp=16, tg=0, sample=0.001).tests
+    assert test.parts == 1
+
+
+@pytest.mark.parametrize("sample", [0.001, 0.009])
+def test_a_memory_that_is_restored_goes_back_after_whole_tests(
+    tmp_path: Path, sample: float
+) -> None:
+    window = Tiny(arch="gemma3", n_vocab=300, n_layer=3, window_period=3, head_dim=32, n_embd=32)
+    write(tmp_path / "model.gguf", window)
+    settings: dict[str, Any] = {"depths": (0, 1500), "pp": 0, "tg": 16, "sample": sample}
+    cell = timed(tmp_path, tmp_path / "model.gguf", {}, **settings)
+    assert (cell.verdict, cell.rollback) == ("pass", "restore")
+    assert [test.parts for test in cell.tests] == [2 if sample < 0.008 else 1] * 2

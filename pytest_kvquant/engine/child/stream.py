@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,20 @@ WARM_UP = 4
 LONGEST = 4
 """Times the wanted length that a sample may take to repeat as often as the other stream's."""
 
+PARTS = (8, 4, 2)
+"""Into how many a test of single tokens may be taken, longest first. Eight: the fewest rounds that
+decide are still more than one whole test."""
+
 SEQUENCE = 0
+
+
+class Warmed(NamedTuple):
+    """What makes a sample of a test."""
+
+    repeats: int
+    """Whole tests."""
+    parts: int
+    """Or the test is taken in so many, each as long as a sample has to be."""
 
 
 class Stream:
@@ -31,6 +45,8 @@ class Stream:
     def __init__(self, context: Context, alive: Callable[[], None]) -> None:
         self.context, self.llama, self._alive = context, context.llama, alive
         self.depth = 0
+        self._within = 0
+        """Tokens of a test under way that lie above the depth."""
         self.prefilled = 0
         """Tokens decoded to reach the depths so far."""
         self.library_ns = 0
@@ -71,13 +87,14 @@ class Stream:
                 self._lowest = self._end(lowest=True)
         self._check()
 
-    def warm(self, at_once: int, count: int, seconds: float) -> int:
-        """Throw samples away; how many repetitions make one of ``seconds``.
+    def warm(self, at_once: int, count: int, seconds: float) -> Warmed:
+        """Throw samples away, to know how many repetitions make one of ``seconds``.
 
         The very first repetition does not count: it may load weights and compile kernels. Of the
         others the fastest tells, because one that other work on the machine held up would make
         all samples too short.
         """
+        self.start_over()
         self.once(at_once, count)
         wanted, spent, fastest, repeats = seconds * 1e9, 0, math.inf, 1
         for _ in range(WARM_UP):
@@ -88,49 +105,71 @@ class Stream:
             repeats = max(1, math.ceil(wanted / fastest))
             if spent >= WARM_UP * wanted:
                 break
-        return repeats
+        most = 2 if self.restores else max(PARTS)
+        parts = (
+            one for one in PARTS
+            if at_once and one <= most and count % (one * at_once) == 0 and fastest >= one * wanted
+        )  # fmt: skip
+        return Warmed(repeats, next(parts, 1))
 
-    def once(self, at_once: int, count: int) -> int:
+    def once(self, at_once: int, count: int, parts: int = 1) -> int:
         """Nanoseconds of one test of ``count`` tokens.
 
         Args:
             at_once: tokens of each ``llama_decode``, synchronized one by one; 0: as many as
                 ``n_batch``, synchronized at the end.
+            parts: it is taken in; then these are the nanoseconds of the next part.
 
         Raises:
             DecodeFailed: llama.cpp does not decode them.
             Refused: the cache cannot be brought back to its depth.
         """
         self._check()
-        tokens = self._tokens(count, self.depth)
-        parts = self._parts(tokens, at_once or self.context.batch)
+        stop = self._within + count // parts
+        tokens = self._tokens(count, self.depth)[self._within : stop]
+        batches = self._batches(tokens, at_once or self.context.batch)
         begun = time.perf_counter_ns()
-        for part in parts:
-            self._decode(part)
+        for batch in batches:
+            self._decode(batch)
             if at_once:
                 self._synchronize()
         self._synchronize()
         nanoseconds = time.perf_counter_ns() - begun
         self.context.check_device()
         self.library_ns += nanoseconds
-        with self._counted():
-            self._back()
+        self._within = stop
+        if stop == count:
+            with self._counted():
+                self.start_over()
         self._alive()
         return nanoseconds
 
     def prove_alive(self) -> None:
         """One more token, untimed, where a device other than the CPU computes.
 
+        A memory that has to be saved to be rolled back is asked when its test is whole.
+
         Raises:
             DecodeFailed: the device failed unseen, and the last samples are worth nothing.
         """
-        if self.context.model.library.has_gpu:
-            self._decode_all(self._tokens(1, self.depth))
-            self._synchronize()
-            self.context.check_device()
+        if not self.context.model.library.has_gpu or (self._within and self.restores):
+            return
+        end = self.depth + self._within
+        self._decode_all(self._tokens(1, end))
+        self._synchronize()
+        self.context.check_device()
+        if self._within:
+            self._remove(end)
+        else:
             self._back()
 
-    def _parts(self, tokens: I32, size: int) -> list[ctypes.Structure]:
+    def start_over(self) -> None:
+        """Back to the depth, from wherever in a test."""
+        if self._within:
+            self._back()
+            self._within = 0
+
+    def _batches(self, tokens: I32, size: int) -> list[ctypes.Structure]:
         """The tokens as ``llama_batch`` structs of at most ``size``, which point into them."""
         pointer = ctypes.POINTER(self.llama.llama_token)
         pieces = [tokens[start : start + size] for start in range(0, len(tokens), size)]
@@ -140,7 +179,7 @@ class Stream:
         ]
 
     def _decode_all(self, tokens: I32) -> None:
-        (batch,) = self._parts(tokens, len(tokens))
+        (batch,) = self._batches(tokens, len(tokens))
         self._decode(batch)
 
     def _decode(self, batch: ctypes.Structure) -> None:
@@ -163,15 +202,20 @@ class Stream:
             llama.llama_memory_clear(memory, False)
             if not llama.llama_state_seq_set_data(self.context.pointer, pointer, size, SEQUENCE):
                 raise Refused(f"llama.cpp does not restore the state saved at depth {self.depth}")
-        elif not llama.llama_memory_seq_rm(memory, SEQUENCE, self.depth, -1):
-            raise Refused(f"llama.cpp does not roll the cache back to depth {self.depth}")
+        else:
+            self._remove(self.depth)
+
+    def _remove(self, start: int) -> None:
+        if not self.llama.llama_memory_seq_rm(self.context.memory, SEQUENCE, start, -1):
+            raise Refused(f"llama.cpp does not roll the cache back to depth {start}")
 
     def _check(self) -> None:
-        last, lowest = self._end(), self._end(lowest=True)
-        if last != self.depth - 1 or (self.depth and lowest != self._lowest):
+        last, lowest, size = self._end(), self._end(lowest=True), self.depth + self._within
+        moves = self._within and self.restores  # a window leaves what it has passed
+        if last != size - 1 or (self.depth and lowest != self._lowest and not moves):
             raise Refused(
                 f"the cache holds positions {lowest} to {last} where {self._lowest} to "
-                f"{self.depth - 1} were expected: this is not depth {self.depth}"
+                f"{size - 1} were expected: this is not depth {size}"
             )
 
     def _end(self, *, lowest: bool = False) -> int:

@@ -68,6 +68,8 @@ class Bench:
         self._model, self._at_once = model, at_once
         self._repeats: dict[tuple[str, int, int], int] = {}
         """Of a test, its tokens and a stream."""
+        self._parts: dict[tuple[str, int], int] = {}
+        """Of a test and its tokens."""
         self.profile: dict[str, list[tuple[float, ...]]] = {"pp": [], "tg": []}
         """By kind: depth, and nanoseconds of a token of each stream there; 0: it stayed behind."""
         begun = time.perf_counter_ns()
@@ -112,6 +114,8 @@ class Bench:
         single tokens at its end. A memory that has to be saved to be rolled back goes at once.
         """
         going = [self.streams[number] for number in numbers]
+        for stream in going:
+            stream.start_over()
         start = min((stream.depth for stream in going), default=depth)
         if any(stream.restores for stream in going) or depth - start < FEWEST * STEP:
             self._extend(numbers, depth, timed=False)
@@ -142,27 +146,34 @@ class Bench:
         looks = [(at, self.streams[at].once(1, SINGLES)) for at in (*numbers, *reversed(numbers))]
         return {one: min(ns for at, ns in looks if at == one) / SINGLES for one in numbers}
 
-    def warm(self, kind: str, count: int, seconds: float, numbers: Sequence[int]) -> list[int]:
-        """Warm streams up; repetitions that make a sample, of each.
+    def warm(self, kind: str, count: int, seconds: float, numbers: Sequence[int]) -> WarmedUp:
+        """Warm streams up; what makes a sample, of each.
 
-        As many for all as for the one that needs most, so that they can alternate; a stream that is
-        many times slower repeats less, or a cliff would cost as many times more.
+        As many repetitions for all as for the one that needs most, so that they can alternate; a
+        stream that is many times slower repeats less, or a cliff would cost as many times more.
+        A test that is much longer than a sample has to be is taken in parts, the same of all
+        streams; one alone has none beside it to hold a part against.
         """
         at_once = self._at_once[kind]
         own = [self.streams[number].warm(at_once, count, seconds) for number in numbers]
-        found = [min(max(own), LONGEST * repeats) for repeats in own]
+        most = max(one.repeats for one in own)
+        found = [min(most, LONGEST * one.repeats) for one in own]
         self._repeats |= {
             (kind, count, number): repeats for number, repeats in zip(numbers, found, strict=True)
         }
-        return found
+        parts = min(one.parts for one in own) if len(own) > 1 else 1
+        self._parts[kind, count] = parts
+        return WarmedUp(repeats=found, parts=parts)
 
     def samples(self, kind: str, count: int, order: Sequence[int]) -> list[int]:
         """A sample per entry of ``order``, of that stream: mean nanoseconds of its repetitions.
 
-        The repetitions of all of them alternate, A B B A, A B B A, …: what slows the machine for
-        less than a sample slows them alike.
+        Of a test in parts it is the stream's next part, counted up to the whole. The repetitions
+        of all of them alternate, A B B A, A B B A, …: what slows the machine for less than a
+        sample slows them alike.
         """
         repeats = [self._repeats[kind, count, number] for number in order]
+        at_once, parts = self._at_once[kind], self._parts[kind, count]
         turns = sorted(
             ((turn + 0.5) / times, place)
             for place, times in enumerate(repeats)
@@ -170,7 +181,7 @@ class Bench:
         )
         spent = [0] * len(order)
         for _, place in turns:
-            spent[place] += self.streams[order[place]].once(self._at_once[kind], count)
+            spent[place] += parts * self.streams[order[place]].once(at_once, count, parts)
         for number in {*order}:
             self.streams[number].prove_alive()
         return [round(total / times) for total, times in zip(spent, repeats, strict=True)]
@@ -215,8 +226,8 @@ class TimingMessages:
         """Warm up ``kind`` with ``count`` tokens; samples of ``seconds`` from now on."""
         asked = message.read(WarmUp)
         with self.channel.spent("decode"):
-            repeats = self.bench.warm(asked.kind, asked.count, asked.seconds, asked.streams)
-        self.channel.tell(WarmedUp(repeats=repeats))
+            warmed = self.bench.warm(asked.kind, asked.count, asked.seconds, asked.streams)
+        self.channel.tell(warmed)
 
     def on_time_samples(self, message: Message) -> None:
         """Take samples of ``kind`` with ``count`` tokens on the streams in ``order``."""

@@ -82,6 +82,8 @@ class WarmedUp(Said):
     NAME: ClassVar = "warmed_up"
     repeats: Sequence[int]
     """Repetitions of the test that make a sample, of each that was warmed up."""
+    parts: int
+    """Or the test is taken in so many, a sample each; 1: whole."""
 
 
 @dataclass(frozen=True, kw_only=True)

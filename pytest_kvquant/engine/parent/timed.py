@@ -66,10 +66,10 @@ class TimedWorker(Worker):
         self.profile = found.profile
         return list(found.prefilled)
 
-    def warm(self, kind: str, count: int, seconds: float, streams: Sequence[int]) -> list[int]:
-        """Warm up; repetitions of the test that a sample will be the mean of, of each stream."""
+    def warm(self, kind: str, count: int, seconds: float, streams: Sequence[int]) -> WarmedUp:
+        """Warm up; what will make a sample of the test, of each stream."""
         asked = WarmUp(kind=kind, count=count, seconds=seconds, streams=list(streams))
-        return list(self.exchange(asked, WarmedUp).repeats)
+        return self.exchange(asked, WarmedUp)
 
     def samples(self, kind: str, count: int, order: Sequence[int]) -> list[int]:
         """Nanoseconds per test, a sample for each stream in ``order``; see ``timing.Bench``."""
