@@ -125,7 +125,7 @@ ALLOWED = {
     "baselines": "errors machine matrix numerics results speed",
     "checks": "config errors format matrix numerics quality results",
     "quality": "config engine engine.parent errors inputs machine matrix numerics results",
-    "speed": "config engine.parent errors format inputs machine matrix numerics results",
+    "speed": "config engine engine.parent errors format inputs machine matrix numerics results",
     "engine.parent": "engine errors machine matrix numerics results",
     "engine.child": "engine numerics",
     "engine": "numerics",
