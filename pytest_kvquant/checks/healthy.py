@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from msgspec.structs import replace
@@ -37,6 +37,10 @@ NEAR = 1.4
 1.30 is not reached."""
 
 
+NOT_JUDGED = "Not judged"
+"""How the rule of a gate begins that had nothing to be held against."""
+
+
 class Allowance(NamedTuple):
     """How far from its healthy figure a gate lets a cell be."""
 
@@ -48,6 +52,8 @@ class Allowance(NamedTuple):
     """What may come on top, in the figure's unit: noise that no rounding explains."""
     two_sided: bool
 
+
+Looks: TypeAlias = tuple[int, ...]
 
 KL = Allowance(ratio.LIMIT, ratio.WIDEST, 0.0, two_sided=True)
 DECODE = Allowance(1.15, 1.5, 0.0, two_sided=True)
@@ -115,10 +121,14 @@ def off_by_little(gates: Iterable[Gate]) -> bool:
     return 1 / NEAR < found.figure < NEAR
 
 
-def judge_decode(measured: Evidence, healthy: Evidence, noise: float) -> Gate:
-    """The gate of the decode path: all its chunks at one look."""
+def judge_decode(measured: Evidence, healthy: Evidence, noise: float, looks: Looks) -> Gate:
+    """The gate of the decode path, on the chunks that both have.
+
+    Args:
+        looks: chunks after which it is judged, ascending; as many as were measured is one of them.
+    """
     count = min(measured.complete, healthy.complete)
-    rules = Rules(cap=count, early=False)
+    rules = Rules(cap=count, looks=looks)
     ours, theirs = (_first(one.per_chunk(), count) for one in (measured, healthy))
     allowance = DECODE._replace(floor=FLOORS * noise)
     return ratio_gate("decode_kl_ratio", ours.kl, theirs.kl, rules, allowance)
@@ -183,7 +193,8 @@ def without_emulation(name: str, measured: F64, rules: Rules, problem: str | Non
         decided_at=None,
         census=False,
         chunks_needed=None,
-        rule=f"Not judged, no healthy cell could be emulated: {problem or 'it was not asked for'}",
+        rule=f"{NOT_JUDGED}, no healthy cell could be emulated: "
+        f"{problem or 'it was not asked for'}",
         question="kernel",
         measured=float(np.mean(measured)) if len(measured) else None,
     )

@@ -15,6 +15,9 @@ from pytest_kvquant.results.recall import RecallPoint
 ALPHA = 0.01
 """Error of each side, over all distances of all cells."""
 
+FIRST_LOOK = 0.25
+"""Share of it for a look after half of the passages; the rest is for all of them."""
+
 
 def points(
     distances: Sequence[int],
@@ -23,14 +26,16 @@ def points(
     keep: float,
     *,
     cells: int = 1,
+    share: float = 1.0,
 ) -> tuple[RecallPoint, ...]:
     """Judge every distance.
 
     Args:
         keep: least share of f16's gain that has to be kept.
         cells: of the run, among which chance is corrected for.
+        share: of the error, for this look.
     """
-    alpha = ALPHA / (len(distances) * max(1, cells))
+    alpha = share * ALPHA / (len(distances) * max(1, cells))
     found = []
     for at, distance in enumerate(distances):
         judged = numbers.judge(reference.gain[:, at], cell.gain[:, at], keep=keep, alpha=alpha)
@@ -46,6 +51,11 @@ def points(
             )
         )
     return tuple(found)
+
+
+def settled(found: Sequence[RecallPoint]) -> bool:
+    """Whether further passages are not needed: every distance passes or fails."""
+    return all(one.verdict in {"pass", "fail"} for one in found)
 
 
 def check_recall(found: Sequence[RecallPoint], keep: float) -> Check:

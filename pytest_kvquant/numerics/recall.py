@@ -3,7 +3,8 @@ cell keeps enough of it. Numbers in, numbers out.
 
 The unit is the passage. Its gain is the mean NLL of its tokens where they are read first less that
 where they are read again, in nats; reference and cell read the same passages, so what is judged is
-paired: d = gain(cell) − keep · gain(reference).
+paired: the cell fails by d = gain(cell) − keep · gain(reference), and passes by the interval of
+gain(cell) / gain(reference), whose width is what the two scatter apart from each other.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def judge(reference: F64, cell: F64, *, keep: float, alpha: float) -> Judged:
     apart = cell - keep * reference
     middle, allowance = float(apart.mean()), _reach(apart, alpha)
     verdict: RecallVerdict = "inconclusive"
-    if middle >= allowance:
+    # By the interval of the share itself: d of a healthy cell scatters with the reference's gains,
+    # and over half of the pairs of a matrix eight passages did not tell 97 % from 80 %.
+    if kept - reach >= keep:
         verdict = "pass"
     elif middle < -allowance:
         verdict = "fail"

@@ -30,13 +30,52 @@ FLOOR_CHUNKS = 2
 for the prefill kernel: what another kernel changes is no noise, and stands in ``shapes``."""
 
 
+class DecodeLogits:
+    """A pair's logits by the decode path, computed as far as a cell needs them.
+
+    Args:
+        pair: f16, or what else cells are compared with.
+    """
+
+    def __init__(self, task: Task, plan: paths.PathsPlan, pair: Pair) -> None:
+        self._task, self._plan, self._pair = task, plan, pair
+        self._kept = paths.KeptLogits(plan.decoded.size, task.vocabulary)
+        self._chunks = 0
+
+    @property
+    def rows(self) -> F32:
+        """Shape ``(rows, vocabulary)``; those of chunks that nobody asked for are zeros."""
+        return self._kept.rows
+
+    def compute(self, worker: Worker, stop: int) -> None:
+        """See that the first ``stop`` chunks are there, in a worker that has the pair open."""
+        part, each = self._plan.part(self._chunks, stop), self._plan.decoded.shape[1]
+        start = self._chunks * each
+        for row, logits in paths.decode_rows(worker, part, self._task.vocabulary):
+            self.rows[start + row : start + row + len(logits)] = logits
+        self._chunks = stop
+
+    def ensure(self, stop: int) -> None:
+        """See that the first ``stop`` chunks are there.
+
+        Raises:
+            CellError: the worker cannot be started, or dies.
+        """
+        if stop <= self._chunks:
+            return
+        workers = self._task.workers
+        with workers.timesheet.scope("control"), workers.shared() as worker:
+            self._task.open_cell(worker, self._pair)
+            self.compute(worker, stop)
+
+
 class Control(NamedTuple):
     """The side measurements of f16."""
 
     plan: paths.PathsPlan
     census: Census
-    decode: F32
-    """Logits of the decode path, shape ``(rows, vocabulary)``."""
+    decode: DecodeLogits
+    """Logits of the decode path."""
     chosen: list[list[int]]
     floor: NoiseFloor
     decode_seconds: float
@@ -54,18 +93,19 @@ def measure_control(
     with task.workers.timesheet.scope("control"), task.workers.shared() as worker:
         task.open_cell(worker, pair)
         census = worker.census()
-        kept = paths.KeptLogits(plan.decoded.size, task.vocabulary)
-        for row, logits in paths.decode_rows(worker, plan, task.vocabulary):
-            kept.rows[row : row + len(logits)] = logits
+        decode, first = DecodeLogits(task, plan, pair), plan.part(0, plan.looks[0])
+        decode.compute(worker, plan.looks[0])
         for _ in worker.run_script(paths.trajectory_steps(plan), task.vocabulary):
             pass
         chosen = worker.chosen
         memory = steady.measure(worker, pair, task.shape, worker.log_text())
-        both = _two_paths(worker, plan, kept.rows, task.vocabulary) if plan.decoded.size else None
+        both = (
+            _two_paths(worker, first, decode.rows, task.vocabulary) if first.decoded.size else None
+        )
         shapes = all_shapes(worker, task, plan)
         floor = _noise_floor(worker, task, source, shapes)
         floor = msgspec.structs.replace(floor, paths=both)
-        return Control(plan, census, kept.rows, chosen, floor, worker.decode_seconds, memory)
+        return Control(plan, census, decode, chosen, floor, worker.decode_seconds, memory)
 
 
 def _two_paths(worker: Worker, plan: paths.PathsPlan, decode: F32, vocabulary: int) -> TwoPaths:

@@ -105,12 +105,14 @@ class HealthyCell:
             for at, group in missing:
                 self._take(at, group)
 
-    def ensure_decode(self, plan: paths.PathsPlan) -> None:
-        """See that the evidence of the decode path is there."""
-        if self.problem is not None or self.decode is not None:
+    def ensure_decode(self, plan: paths.PathsPlan, stop: int) -> None:
+        """See that the evidence of the decode path has the first ``stop`` chunks of the plan."""
+        if self.problem is not None or (self.decode is not None and self.decode.complete >= stop):
             return
         with self._tried():
-            self.decode = self._decode_path(plan)
+            if self.decode is None:
+                self.decode = self._decode_evidence(plan)
+            self._decode_path(plan, self.decode, stop)
 
     def draw_again(self) -> None:
         """Emulate the chunks so far with other roundings that are as likely.
@@ -198,30 +200,30 @@ class HealthyCell:
             targets = task.chunks[chunk, -task.shape.scored :][first : first + count]
             yield chunk, first, self._source.compare(chunk, first, logits, targets)
 
-    def _decode_path(self, plan: paths.PathsPlan) -> Evidence:
-        store, (chunks, each) = self._store("decode", plan.decoded.shape[1]), plan.decoded.shape
-        key = np.concatenate([plan.prefixes, plan.decoded], axis=1)
-        evidence = Evidence(
-            chunks, each, tail_over=self.evidence.tail_over, tie_band=self.evidence.tie_band
-        )
+    def _decode_evidence(self, plan: paths.PathsPlan) -> Evidence:
+        chunks, each = plan.decoded.shape
+        over, band = self.evidence.tail_over, self.evidence.tie_band
+        return Evidence(chunks, each, tail_over=over, tie_band=band)
+
+    def _decode_path(self, plan: paths.PathsPlan, evidence: Evidence, stop: int) -> None:
+        """Chunks that the evidence lacks, from the store or computed."""
+        start, each = evidence.complete, plan.decoded.shape[1]
+        store, part = self._store("decode", each), plan.part(start, stop)
+        key = np.concatenate([part.prefixes, part.decoded], axis=1)
         with store.exclusively():
             if store.missing([key]):
+                self._control.decode.ensure(stop)
+                made = self._decode_evidence(part)
                 store.evict([key])
                 with self._opened() as worker:
-                    made = paths.decode_evidence(
-                        worker,
-                        plan,
-                        self._control.decode,
-                        self._ground.task.vocabulary,
-                        tail_over=evidence.tail_over,
-                        tie_band=evidence.tie_band,
-                    )
+                    rows = self._control.decode.rows[start * each : stop * each]
+                    vocabulary = self._ground.task.vocabulary
+                    paths.decode_evidence(worker, part, rows, vocabulary, made, stop - start)
                 with store.writing(key) as writer:
-                    for chunk in range(chunks):
+                    for chunk in range(stop - start):
                         writer.append(packed(_chunk(made.columns, chunk)))
-        for chunk in range(chunks):
-            evidence.put(chunk, 0, unpacked(store.rows(key, chunk, 0, each)))
-        return evidence
+        for chunk in range(stop - start):
+            evidence.put(start + chunk, 0, unpacked(store.rows(key, chunk, 0, each)))
 
     def _store(self, path: str, rows: int = 0) -> Reference:
         if path not in self._stores:

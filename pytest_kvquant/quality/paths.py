@@ -24,6 +24,8 @@ from pytest_kvquant.results.cell import Trajectory
 
 DECODE_CHUNKS = 8
 """Chunks whose beginnings are decoded one token at a time."""
+MORE_CHUNKS = 4
+"""Times as many are, as far as the run has them, where these leave a pair undecided."""
 PROMPTS = 4
 SHAPE_ROWS = 16
 """Logits compared per batch shape."""
@@ -40,7 +42,8 @@ class PathsPlan(NamedTuple):
     """
 
     prefixes: I32
-    """Shape ``(chunks, prefix)``: brought into the cache by prefill."""
+    """Shape ``(chunks, prefix)``: brought into the cache by prefill. Of this and the next two the
+    first :data:`DECODE_CHUNKS` are read, and the others where these leave a pair undecided."""
     decoded: I32
     """Shape ``(chunks, n)``: then decoded one at a time, with logits at each."""
     targets: I32
@@ -52,13 +55,25 @@ class PathsPlan(NamedTuple):
     shaped: I32
     """Shape ``(sequences, tokens)``: decoded in several batch shapes, the first row compared."""
 
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Chunks of the decode path after which a pair is judged, ascending."""
+        count = len(self.decoded)
+        return tuple(sorted({min(DECODE_CHUNKS, count), count}))
+
+    def part(self, start: int, stop: int) -> PathsPlan:
+        """The same with these chunks of the decode path alone."""
+        decoded = (self.prefixes, self.decoded, self.targets)
+        prefixes, tokens, targets = (rows[start:stop] for rows in decoded)
+        return self._replace(prefixes=prefixes, decoded=tokens, targets=targets)
+
 
 def plan(chunks: I32, *, decode_tokens: int, trajectory_tokens: int, sequences: int) -> PathsPlan:
     """Cut the side measurements from the chunks of a run.
 
     Args:
         chunks: shape ``(n, ctx)``.
-        decode_tokens: tokens per cell to decode one at a time, over all chunks.
+        decode_tokens: tokens per cell to decode one at a time, over the chunks of the first look.
         trajectory_tokens: tokens per greedy continuation.
         sequences: how many sequences the context holds.
     """
@@ -66,7 +81,7 @@ def plan(chunks: I32, *, decode_tokens: int, trajectory_tokens: int, sequences: 
     used = min(DECODE_CHUNKS, count)
     each = max(0, min(-(-decode_tokens // used), ctx // 2))
     prefix = max(1, min(ctx // 8, 512))
-    head = chunks[:used, : prefix + each + 1]
+    head = chunks[: MORE_CHUNKS * used, : prefix + each + 1]
     prompt = min(16, ctx // 2)
     return PathsPlan(
         prefixes=head[:, :prefix],
@@ -173,23 +188,22 @@ def decode_evidence(
     plan: PathsPlan,
     control: F32,
     vocabulary: int,
-    *,
-    tail_over: float,
-    tie_band: float,
-) -> Evidence:
-    """Compare the decode path of a cell with the control's.
+    evidence: Evidence,
+    stop: int,
+) -> None:
+    """Compare the decode path of a cell with the control's, on chunks that the evidence lacks.
 
     Args:
         control: logits of f16 by the same script, shape ``(chunks·n, vocabulary)``.
+        stop: chunks of the plan that the evidence has afterwards.
     """
-    chunks, each = plan.decoded.shape
-    evidence = Evidence(chunks, each, tail_over=tail_over, tie_band=tie_band)
-    targets = plan.targets.ravel()
-    for row, logits in decode_rows(worker, plan, vocabulary):
+    start, each = evidence.complete, plan.decoded.shape[1]
+    part = plan.part(start, stop)
+    reference, targets = control[start * each : stop * each], part.targets.ravel()
+    for row, logits in decode_rows(worker, part, vocabulary):
         rows = slice(row, row + len(logits))
-        figures = compare_rows(np.ascontiguousarray(control[rows]), logits, targets[rows])
-        evidence.put(row // each, row % each, figures)
-    return evidence
+        figures = compare_rows(np.ascontiguousarray(reference[rows]), logits, targets[rows])
+        evidence.put(start + row // each, row % each, figures)
 
 
 def trajectory(chosen: list[list[int]], control: list[list[int]], tokens: int) -> Trajectory:

@@ -58,6 +58,13 @@ class RecallPlan(NamedTuple):
         pairs = zip(self.repeats, self.distances, strict=True)
         return tuple(again - distance for again, distance in pairs)
 
+    def halves(self) -> tuple[RecallPlan, RecallPlan] | None:
+        """Every other sequence, and the rest; ``None`` where a half is too few to decide by."""
+        if len(self.sequences) < 2 * SEQUENCES:
+            return None
+        parts = (self._replace(sequences=self.sequences[first::2]) for first in (0, 1))
+        return next(parts), next(parts)
+
 
 class Recalled(NamedTuple):
     """What reading all passages twice cost, shape ``(sequences, distances)`` each."""
@@ -73,6 +80,17 @@ class Recalled(NamedTuple):
     def gain(self) -> F64:
         """What was gained from having read them, nats a token."""
         return self.first - self.again
+
+    def every_other(self) -> Recalled:
+        """Of the sequences of the first of a plan's halves."""
+        return Recalled(*(values[::2] for values in self))
+
+    def among(self, others: Recalled) -> Recalled:
+        """These of the first half and those of the second, in the order of the whole plan."""
+        whole = [np.empty((len(a) + len(b), a.shape[1])) for a, b in zip(self, others, strict=True)]
+        for values, a, b in zip(whole, self, others, strict=True):
+            values[::2], values[1::2] = a, b
+        return Recalled(*whole)
 
 
 def distances(length: int) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from pytest_kvquant import format
 from pytest_kvquant.checks.gate_text import by_decoding, short_title
+from pytest_kvquant.checks.healthy import NOT_JUDGED
 from pytest_kvquant.results.baseline import DRIFTED
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell, Check
@@ -14,6 +15,9 @@ from pytest_kvquant.results.speed import SpeedCell, SpeedTest
 
 NIGHTLY_CAP = 128
 """Chunks that the nightly profile draws at most, before the plain mean decides."""
+
+PR_CAP = 32
+"""Chunks that the pr profile draws at most."""
 
 
 def short(cell: Cell | None, speed: SpeedCell | None, ceiling: Ceiling | None) -> list[str]:
@@ -121,9 +125,6 @@ def _lacking(gates: Sequence[Gate]) -> list[str]:
     return [f"{named}, open after {after}: {_option(emulated, seen)}", *lines[:1]]
 
 
-NOT_JUDGED = "Not judged"
-"""How the rule of a gate begins that had nothing to be held against."""
-
 MOST_NAMED = 3
 """Undecided gates of a pair that are named; how many more there are stands behind them."""
 
@@ -149,7 +150,8 @@ def _option(gates: Sequence[Gate], seen: int) -> str:
         return f"--kv-chunks {max(chunks, 2 * seen)} on a longer text would tell more"
     near = [gate for gate in gates if gate.question == "fitness" and _excess(gate) >= NEAR]
     more = "; or a budget of twice the healthy figure" if near and seen >= FEW else ""
-    return f"--kv-profile nightly (at most {NIGHTLY_CAP} chunks) would decide{more}"
+    nightly = f"--kv-profile nightly (at most {NIGHTLY_CAP} chunks) would decide{more}"
+    return nightly if seen >= PR_CAP else f"--kv-profile pr ({PR_CAP}) would tell more, {nightly}"
 
 
 NEAR = 0.5

@@ -9,6 +9,7 @@ from pytest_kvquant.checks.healthy import off_by_little
 from pytest_kvquant.checks.judging import figures_per_chunk
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.engine.parent.worker import Worker
+from pytest_kvquant.errors import CellError
 from pytest_kvquant.matrix import REFERENCE
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.metrics import kl_profile
@@ -18,8 +19,8 @@ from pytest_kvquant.quality.control import all_shapes
 from pytest_kvquant.quality.healthy import HealthyCell
 from pytest_kvquant.results.cell import QualitySection
 from pytest_kvquant.session.cell_inputs import CellInputs
-from pytest_kvquant.session.cell_verdict import checked
-from pytest_kvquant.session.judging import Judge
+from pytest_kvquant.session.cell_verdict import checked, is_settled
+from pytest_kvquant.session.judging import Judge, JudgedGates
 
 
 def with_quality(
@@ -54,8 +55,6 @@ def with_paths(
     control, vocabulary = inputs.control, inputs.task.vocabulary
     plan = control.plan
     if plan.decoded.size:
-        if healthy is not None:
-            healthy.ensure_decode(plan)
         subject = _with_decode(subject, worker, inputs, judge, healthy)
         if not subject.cell.gates:
             return subject
@@ -80,20 +79,26 @@ def with_workloads(subject: Subject, worker: Worker, inputs: CellInputs) -> Subj
 def _with_decode(
     subject: Subject, worker: Worker, inputs: CellInputs, judge: Judge, healthy: HealthyCell | None
 ) -> Subject:
-    control = inputs.control
-    evidence = paths.decode_evidence(
-        worker,
-        control.plan,
-        control.decode,
-        inputs.task.vocabulary,
-        tail_over=subject.budgets.kl_tail_over,
-        tie_band=control.floor.tie_band,
-    )
-    if not evidence.finite:
-        return _non_finite(subject, "Logits by the decode path hold")
-    cell = subject.cell
+    control, plan, cell = inputs.control, inputs.control.plan, subject.cell
     assert cell.quality is not None
-    judged = judge.decode(evidence, healthy)
+    over, band = subject.budgets.kl_tail_over, control.floor.tie_band
+    evidence = Evidence(*plan.decoded.shape, tail_over=over, tie_band=band)
+    judged = JudgedGates((), ())
+    for stop in plan.looks:
+        try:
+            control.decode.ensure(stop)
+        except CellError:
+            break  # of the first look it has been there since the run began
+        if healthy is not None:
+            healthy.ensure_decode(plan, stop)
+        rows, vocabulary = control.decode.rows, inputs.task.vocabulary
+        paths.decode_evidence(worker, plan, rows, vocabulary, evidence, stop)
+        if not evidence.finite:
+            return _non_finite(subject, "Logits by the decode path hold")
+        judged = judge.decode(evidence, healthy, plan.looks)
+        open_ones = judged.decidable
+        if not open_ones.counted or is_settled(open_ones, inputs):
+            break
     figures = quality_figures(evidence.tokens())
     cell = msgspec.structs.replace(
         cell,

@@ -7,7 +7,12 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from pytest_kvquant.checks.healthy import judge_decode, judge_kernel, without_emulation
+from pytest_kvquant.checks.healthy import (
+    NOT_JUDGED,
+    judge_decode,
+    judge_kernel,
+    without_emulation,
+)
 from pytest_kvquant.checks.judging import judge
 from pytest_kvquant.checks.kernel_names import KERNEL_GATES
 from pytest_kvquant.config.budgets import Budgets
@@ -30,6 +35,12 @@ class JudgedGates(NamedTuple):
     """Those that its verdict follows from."""
     advised: tuple[Gate, ...]
     """Those against published budgets that nobody has made their own: told, not judged."""
+
+    @property
+    def decidable(self) -> JudgedGates:
+        """Without those that had nothing to be held against, which no further chunk decides."""
+        held = (one for one in self.counted if not one.rule.startswith(NOT_JUDGED))
+        return self._replace(counted=tuple(held))
 
 
 class Judge(NamedTuple):
@@ -65,13 +76,19 @@ class Judge(NamedTuple):
         absolute = judge(evidence, self.budgets, self.rules)
         return self._both(absolute, self._kernel(evidence, healthy))
 
-    def decode(self, evidence: Evidence, healthy: HealthyCell | None) -> JudgedGates:
-        """The gates of the decode path: all its chunks at one look."""
-        rules = Rules(cap=evidence.complete, early=False)
+    def decode(
+        self, evidence: Evidence, healthy: HealthyCell | None, looks: tuple[int, ...]
+    ) -> JudgedGates:
+        """The gates of the decode path.
+
+        Args:
+            looks: chunks after which it is judged, ascending; those of the evidence are one.
+        """
+        rules = Rules(cap=evidence.complete, looks=looks)
         seen = evidence.per_chunk().kl
         kernel: Sequence[Gate] = ()
         if healthy is not None and healthy.decode is not None:
-            kernel = [judge_decode(evidence, healthy.decode, self.noise)]
+            kernel = [judge_decode(evidence, healthy.decode, self.noise, looks)]
         elif healthy is not None:
             kernel = [without_emulation("decode_kl_ratio", seen, rules, healthy.problem)]
         elif not self.emulated and "decode_kl_mean" not in self.owned:

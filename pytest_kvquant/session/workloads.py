@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from pytest_kvquant.checks import registry
-from pytest_kvquant.checks.recall import points
+from pytest_kvquant.checks.recall import FIRST_LOOK, points, settled
 from pytest_kvquant.checks.robustness import compared as compared_with_clean
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.checks.texts import figures, is_settled
@@ -23,6 +23,7 @@ from pytest_kvquant.quality import prefill, recall
 from pytest_kvquant.quality.recall import Recalled, RecallPlan
 from pytest_kvquant.quality.source import ReferenceSource
 from pytest_kvquant.quality.task import Task
+from pytest_kvquant.results.recall import RecallPoint
 from pytest_kvquant.session.texts import TextTask
 
 
@@ -123,7 +124,7 @@ class Workloads:
         worker: Worker,
         text: TextTask,
         compared: Pair,
-        settled: Callable[[Evidence], bool],
+        enough: Callable[[Evidence], bool],
     ) -> Evidence:
         key = compared, text.record.tokens_hash
         if key not in self._sources:
@@ -138,7 +139,7 @@ class Workloads:
             self._sources[key],
             subject.budgets,
             tie_band=subject.floor.tie_band,
-            settled=settled,
+            settled=enough,
             on_chunk=lambda _: None,
         )
 
@@ -146,14 +147,24 @@ class Workloads:
         reference = self._recalled.get(compared)
         if self._plan is None or not isinstance(reference, Recalled):
             return subject
-        found = points(
-            self._plan.distances,
-            reference,
-            self._recall(worker, self._plan),
-            subject.budgets.recall,
-            cells=cells,
-        )
+        found = self._recall_points(worker, self._plan, reference, subject.budgets.recall, cells)
         return subject._replace(cell=msgspec.structs.replace(subject.cell, recall=found))
+
+    def _recall_points(
+        self, worker: Worker, plan: RecallPlan, reference: Recalled, keep: float, cells: int
+    ) -> tuple[RecallPoint, ...]:
+        """Half of the passages, and the others where these do not decide."""
+        distances, halves = plan.distances, plan.halves()
+        if halves is None:
+            whole = self._recall(worker, plan)
+            return points(distances, reference, whole, keep, cells=cells)
+        first = self._recall(worker, halves[0])
+        before = reference.every_other()
+        found = points(distances, before, first, keep, cells=cells, share=FIRST_LOOK)
+        if settled(found):
+            return found
+        whole = first.among(self._recall(worker, halves[1]))
+        return points(distances, reference, whole, keep, cells=cells, share=1 - FIRST_LOOK)
 
     def _recall(self, worker: Worker, plan: RecallPlan) -> Recalled:
         return recall.measure(worker, plan, self._task.shape, self._task.vocabulary)

@@ -132,9 +132,19 @@ def test_only_chunks_that_both_have_are_judged() -> None:
     assert gate.measured == gate.healthy
 
 
-def test_the_decode_path_is_one_look() -> None:
-    assert judge_decode(evidence(1, 8, 16), evidence(1, 8, 16), 0).verdict == "pass"
-    assert judge_decode(evidence(4, 8, 16), evidence(1, 8, 16), 0).verdict == "fail"
+def test_the_decode_path_is_one_look_where_there_are_no_further_chunks() -> None:
+    assert judge_decode(evidence(1, 8, 16), evidence(1, 8, 16), 0, (8,)).verdict == "pass"
+    assert judge_decode(evidence(4, 8, 16), evidence(1, 8, 16), 0, (8,)).verdict == "fail"
+
+
+def test_two_looks_at_the_decode_path_share_its_error() -> None:
+    first, second = (
+        judge_decode(evidence(1, count, 16), evidence(1, count, 16), 0, (8, 32))
+        for count in (8, 32)
+    )
+    alone = judge_decode(evidence(1, 8, 16), evidence(1, 8, 16), 0, (8,))
+    assert first.level == second.level == alone.level / 2
+    assert (first.decided_at, second.chunks) == (8, 32)
 
 
 def test_without_an_emulation_a_gate_is_open_and_says_why() -> None:
