@@ -6,6 +6,7 @@ Prints one line of JSON: the verdict of each pair, and what of it is a fault of 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import traceback
@@ -58,7 +59,7 @@ def survey(
             store=Path(folder),
         )
         try:
-            session = Session(settings, {}, Listener())
+            session = Session(settings, dict(os.environ), Listener())
             found = {str(pair): _judged(session, pair) for pair in session.pairs}
             session.result()
         except RunRefused as error:
