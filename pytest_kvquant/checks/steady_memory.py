@@ -28,19 +28,29 @@ def check_steady(found: SteadyMemory, reference: SteadyMemory | None) -> Check:
     Args:
         reference: the same of f16; ``None``: not known, or this is f16.
     """
-    complaints = [
-        f"{_size(kept)} stay {where} after every {what}"
+    seen = [
+        (device, f"{_size(kept)} stay {_place(device)} after every {what}")
         for what, each, limit in (
             ("token", found.per_token, TOKEN),
             ("context that was freed", found.per_context, CONTEXT),
         )
-        for where, kept in _places(each)
+        for device, kept in each.items()
         if kept > limit
     ]
+    shared = {device for device, size in found.elsewhere.items() if size > TOKEN}
+    complaints = [text for device, text in seen if device not in shared]
     complaints += _compute_complaints(found, reference)
     kept = max((*found.per_token.values(), 0.0))
     if complaints:
         return fact("steady_memory", "fail", "; ".join(complaints), figure=kept, limit=float(TOKEN))
+    if doubtful := [text for device, text in seen if device in shared]:
+        others = ", ".join(f"{_size(found.elsewhere[one])} on {one}" for one in sorted(shared))
+        return fact(
+            "steady_memory",
+            "inconclusive",
+            f"{'; '.join(doubtful)}; but as much as {others} came or went while this process did "
+            "nothing: others use that memory, run again without them",
+        )
     if not found.per_token:
         return fact("steady_memory", "inconclusive", "this system does not tell what stays")
     worst = max((*found.per_context.values(), 0.0))
@@ -55,11 +65,8 @@ def check_steady(found: SteadyMemory, reference: SteadyMemory | None) -> Check:
     )
 
 
-def _places(each: dict[str, float]) -> list[tuple[str, float]]:
-    return [
-        ("in the process" if device == "host" else f"on {device}", kept)
-        for device, kept in each.items()
-    ]
+def _place(device: str) -> str:
+    return "in the process" if device == "host" else f"on {device}"
 
 
 def _compute_complaints(found: SteadyMemory, reference: SteadyMemory | None) -> list[str]:

@@ -42,7 +42,21 @@ def measure(worker: Worker, pair: Pair, shape: BatchShape, log: str) -> SteadyMe
         per_token=kept(found.decode, found.tokens),
         per_context=kept(found.contexts, 1),
         compute=compute_buffers(log),
+        elsewhere=moved(found.idle),
     )
+
+
+def moved(readings: Readings) -> dict[str, float]:
+    """The most that what is left of a GPU moves between two readings, in either direction.
+
+    >>> moved([{"CUDA0": 100, "host": 0}, {"CUDA0": 40, "host": -9}, {"CUDA0": 90, "host": -9}])
+    {'CUDA0': 60.0}
+    """
+    devices = set(readings[0]) - {"host"} if readings else ()
+    return {
+        device: float(max(abs(a[device] - b[device]) for a, b in pairwise(readings)))
+        for device in devices
+    }
 
 
 def kept(readings: Readings, count: int) -> dict[str, float]:

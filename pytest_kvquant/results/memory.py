@@ -14,3 +14,6 @@ class SteadyMemory(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes a context leaves behind that was made, used and freed: the median."""
     compute: dict[str, float] = {}
     """MiB of the compute buffer by device, as the library's log says."""
+    elsewhere: dict[str, float] = {}
+    """Bytes by which what is free on a GPU moved while the worker did nothing: the most between two
+    readings, because of other processes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_kvquant.checks.steady_memory import check_steady
-from pytest_kvquant.quality.steady import compute_buffers, kept
+from pytest_kvquant.quality.steady import compute_buffers, kept, moved
 from pytest_kvquant.results.memory import SteadyMemory
 
 MIB = 1 << 20
@@ -39,6 +39,25 @@ def test_what_stays_is_told(seen: SteadyMemory, verdict: str, text: str) -> None
 def test_memory_of_a_gpu_is_named_by_its_device() -> None:
     leaking = SteadyMemory(per_token={"host": 0.0, "CUDA0": 2.0 * MIB})
     assert check_steady(leaking, None).text == "2.0 MiB stay on CUDA0 after every token"
+
+
+def test_what_others_take_of_a_gpu_is_no_leak() -> None:
+    """Seen with fourteen runs on one GPU: every pair was red."""
+    shared = SteadyMemory(per_token={"CUDA0": 2.0 * MIB}, elsewhere={"CUDA0": 70.0 * MIB})
+    check = check_steady(shared, None)
+    assert check.verdict == "inconclusive"
+    assert "70.0 MiB on CUDA0 came or went while this process did nothing" in check.text
+
+
+def test_others_on_a_gpu_hide_no_leak_of_the_process() -> None:
+    leaking = SteadyMemory(per_token={"host": 10.0 * MIB}, elsewhere={"CUDA0": 70.0 * MIB})
+    assert check_steady(leaking, None).verdict == "fail"
+
+
+def test_memory_that_moves_while_nothing_is_done_is_of_others() -> None:
+    readings = [{"CUDA0": at * MIB, "host": 0} for at in (900, 900, 400, 600)]
+    assert moved(readings) == {"CUDA0": 500.0 * MIB}
+    assert moved([]) == {}
 
 
 def test_small_models_may_have_buffers_of_any_size() -> None:

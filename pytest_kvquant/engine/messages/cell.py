@@ -212,6 +212,8 @@ class MemoryRead(Said):
     contexts: Sequence[Mapping[str, int]]
     """After each context."""
     tokens: int
+    idle: Sequence[Mapping[str, int]] = ()
+    """While this process did nothing, for as long as a block or a context takes each; of GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True)
