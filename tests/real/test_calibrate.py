@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from faults import weights
-from real.test_real_models import FOLDER
+from real.test_real_models import FOLDER, FORK, SHIFTS
 from support.outer import Outcome, pytest_in
 
 from pytest_kvquant.cli.main import main
@@ -34,10 +34,11 @@ pytestmark = [
 class Gate:
     """The file that calibrate wrote, and runs with it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, build: tuple[str, ...]) -> None:
         self.folder = folder
         self.words = (f"--kv-model={MODEL}", "--kv-pairs=q8_0/q8_0", "--kv-speed=off",
-                      f"--kv-store={folder / 'store'}")  # fmt: skip
+                      f"--kv-store={folder / 'store'}", *build)  # fmt: skip
+        self.declared = f'\n[expect."q8_0/*"]\n{SHIFTS}\n' if build else ""
         self.config = folder / "own.toml"
         told = [word for option in self.words for word in option.split("=", 1)]
         assert main(["calibrate", str(self.config), "--kv-chunks", "8", *told]) == 0
@@ -45,7 +46,7 @@ class Gate:
     def run(self, *words: str, noise: float = 0.0) -> tuple[Outcome, dict[str, Any]]:
         """As in CI; with ``noise`` as share of K and V in every cache but f16's."""
         config, report = self.folder / "used.toml", self.folder / "r.json"
-        text = self.config.read_text()
+        text = self.config.read_text() + self.declared
         if noise:
             plan = {"name": "noisy", "dose": noise, "heads": weights.kv_heads(MODEL)}
             text += f"\n[environment]\n{HOOK} = '{NOISE}'\nKVQUANT_FAULT = '{json.dumps(plan)}'\n"
@@ -63,11 +64,24 @@ def gate_of(cell: dict[str, Any], name: str) -> dict[str, Any]:
     return next(gate for gate in cell["gates"] if gate["name"] == name)
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        (),
+        pytest.param(
+            FORK,
+            marks=pytest.mark.skipif(
+                not FORK, reason="KVQUANT_FORK_LIB and KVQUANT_FORK_PYTHON name no build"
+            ),
+        ),
+    ],
+    ids=["upstream", "fork"],
+)
 def test_calibrated_then_green_then_red_at_twice_the_kl(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    build: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    gate = Gate(tmp_path)
+    gate = Gate(tmp_path, build)
     budgets = tomllib.loads(gate.config.read_text())["budgets"]["q8_0/q8_0"]
     green, healthy = gate.run("--kv-zoo=off")
     assert green.code == 0, green.text

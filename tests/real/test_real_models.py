@@ -26,6 +26,8 @@ FORK = (
     if (library := os.environ.get("KVQUANT_FORK_LIB"))
     else ()
 )
+SHIFTS = 'fails = ["operations.shift_head", "operations.shift_middle"]'
+"""What the fork is known to crash in, as it is declared."""
 pytestmark = [pytest.mark.real, pytest.mark.timeout(7200)]
 
 
@@ -114,9 +116,8 @@ def test_the_matrix_is_green(known: Known, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not FORK, reason="KVQUANT_FORK_LIB and KVQUANT_FORK_PYTHON name no build")
 def test_the_fork_is_green_with_its_shift_crash_declared(known: Known, tmp_path: Path) -> None:
-    shifts = 'fails = ["operations.shift_head", "operations.shift_middle"]'
     (tmp_path / "kvquant.toml").write_text(
-        f'[expect."q8_0/*"]\n{shifts}\n[expect."turbo4/*"]\n{shifts}\n'
+        f'[expect."q8_0/*"]\n{SHIFTS}\n[expect."turbo4/*"]\n{SHIFTS}\n'
     )
     run, cells = matrix(known, tmp_path, *FORK, "--kv-pairs=f16/f16,q8_0/q8_0,q8_0/turbo4")
     assert run.code == 0, run.text
