@@ -108,7 +108,11 @@ def fused(subject: Subject) -> Check | None:
         return None
     worst = max(figures, key=lambda one: one.fused or 0.0)
     floor = max((one.fused or 0.0 for one in control.rungs), default=0.0) if control else 0.0
-    limit = 0.0 if batch_noise.on_cpu(found) else LADDER_SHARE * subject.budgets.kl_mean
+    limit = LADDER_SHARE * subject.budgets.kl_mean
+    if subject.pair == REFERENCE:  # it has no budget
+        limit = f16_apart(found)
+    if batch_noise.on_cpu(found):
+        limit = 0.0
     if found is not control:  # where f16 differs, as a window's cells do that are filled again
         turned = batch_noise.allowed(floor, batch_noise.usual(found))
         limit = max(limit, FLOOR_FACTOR * floor, turned)

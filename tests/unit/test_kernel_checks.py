@@ -107,6 +107,26 @@ def test_f16_cannot_be_held_against_itself() -> None:
     assert said.verdict == "fail"
 
 
+@pytest.mark.parametrize(
+    ("backend", "apart", "verdict"),
+    [("CUDA0", 3.5e-7, "pass"), ("CUDA0", 0.5, "fail"), ("CPU", 1e-30, "fail")],
+)
+def test_f16_on_a_gpu_may_round_otherwise_where_kernels_fuse(
+    backend: str, apart: float, verdict: str
+) -> None:
+    """arctic and phimoe on an H100: experts are chosen in one kernel, and f16 has no budget."""
+    found = Examination(
+        level="standard",
+        corners=(corner(backend=backend),),
+        rungs=(RungRecord(depth=156, tokens=1, own=0.0, fused=apart),),
+    )
+    asked = subject(found, REFERENCE, found)
+    budgets = msgspec.structs.replace(asked.budgets, kl_mean=0.0)
+    said = kernels.fused(asked._replace(budgets=budgets))
+    assert said is not None
+    assert said.verdict == verdict, said.text
+
+
 def rungs_of(*own: float) -> Examination:
     rungs = tuple(RungRecord(depth=250, tokens=size + 1, own=kl) for size, kl in enumerate(own))
     return Examination(level="standard", rungs=rungs, without_flash=0.0058)

@@ -50,6 +50,20 @@ def test_an_input_that_was_replaced_in_place_is_known_to_be_gone() -> None:
     assert not values.overwritten(source, node("MUL", data=300))
 
 
+def test_what_is_clamped_in_place_is_read_as_it_is_now() -> None:
+    """dbrx, mpt, olmo: V was compared with what it was before it was clamped."""
+    values = Values(cast(Codecs, None))
+    memory = np.arange(8, dtype=np.uint8)
+    product = node("MUL_MAT", address=1, bytes=lambda: memory)
+    values.keep(product)
+    memory.clip(0, 3, out=memory)
+    values.keep(node("CLAMP", address=2, root=product, bytes=lambda: memory))
+    taken = node("VIEW", address=3, root=product, offset=4)
+    np.testing.assert_array_equal(values.bytes(taken), [3, 3, 3, 3])
+    memory[:] = 0  # the allocator gives the memory to another node
+    np.testing.assert_array_equal(values.bytes(taken), [3, 3, 3, 3])
+
+
 @pytest.mark.parametrize("mode", [0, 2])
 def test_a_rope_that_begins_within_a_head(mode: int) -> None:
     """deepseek4: the first elements of a head are not turned."""

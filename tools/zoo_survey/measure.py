@@ -27,6 +27,9 @@ Status = Literal["measured", "unsupported", "library", "refused", "ours"]
 MADE_FOR_LANGUAGE = frozenset({"trajectory", "measurable"})
 """Checks whose limits are budgets: random weights are not what they were made for."""
 
+LACKING = frozenset({"off_device", "attention_placement"})
+"""Checks that tell of kernels which the device does not have."""
+
 IN_LIBRARY = ("crashed", "timeout", "out-of-memory", "non-finite")
 
 
@@ -78,10 +81,13 @@ def _judged(session: Any, pair: Pair) -> Finding:
     checks = [*session.checked(pair).checks]
     if (footprint := session.footprint(pair)) is not None:
         checks.append(footprint)
+    failing = [check for check in checks if check.verdict == "fail"]
+    if failing and {check.name for check in failing} <= LACKING:
+        return Finding(status="library", text=failing[0].text)
     wrong = [
         f"{check.name}: {check.text}"
-        for check in checks
-        if check.verdict == "fail" and check.name not in MADE_FOR_LANGUAGE
+        for check in failing
+        if check.name not in MADE_FOR_LANGUAGE | LACKING
     ]
     if wrong or not cell.gates:
         return Finding(status="ours", text="; ".join(wrong) or str(cell.message))

@@ -23,11 +23,18 @@ class Values:
         self._kept: dict[int, U8] = {}
 
     def keep(self, node: Node) -> None:
-        """Remember what a node holds now; of rows that are set, what it had before is gone."""
-        if node.op != "SET_ROWS":
-            self._kept[node.address] = node.bytes().copy()
+        """Remember what a node holds now; of rows that are set, what it had before is gone.
+
+        What computes in place (a clamp of Q, K and V) is a view of its input: those that follow
+        read that one's memory as it is now.
+        """
+        root = node.root
+        if node.op == "SET_ROWS":
+            self._kept.pop(root.address, None)
+        elif root is not node and root.address in self._kept:
+            self._kept[root.address] = root.bytes().copy()
         else:
-            self._kept.pop(node.root.address, None)
+            self._kept[node.address] = node.bytes().copy()
 
     def overwritten(self, source: Node, by: Node) -> bool:
         """Whether an operation in place has replaced an input that was not kept."""
