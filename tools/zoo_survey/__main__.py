@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from tools.zoo_survey import names, page
+from tools.zoo_survey import lending, names, page
 from tools.zoo_survey.measure import Finding
 
 Findings = dict[str, Finding]
@@ -29,8 +29,9 @@ def build(architecture: str, path: Path, options: argparse.Namespace) -> Finding
     """Write the model, in a process of its own: the library may abort; ``None``: it is there."""
     command = [options.python or sys.executable, "-m", "tools.zoo_survey.ask", architecture, path]
     run = subprocess.run(
-        [*map(str, command), options.lib or ""], capture_output=True, text=True, check=False
-    )
+        [*map(str, command), options.lib or ""],
+        capture_output=True, text=True, check=False, env=lending(),
+    )  # fmt: skip
     if run.returncode == 0:
         return None
     lines = [

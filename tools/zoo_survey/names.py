@@ -12,6 +12,8 @@ from pathlib import Path
 
 import gguf
 
+from tools.zoo_survey import lending
+
 NAME = re.compile(rb"(?<=\0)[a-z][a-z0-9]*(?:[-._][a-z0-9]+)*(?=\0)")
 """Words between two NULs in the library's file: the names are among them."""
 LONGEST = 24
@@ -29,7 +31,7 @@ def known(directory: str | None, python: str) -> list[str]:
     """Names that the library takes for an architecture."""
     run = subprocess.run(
         [python, "-m", "tools.zoo_survey.names", directory or ""],
-        stdout=subprocess.PIPE, text=True, check=True,
+        stdout=subprocess.PIPE, text=True, check=True, env=lending(),
     )  # fmt: skip
     found: list[str] = json.loads(run.stdout.splitlines()[-1])
     return found
