@@ -26,7 +26,7 @@ THREE, TWO = "--kv-types f16,q8_0,q4_0", "--kv-types f16,q8_0"
 RUNS: dict[str, str] = {
     "9 pairs, short chunks": f"{THREE} --kv-ctx 128 --kv-chunks 8 --kv-speed off {LIGHT}",
     "4 pairs with speed": f"{TWO} --kv-ctx 256 --kv-profile quick {LIGHT}",
-    "9 pairs, speed only": f"{THREE} --kv-profile quick -k speed {LIGHT}",
+    "9 pairs, speed only": f"{THREE} --kv-profile quick -k speed --kv-sample 0.05 {LIGHT}",
     "quality tests only": f"{THREE} --kv-ctx 256 -k quality --kv-speed off --kv-probe off {LIGHT}",
     "4 pairs, kernels examined": f"{TWO} --kv-profile quick --kv-speed off",
 }

@@ -27,6 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from support import browser  # noqa: E402
 
+from pytest_kvquant.report.advice import advise  # noqa: E402
 from pytest_kvquant.report.html import render  # noqa: E402
 from pytest_kvquant.report.terminal import render as render_terminal  # noqa: E402
 from pytest_kvquant.results.file import read  # noqa: E402
@@ -74,9 +75,9 @@ def pages(page: browser.Page, result: Result, folder: Path, to: Path) -> Iterato
     whole.write_text(render(result), encoding="utf-8")
     some = result.cells[: len(result.cells) // 2]
     names = {cell.pair for cell in some}
-    running = msgspec.structs.replace(
-        result, cells=some, speed=tuple(one for one in result.speed if one.pair in names)
-    )
+    speed = tuple(one for one in result.speed if one.pair in names)
+    advice = advise(some, speed, (), by_cell=result.reference.by_cell)
+    running = msgspec.structs.replace(result, cells=some, speed=speed, advice=advice)
     left = len(result.cells) - len(some)
     words = f"{len(some)} of {len(result.cells)} pairs are measured, {left} to come."
     part.write_text(render(running, incomplete=words), encoding="utf-8")

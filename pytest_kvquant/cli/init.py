@@ -35,6 +35,10 @@ def add(commands: Commands) -> None:
     init.add_argument("--kv-lib", metavar="DIR", help="directory of the llama.cpp build")
     init.add_argument("--kv-python", metavar="PATH", help="interpreter whose bindings fit it")
     init.add_argument("--kv-corpus", metavar="PATH", help="text to evaluate on")
+    init.add_argument("--kv-profile", choices=PROFILES, help="how much is measured (default: pr)")
+    init.add_argument(
+        "--kv-pairs", metavar="K/V,…", help="these pairs only (default: of all types)"
+    )
     init.add_argument("--out", type=Path, default=Path(NAME), help=f"file (default: {NAME})")
     init.add_argument("--force", action="store_true", help="write over a file that is there")
     init.set_defaults(run=_init, measures=True)
@@ -46,7 +50,8 @@ def _init(parsed: argparse.Namespace) -> int:
     out: Path = parsed.out
     if out.exists() and not parsed.force and str(out) != "-":
         raise SettingsError(f"{out} is there already; --force writes over it.")
-    typed = {name: getattr(parsed, f"kv_{name}") for name in ("model", "lib", "python", "corpus")}
+    names = (*LOOKED_AT, "profile", "pairs")
+    typed = {name: getattr(parsed, f"kv_{name}") for name in names}
     report = examine(typed, config=None, root=Path(os.devnull).parent, shell=dict(os.environ))
     text = "".join(f"{line}\n" for line in lines(report, typed, out.parent))
     write(out, text.encode())
@@ -74,9 +79,14 @@ def lines(report: Report, typed: Mapping[str, str | None], folder: Path) -> Iter
         yield f"{'' if value else '# '}{name} = {_quoted(path)}"
     yield ""
     yield from _types(report)
+    pairs = typed.get("pairs")
+    listed = ", ".join(_quoted(pair.strip()) for pair in (pairs or FEW).split(","))
+    yield "# Or these pairs only, beside f16/f16."
+    yield f"{'' if pairs else '# '}pairs = [{listed}]"
     yield ""
-    yield "# quick: at most 8 chunks; pr: 32; nightly: 128, then decided by the mean."
-    yield '# profile = "pr"'
+    profile = typed.get("profile")
+    yield "# quick: at most 8 chunks, a first look; pr: 32; nightly: 128, then decided by the mean."
+    yield f"{'' if profile else '# '}profile = {_quoted(profile or 'pr')}"
     yield "# Tokens per chunk. A longer context shows what a longer context breaks."
     yield "# ctx = 512"
     yield "# Depths to time at, in tokens."
@@ -96,6 +106,11 @@ def lines(report: Report, typed: Mapping[str, str | None], folder: Path) -> Iter
     yield "# The only LLAMA_*, GGML_*, TURBO_* variables that a worker sees."
     yield "# [environment]"
 
+
+PROFILES = ("quick", "pr", "nightly")
+
+FEW = "q8_0/q8_0,q8_0/q4_0"
+"""Pairs of an example."""
 
 LOOKED_AT = {"model": "model", "lib": "library", "python": "bindings", "corpus": "corpus"}
 """The doctor's finding about each setting."""

@@ -36,7 +36,7 @@ WORDS: dict[Verdict, str] = {
     "better": "better",
     "worse": "worse",
     "inactive": "at the noise floor",
-    "none": "not accepted yet",
+    "none": "not accepted yet (--snapshot-update accepts)",
     "other": "of another measurement",
     "damaged": "damaged",
     "accepted": "accepted",

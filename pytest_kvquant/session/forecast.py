@@ -7,8 +7,10 @@ from pytest_kvquant.numerics.eta import Kind
 from pytest_kvquant.session import pace
 from pytest_kvquant.session.account import RunAccount
 from pytest_kvquant.session.compared import Compared
-from pytest_kvquant.session.observer import Observer, guesses
+from pytest_kvquant.session.guesses import guesses
+from pytest_kvquant.session.observer import Observer
 from pytest_kvquant.session.prepared import Prepared
+from pytest_kvquant.speed.methods import TOGETHER
 from pytest_kvquant.speed.plan import SpeedPlan
 
 ONCE = ("control", "end")
@@ -45,7 +47,7 @@ class Forecast:
             "control": float(measured > 0),
             "first": float(measured > 0),
             "cell": float(max(measured - 1, 0)),
-            "speed": float(timed),
+            "speed": float(timed + -(-timed // TOGETHER)),  # and f16 once a group
             "ceiling": float(searched),
             "end": 1.0,
         }

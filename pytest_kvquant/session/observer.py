@@ -7,12 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
-from pytest_kvquant.config.settings import Settings
-from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.eta import Kind
-from pytest_kvquant.quality.task import Task
-from pytest_kvquant.speed.plan import SpeedPlan
 
 
 class Observer(Protocol):
@@ -104,60 +100,3 @@ def phase(
         yield
     finally:
         observer.end(units)
-
-
-WORKER = 1.0
-"""Guessed seconds to start a worker and load a small model."""
-
-LOADING, COMPILING = 0.5, 5.0
-"""Guessed seconds in which the first comparison loads the compiled loops, and compiles them where
-no earlier run has kept any."""
-
-EXAMINING = {"off": 0.0, "minimal": 0.4, "standard": 1.2, "full": 4.0}
-"""Guessed seconds in which the kernels of a pair are examined, by how much of them."""
-
-ENDING = 0.5
-"""Guessed seconds from the last test until the process is gone: files are written, workers end."""
-
-SPEED_OF_BYTES = 8e10
-"""Guessed tok/s of a prefill times the bytes of the model's weights: 12,000 tok/s of 6.7 MB."""
-
-FEW, CHUNKS = 4, 12
-"""Guessed chunks until f16 beside itself is decided, and until a quantized cell is."""
-
-ROUNDS = 9
-"""Guessed rounds until a speed test is decided."""
-
-
-def guesses(
-    settings: Settings, model: Model, task: Task, speed: SpeedPlan, *, compiled: bool
-) -> dict[str, tuple[float, float]]:
-    """Units and guessed seconds a unit of what one cell takes, and the reference, by phase.
-
-    Only their ratios matter once the first of them is finished: see
-    :func:`pytest_kvquant.numerics.eta.pace`.
-
-    Args:
-        compiled: whether an earlier run has kept the compiled loops.
-    """
-    rate = SPEED_OF_BYTES / max(model.size, 1)
-    start = WORKER + model.size / 2e9
-    chunk = task.shape.ctx / rate
-    cap = task.rules.cap
-    few, chunks = (min(FEW, cap), min(CHUNKS, cap)) if task.rules.early else (cap, cap)
-    singles = settings.decode + 8 * settings.trajectory
-    paths = (3 * singles + 4 * task.shape.ctx) / rate
-    rest = (0.5 if settings.probe == "always" else 0.0) + EXAMINING[settings.coverage_level]
-    # The emulated healthy cell is a cell of its own: a worker, the chunks, the paths.
-    times = 2 if settings.healthy == "on" else 1
-    samples = len(speed.kinds) * len(speed.depths) * 4 * (ROUNDS + 2) * speed.seconds
-    filling = 2 * max(speed.depths, default=0) / rate
-    return {
-        "reference": (chunks, chunk),
-        "control": (1, start + paths + 2 * chunk + (LOADING if compiled else COMPILING)),
-        "first": (1, start + paths + rest + few * chunk * 1.5),
-        "cell": (1, times * (start + paths + chunks * chunk) + rest + chunks * chunk * 0.5),
-        "speed": (1, 2 * start + samples + filling),
-        "ceiling": (1, 8 * start),
-        "end": (1, ENDING),
-    }

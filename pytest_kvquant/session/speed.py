@@ -127,7 +127,7 @@ class SpeedRun:
             group = self._group(pair)
             with (
                 self._workers.timesheet.scope("speed"),
-                phase(self._observer, "speed", pair, len(group)),
+                phase(self._observer, "speed", pair, len(group) + 1),  # and f16
             ):
                 cells = timed_pairs.measure_together(group, self.plan, self.setup)
             found = [with_gone_cliffs(one, self.plan.depths, self.cliff_declared) for one in cells]

@@ -14,7 +14,8 @@ FAULTS: dict[str, str] = {
     "inactive": "def change_types(k, v):\n    return 'f16', 'f16'\n",
 }  # fmt: skip
 """Faults by name: Python that every worker runs, defining ``change_logits(logits, tokens,
-positions, sequences)`` or ``change_types(k, v)``. ``f16/f16`` is left alone."""
+positions, sequences)`` or ``change_types(k, v)``. ``f16/f16`` is left alone. ``decode``
+shows on the decode path alone: ``run("--kv-decode=64")``."""
 
 PLANT = """
 

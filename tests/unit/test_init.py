@@ -88,3 +88,11 @@ def test_variables_that_a_run_drops_are_told_and_nothing_else() -> None:
     assert proposals(report(), {"HOME": "/root"}) == []
     (fix,) = proposals(report(), {"LLAMA_ARG_CACHE_TYPE_K": "q4_0", "GGML_X": "1"})
     assert fix.command == "unset GGML_X LLAMA_ARG_CACHE_TYPE_K"
+
+
+def test_a_profile_and_pairs_that_were_given_are_set(tmp_path: Path) -> None:
+    given = {**NOTHING, "profile": "quick", "pairs": "q8_0/q8_0, q8_0/q4_0"}
+    (tmp_path / "kvquant.toml").write_text(text(given, tmp_path, ("f16", "q8_0", "q4_0")))
+    settings = resolve({}, config=None, root=tmp_path)
+    assert settings.profile == "quick"
+    assert [str(pair) for pair in settings.pairs] == ["q8_0/q8_0", "q8_0/q4_0"]
