@@ -81,14 +81,15 @@ def _judged(session: Any, pair: Pair) -> Finding:
     checks = [*session.checked(pair).checks]
     if (footprint := session.footprint(pair)) is not None:
         checks.append(footprint)
-    failing = [check for check in checks if check.verdict == "fail"]
+    failing = [
+        check for check in checks if check.verdict == "fail" and check.name not in MADE_FOR_LANGUAGE
+    ]
     if failing and {check.name for check in failing} <= LACKING:
         return Finding(status="library", text=failing[0].text)
-    wrong = [
-        f"{check.name}: {check.text}"
-        for check in failing
-        if check.name not in MADE_FOR_LANGUAGE | LACKING
-    ]
+    padded = cell.census is not None and cell.census.kind == "padded"
+    if padded and {check.name for check in failing} == {"footprint"}:
+        return Finding(status="library", text=cell.census.text if cell.census else "")
+    wrong = [f"{check.name}: {check.text}" for check in failing if check.name not in LACKING]
     if wrong or not cell.gates:
         return Finding(status="ours", text="; ".join(wrong) or str(cell.message))
     census = cell.census
