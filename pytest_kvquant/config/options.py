@@ -106,7 +106,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("gpu-layers", INT, "N", "layers on the GPU (default: all)"),
     Option("batch", INT, "N", "logical batch, n_batch (default: 2048)"),
     Option("ubatch", INT, "N", "physical batch, n_ubatch (default: 512)"),
-    Option("llama", TEXT, "'ARGS'", "further options of llama.cpp, as its command line has them"),
+    Option(
+        "llama", TEXT, "'ARGS'", "further options of llama.cpp, in its words: --kv-llama='-sm row'"
+    ),
     Option("rpc", LIST, "HOST:PORT,…", "RPC servers of llama.cpp that hold parts of the model"),
     Option("decode", INT, "N", "tokens per cell scored one at a time (default: 128; 0: none)"),
     Option("trajectory", INT, "N", "tokens of each greedy continuation (default: 16; 0: none)"),
