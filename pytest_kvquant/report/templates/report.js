@@ -134,7 +134,7 @@
     const unit = view.metrics.find((one) => one.key === quality).unit;
     const front = points.filter((row) => row.front).sort((a, b) => a.memory - b.memory);
     /* Among many points only those of the front and those that do not pass are named. */
-    const named = (row) => (points.length <= 20 || row.front || row.tone !== "good" ? row.pair : "");
+    const named = (row) => (points.length <= 8 || row.front || row.tone !== "good" ? row.pair : "");
     const spread = { ...(coloured ? {} : { itemStyle: { color: colour("accent") } }) };
     return {
       toolbox: kv.tools(),
