@@ -52,9 +52,11 @@ class Forecast:
             "end": 1.0,
         }
         earlier = pace.remembered(cache_folder(), self._key)
+        # The first pair compiles the last loops where no earlier run has.
+        once = ONCE if self._loops else (*ONCE, "first")
         kinds = {
             name: Kind(
-                units[name], max(earlier.get(name, known[name][1]), 1e-3), steady=name not in ONCE
+                units[name], max(earlier.get(name, known[name][1]), 1e-3), steady=name not in once
             )
             for name in units
         }
