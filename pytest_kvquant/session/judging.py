@@ -87,7 +87,7 @@ class Judge(NamedTuple):
         rules = Rules(cap=evidence.complete, looks=looks)
         seen = evidence.per_chunk().kl
         kernel: Sequence[Gate] = ()
-        if healthy is not None and healthy.decode is not None:
+        if healthy is not None and healthy.decode is not None and healthy.decode.complete:
             kernel = [judge_decode(evidence, healthy.decode, self.noise, looks)]
         elif healthy is not None:
             kernel = [without_emulation("decode_kl_ratio", seen, rules, healthy.problem)]
