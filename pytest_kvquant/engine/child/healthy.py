@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from pytest_kvquant.engine.child.callback import Callback
 from pytest_kvquant.engine.child.codec import Basis, Codec, Codecs, rotate
 from pytest_kvquant.engine.child.library import BadLibrary, LoadedLibrary
 from pytest_kvquant.engine.child.nodes import Ggml, Node, RawTensor, TensorPointer, name_of
-from pytest_kvquant.numerics.arrays import F32, I64, U8
+from pytest_kvquant.numerics.arrays import I64, U8
 
 _CACHE = re.compile(rb"cache_([kv])_l(\d+)")
 _ROTATIONS = {"attn_inp_k_rot": "K", "attn_inp_v_rot": "V"}
@@ -204,14 +204,14 @@ class Rounder(Callback):
         return np.where(chance.random(elements) < 0.5, -ones, ones)
 
     def _rounded(self, fresh: U8, how: SideStored, heads: int) -> U8:
-        return rounded(fresh, self._codecs[how.type], how, heads, self._through)
-
-    def _through(self, codec: Codec, values: F32) -> F32:
-        """As :meth:`Codec.through`; of many rows each thread takes a part, outside Python."""
-        if self._pool is None or len(values) < 2 * THREADS:
-            return codec.through(values)
-        parts = np.array_split(values, THREADS)
-        return np.concatenate(list(self._pool.map(codec.through, parts)))
+        """As :func:`rounded`; of many rows each thread takes a part, mostly outside Python."""
+        codec = self._codecs[how.type]
+        if self._pool is None or len(fresh) < 2 * THREADS:
+            return rounded(fresh, codec, how, heads)
+        basis_of(codec, how.elements)  # found once, not by each
+        parts = np.array_split(fresh, THREADS)
+        found = self._pool.map(lambda rows: rounded(rows, codec, how, heads), parts)
+        return np.concatenate(list(found))
 
 
 def is_write(ggml: Ggml, tensor: RawTensor) -> bool:
@@ -246,14 +246,12 @@ def rounded(
     codec: Codec,
     how: SideStored,
     heads: int,
-    through: Callable[[Codec, F32], F32] = Codec.through,
 ) -> U8:
     """f16 rows sent through the quantizer and brought back to the coordinates of f16.
 
     Args:
         fresh: shape ``(rows, bytes)``.
         heads: of a row; only asked for where the cell pads them.
-        through: sends rows through the quantizer and back.
 
     Raises:
         BadLibrary: padded rows that do not divide into heads.
@@ -267,7 +265,7 @@ def rounded(
     padded = values.reshape(-1, width)
     if wide != width:
         padded = np.pad(padded, ((0, 0), (0, wide - width)))
-    back = through(codec, rotate(padded, how.rotation).reshape(rows, -1))
+    back = codec.through(rotate(padded, how.rotation).reshape(rows, -1))
     basis = basis_of(codec, how.elements)
     if basis.matrix is not None:
         back = back.reshape(-1, len(basis.matrix)) @ basis.matrix.T
