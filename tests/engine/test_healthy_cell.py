@@ -197,7 +197,9 @@ for name, rotation in (("q4_0", 128), ("iq4_nl", 1)):
     alone = rounder._rounded(rows, how, 2)
     with ThreadPoolExecutor(THREADS) as pool:
         rounder._pool = pool
-        assert np.array_equal(rounder._rounded(rows, how, 2), alone)
+        parts = rounder._rounded(rows, how, 2)
+    # products of other shapes add up in another order, and a value between two steps takes either
+    assert (parts != alone).mean() < (1e-3 if rotation > 1 else 1e-9)
 """
 
 
