@@ -189,16 +189,9 @@ class WorkerProcess:
         payload: bytes = b"",
         *,
         on_message: Callable[[Message], None] = lambda _message: None,
-        meanwhile: Callable[[], None] | None = None,
     ) -> S:
-        """Send a message and wait for its answer; what comes before goes to ``on_message``.
-
-        Args:
-            meanwhile: what this process does before it waits.
-        """
+        """Send a message and wait for its answer; what comes before goes to ``on_message``."""
         self._tell(said, payload)
-        if meanwhile is not None:
-            meanwhile()
         while (message := self._receive()).name != answer.NAME:
             on_message(message)
         return read_answer(message, answer)
