@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.budgets import resolve_budgets
 from pytest_kvquant.checks.declared import as_declared
 from pytest_kvquant.checks.subject import Subject
-from pytest_kvquant.config.budgets import resolve_budgets
 from pytest_kvquant.data import EMBEDDED_MODEL
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.inputs.model import read_model

@@ -11,13 +11,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, cast
 
+from pytest_kvquant.checks.budget import Budget, Budgets, of_chunks
 from pytest_kvquant.checks.subject import Subject
-from pytest_kvquant.config.budgets import BatchedBudgets
 from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.kernels import TokenFigures
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.results.cell import Check
-from pytest_kvquant.results.gate import Gate, Unit
+from pytest_kvquant.results.gate import Gate
 
 ATTRIBUTE = "kvquant_declaration"
 """Where a decorated function carries its declaration."""
@@ -51,20 +51,10 @@ Unseen = Literal["inconclusive", "not made"]
 """What a check says where nothing was measured of what it rests on. It never passes."""
 
 
-class Budget(NamedTuple):
-    """What a gate holds its figure against."""
-
-    key: str
-    """In ``[budgets."K/V"]`` and in the marker."""
-    unit: Unit
-    default: float | None = None
-    """Where no table has one; ``None`` for the gates whose packaged tables are complete."""
-
-
 class Given(NamedTuple):
     """What a gate decides with, beside its figures."""
 
-    budgets: BatchedBudgets
+    budgets: Budgets
     rules: Rules
     scored: int
     """Tokens per chunk."""
@@ -93,7 +83,8 @@ class Declaration(NamedTuple):
     needs: Needs
     order: int
     """Among those that need the same."""
-    budget: Budget | None
+    budgets: tuple[Budget, ...]
+    """What it holds its figure against, then what bounds it; of a check: none, as a rule."""
     per_chunk: PerChunk | None
     """The gate's own figure of one chunk, from its tokens (columns of shape ``(scored,)``)."""
     decide: Decide | Inspect
@@ -108,7 +99,7 @@ class Declaration(NamedTuple):
     @property
     def is_gate(self) -> bool:
         """Whether it weighs chance, and counts among the figures of the run."""
-        return self.budget is not None
+        return self.rule is not None
 
     def judge(self, seen: Figures, given: Given) -> Gate:
         """Decide a gate."""
@@ -135,6 +126,7 @@ def gate(
     title: str,
     test: str,
     budget: Budget,
+    bounds: tuple[Budget, ...] = (),
     group: str = "extensions",
     path: Path = "prefill",
     order: int = 100,
@@ -145,13 +137,28 @@ def gate(
     """Declare a gate.
 
     Args:
+        budget: what its figure is held against.
+        bounds: further ones that define the figure: nats from which on a token counts.
         per_chunk: a figure that the chunks' own do not have; found by the gate's name then.
         short: its title where there is little room; its name, if none is given.
+
+    Raises:
+        TypeError: the budget of a gate of the prefill path says neither ``default`` nor
+            ``rounded``.
     """
+    if path == "prefill" and budget.rounded is None:
+        if budget.default is None:
+            raise TypeError(
+                f"The budget '{budget.key}' of the gate '{name}' says neither default= nor "
+                "rounded=: what may f16/f16 differ by from a reference that was rounded?"
+            )
+        budget = budget._replace(rounded=budget.default)
+    if per_chunk is not None and budget.calibrated is None:
+        budget = budget._replace(calibrated=of_chunks(name))
 
     def declare(decide: Decide) -> Decide:
         found = Declaration(
-            name, title, test, group, path, order, budget, per_chunk, decide,
+            name, title, test, group, path, order, (budget, *bounds), per_chunk, decide,
             short=short or name, rule=rule, unseen="not made",
         )  # fmt: skip
         setattr(decide, ATTRIBUTE, found)
@@ -169,16 +176,18 @@ def check(
     group: str = "extensions",
     order: int = 100,
     unseen: Unseen = "not made",
+    budget: Budget | None = None,
 ) -> Callable[[Inspect], Inspect]:
     """Declare a check; it returns ``None`` where it was switched off or does not apply.
 
     Args:
         unseen: what it says of a cell that lacks what it needs.
+        budget: what it holds its figure against, if it has one.
     """
 
     def declare(decide: Inspect) -> Inspect:
         found = Declaration(
-            name, title, test, group, needs, order, None, None, decide,
+            name, title, test, group, needs, order, (budget,) if budget else (), None, decide,
             short=name, rule=None, unseen=unseen,
         )  # fmt: skip
         setattr(decide, ATTRIBUTE, found)

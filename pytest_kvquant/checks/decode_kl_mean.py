@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import msgspec
 
-from pytest_kvquant.checks.declaration import Budget, Figures, Given, gate
+from pytest_kvquant.checks.budget import Budget, Shown
+from pytest_kvquant.checks.declaration import Figures, Given, gate
+from pytest_kvquant.checks.kl_mean import calibrated as by_prefill
 from pytest_kvquant.checks.kl_mean import judge_kl_mean
-from pytest_kvquant.config.budgets import Budgets
 from pytest_kvquant.results.gate import Gate
+
+
+def _calibrated(shown: Shown) -> float | None:
+    """Never under that of the prefill path."""
+    quality = shown.cell.quality
+    if quality is None or quality.decode is None:
+        return None
+    own = shown.times(quality.decode.kl_mean, quality.decode.kl_mean_chunk_se)
+    return max(own, by_prefill(shown) or 0.0)
 
 
 @gate(
@@ -18,7 +28,8 @@ from pytest_kvquant.results.gate import Gate
     group="paths",
     path="decode",
     order=1,
-    budget=Budget("decode_kl_mean", "nats"),
+    # Twice that of the prefill path: fewer tokens.
+    budget=Budget("decode_kl_mean", "nats", follows=("kl_mean", 2.0), calibrated=_calibrated),
 )
 def decode_kl_mean(seen: Figures, given: Given) -> Gate:
     """Mean KL with one token at a time is within its budget.
@@ -31,6 +42,5 @@ def decode_kl_mean(seen: Figures, given: Given) -> Gate:
     A failure means: text that is generated differs from f16's; where the prefill path passes, the
     kernels for single tokens are to blame.
     """
-    assert isinstance(given.budgets, Budgets)
-    gate = judge_kl_mean(seen["kl"], given.budgets.decode_kl_mean, given.rules)
+    gate = judge_kl_mean(seen["kl"], given.budgets["decode_kl_mean"], given.rules)
     return msgspec.structs.replace(gate, name="decode_kl_mean")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pytest_kvquant.checks.budget import Budget
 from pytest_kvquant.checks.declaration import Declaration
 
 LEVELS = {
@@ -58,14 +59,19 @@ def as_page(declarations: Iterable[Declaration]) -> str:
 
 def _facts(one: Declaration) -> list[str]:
     facts = [f"test: {one.test}", f"decided: {_when(one)}"]
-    if one.budget is not None:
-        default = one.budget.default
-        unset = "" if default is None else f", {default:g} where none is set"
-        facts.append(f"budget: {one.budget.key}, {one.budget.unit}{unset}")
+    facts += [f"budget: {budget.key}, {budget.unit}{_unset(budget)}" for budget in one.budgets]
     if one.rule is not None:
         facts.append(f"rule: {one.rule}")
     facts.append(f"rests on {RESTS_ON[one.needs]}; where it was not measured: {one.unseen}")
     return facts
+
+
+def _unset(budget: Budget) -> str:
+    if budget.default is not None:
+        return f", {budget.default:g} where none is set"
+    if budget.follows is not None:
+        return f", {budget.follows[1]:g} times {budget.follows[0]} where none is set"
+    return ""
 
 
 def _when(one: Declaration) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-import msgspec
 import numpy as np
 
 from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.budget import Budget, Budgets
+from pytest_kvquant.checks.budgets import completed
 from pytest_kvquant.checks.declaration import Figures, Given, Path
-from pytest_kvquant.config.budgets import BatchedBudgets
 from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.kernels import TokenFigures
@@ -18,7 +18,7 @@ from pytest_kvquant.results.gate import Gate
 
 
 def judge(
-    evidence: Evidence, budgets: BatchedBudgets, rules: Rules, path: Path = "prefill"
+    evidence: Evidence, budgets: Budgets, rules: Rules, path: Path = "prefill"
 ) -> tuple[Gate, ...]:
     """The gates of a cell on the evidence so far, in the order of the report."""
     seen = figures_per_chunk(evidence, path)
@@ -28,7 +28,7 @@ def judge(
 def judge_figures(
     seen: Figures,
     tokens: int,
-    budgets: BatchedBudgets,
+    budgets: Budgets,
     rules: Rules,
     path: Path = "prefill",
 ) -> tuple[Gate, ...]:
@@ -36,24 +36,20 @@ def judge_figures(
 
     Budgets that were kept before a gate was declared lack its own: its default holds.
     """
-    if missing := registry.default_budgets().keys() - budgets.more.keys():
-        more = {key: registry.default_budgets()[key] for key in missing} | budgets.more
-        budgets = msgspec.structs.replace(budgets, more=more)
-    given = Given(budgets, rules, tokens)
+    given = Given(completed(budgets), rules, tokens)
     return tuple(one.judge(seen, given) for one in registry.gates(path))
 
 
-def owned_gates(budgets: Collection[str]) -> frozenset[str]:
-    """The absolute gates that count, by the budgets that the owner set.
+def owned_gates(keys: Collection[str]) -> frozenset[str]:
+    """The absolute gates that count, by the keys of the budgets that do.
 
-    The tail's bound is half of its budget, and the decode path's budget follows from mean KL's.
-    A gate of an installed package brings the budget that its author stands for.
+    A gate counts with any of its budgets, and with the one that its own follows from.
     """
-    given = {"kl_tail" if name == "kl_tail_over" else name for name in budgets}
-    if "kl_mean" in given:
-        given.add("decode_kl_mean")
-    given |= registry.default_budgets().keys()
-    return frozenset(one.name for one in registry.gates() if one.budget and one.budget.key in given)
+
+    def counts(budget: Budget) -> bool:
+        return budget.key in keys or (budget.follows is not None and budget.follows[0] in keys)
+
+    return frozenset(one.name for one in registry.gates() if any(map(counts, one.budgets)))
 
 
 def figures_per_chunk(evidence: Evidence, path: Path = "prefill") -> dict[str, F64]:

@@ -108,7 +108,7 @@ def fused(subject: Subject) -> Check | None:
         return None
     worst = max(figures, key=lambda one: one.fused or 0.0)
     floor = max((one.fused or 0.0 for one in control.rungs), default=0.0) if control else 0.0
-    limit = LADDER_SHARE * subject.budgets.kl_mean
+    limit = LADDER_SHARE * subject.budgets["kl_mean"]
     if subject.pair == REFERENCE:  # it has no budget
         limit = f16_apart(found)
     if batch_noise.on_cpu(found):
@@ -146,9 +146,9 @@ def ladder(subject: Subject) -> Check | None:
             allowed = f16_apart(found)
         else:
             noise = batch_noise.of_rung(subject.reference_kernels, one.depth, one.tokens)
-            own = min(batch_noise.usual(found), subject.budgets.kl_mean)
+            own = min(batch_noise.usual(found), subject.budgets["kl_mean"])
             turned = 0.0 if batch_noise.on_cpu(found) else own
-            least = LADDER_SHARE * subject.budgets.kl_mean
+            least = LADDER_SHARE * subject.budgets["kl_mean"]
             flipped = FLIPPED_SHARE * batch_noise.median_of_large(found)
             allowed = max(least, flipped, batch_noise.allowed(noise, turned))
         ratio = one.own / allowed if allowed else float(one.own > 0)

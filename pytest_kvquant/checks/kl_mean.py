@@ -7,8 +7,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from pytest_kvquant.checks.budget import Budget, Shown
 from pytest_kvquant.checks.decision import figures_that_count
-from pytest_kvquant.checks.declaration import Budget, Figures, Given, gate
+from pytest_kvquant.checks.declaration import Figures, Given, gate
 from pytest_kvquant.checks.e_value import Quantity, judge_by_e_value
 from pytest_kvquant.numerics import stats
 from pytest_kvquant.numerics.arrays import F64
@@ -49,6 +50,18 @@ def judge_kl_mean(x: npt.ArrayLike, budget: float, rules: Rules) -> Gate:
     return judge_by_e_value(figures, budget, rules, quantity, identity=raw)
 
 
+MEASURABLE = 10.0
+"""Noise floors that a budget of KL has at least."""
+
+
+def calibrated(shown: Shown) -> float | None:
+    """By the prefill path; never under what can be measured. ``None`` of an unmeasured cell."""
+    if shown.cell.quality is None:
+        return None
+    seen = shown.cell.quality.prefill
+    return max(shown.times(seen.kl_mean, seen.kl_mean_chunk_se), MEASURABLE * shown.noise)
+
+
 @gate(
     "kl_mean",
     title="mean KL",
@@ -56,7 +69,16 @@ def judge_kl_mean(x: npt.ArrayLike, budget: float, rules: Rules) -> Gate:
     test="test_kl_divergence",
     group="quality",
     order=1,
-    budget=Budget("kl_mean", "nats"),
+    budget=Budget(
+        "kl_mean",
+        "nats",
+        # More than clamping takes from 150,000 tokens, each 16 nats below the largest:
+        # 150,000 · e^-16 = 0.017.
+        rounded=0.02,
+        drift=lambda kl: kl,
+        calibrated=calibrated,
+        least=1e-4,
+    ),
 )
 def kl_mean(seen: Figures, given: Given) -> Gate:
     """Mean KL(f16 ‖ pair) is within its budget.
@@ -71,4 +93,4 @@ def kl_mean(seen: Figures, given: Given) -> Gate:
     suspect in the failure's text; without one, compare with a baseline: a figure that was always
     there is a matter of the budget, not of the kernel.
     """
-    return judge_kl_mean(seen["kl"], given.budgets.kl_mean, given.rules)
+    return judge_kl_mean(seen["kl"], given.budgets["kl_mean"], given.rules)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy.typing as npt
 
-from pytest_kvquant.checks.declaration import Budget, Figures, Given, gate
+from pytest_kvquant.checks.budget import Budget, Shown
+from pytest_kvquant.checks.declaration import Figures, Given, gate
 from pytest_kvquant.checks.e_value import judge_share, share_quantity
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.results.gate import Gate
@@ -46,6 +47,16 @@ def judge_kl_tail(
     return judge_share(x, budget, rules, quantity, kl)
 
 
+TAIL = 0.0125
+"""Share of tokens that may lie above the margin times the KL that one in a hundred exceeds."""
+
+
+def _large(shown: Shown) -> float | None:
+    """The margin times the KL that one token in a hundred exceeds, nats."""
+    quality = shown.cell.quality
+    return None if quality is None else shown.margin * quality.prefill.kl_p99
+
+
 @gate(
     "kl_tail",
     title="KL tail",
@@ -53,7 +64,19 @@ def judge_kl_tail(
     test="test_kl_tail",
     group="quality",
     order=2,
-    budget=Budget("kl_tail", "share"),
+    budget=Budget(
+        "kl_tail", "share", rounded=0.01, drift=lambda _: 0.02, calibrated=lambda _: TAIL
+    ),
+    bounds=(
+        Budget(
+            "kl_tail_over",
+            "nats",
+            rounded=0.15,
+            drift=lambda kl: 20 * kl,
+            calibrated=_large,
+            least=1e-3,
+        ),
+    ),
     rule="share",
 )
 def kl_tail(seen: Figures, given: Given) -> Gate:
@@ -69,9 +92,9 @@ def kl_tail(seen: Figures, given: Given) -> Gate:
     budgets = given.budgets
     return judge_kl_tail(
         seen["tail"],
-        budgets.kl_tail,
+        budgets["kl_tail"],
         given.rules,
         m_tok=given.scored,
-        over=budgets.kl_tail_over,
+        over=budgets["kl_tail_over"],
         kl=seen["kl"],
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
+from pytest_kvquant.checks.budget import Budget, Shown
 from pytest_kvquant.checks.decision import (
     beyond,
     bounded,
@@ -14,7 +17,7 @@ from pytest_kvquant.checks.decision import (
     may_speak,
     when,
 )
-from pytest_kvquant.checks.declaration import Budget, Figures, Given, gate
+from pytest_kvquant.checks.declaration import Figures, Given, gate
 from pytest_kvquant.numerics import stats
 from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.rules import LEAST_CHUNKS, Rules
@@ -106,6 +109,13 @@ def _ln_ppl_rule(budget: float, rules: Rules) -> str:
     )
 
 
+def _calibrated(shown: Shown) -> float | None:
+    if shown.cell.quality is None:
+        return None
+    seen = shown.cell.quality.prefill
+    return shown.times(seen.ln_ppl_ratio, seen.ln_ppl_ratio_chunk_se)
+
+
 @gate(
     "ln_ppl_ratio",
     title="ln PPL ratio",
@@ -113,7 +123,15 @@ def _ln_ppl_rule(budget: float, rules: Rules) -> str:
     test="test_perplexity",
     group="quality",
     order=3,
-    budget=Budget("ln_ppl", "ln ratio"),
+    budget=Budget(
+        "ln_ppl",
+        "ln ratio",
+        rounded=0.02,
+        # A tenth of the RMS change of a log-likelihood at that KL.
+        drift=lambda kl: 0.1 * math.sqrt(2 * kl),
+        calibrated=_calibrated,
+        least=2e-3,
+    ),
     rule="two-sided mean",
 )
 def ln_ppl_ratio(seen: Figures, given: Given) -> Gate:
@@ -127,4 +145,4 @@ def ln_ppl_ratio(seen: Figures, given: Given) -> Gate:
     A failure means: the likelihood of the text itself moved; with a passing KL, look at the
     interval first: PPL is the noisier figure.
     """
-    return judge_ln_ppl(seen["ln_ppl"], given.budgets.ln_ppl, given.rules)
+    return judge_ln_ppl(seen["ln_ppl"], given.budgets["ln_ppl"], given.rules)

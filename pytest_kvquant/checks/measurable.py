@@ -36,5 +36,5 @@ def measurable(subject: Subject) -> Check:
     """
     if subject.floor is None:
         return unseen("measurable", "what f16 shows against itself")
-    budget = subject.budgets.kl_mean if subject.kl_owned else 0.0
+    budget = subject.budgets["kl_mean"] if subject.kl_owned else 0.0
     return check_measurable(budget, subject.floor.kl)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pytest_kvquant.checks.budget import Budget
 from pytest_kvquant.checks.declaration import check
 from pytest_kvquant.checks.facts import fact
 from pytest_kvquant.checks.subject import Subject
@@ -81,7 +82,8 @@ def check_recall(found: Sequence[RecallPoint], keep: float) -> Check:
 
 
 @check("recall", title="recall at distance", test="test_recall", group="workloads",
-       needs="workloads", order=1)  # fmt: skip
+       needs="workloads", order=1,
+       budget=Budget("recall", "share", default=0.8, identical=1.0))  # fmt: skip
 def recall(subject: Subject) -> Check | None:
     """A passage that was read far back is found again, as with f16.
 
@@ -97,4 +99,4 @@ def recall(subject: Subject) -> Check | None:
     of K.
     """
     found = subject.cell.recall
-    return check_recall(found, subject.budgets.recall) if found else None
+    return check_recall(found, subject.budgets["recall"]) if found else None

@@ -14,8 +14,10 @@ from importlib.metadata import entry_points
 from types import ModuleType
 
 from pytest_kvquant import checks
+from pytest_kvquant.checks.budget import Budget
 from pytest_kvquant.checks.declaration import ATTRIBUTE, NEEDS, Declaration, Needs
 from pytest_kvquant.errors import SettingsError
+from pytest_kvquant.results.gate import Unit
 
 ENTRY_POINTS = "kvquant.checks"
 
@@ -54,10 +56,26 @@ def find(name: str) -> Declaration | None:
     return next((one for one in declared() if one.name == name), None)
 
 
-def default_budgets() -> dict[str, float]:
-    """Budgets that no packaged table has, by key."""
-    given = (one.budget for one in declared() if one.budget is not None)
-    return {one.key: one.default for one in given if one.default is not None}
+def budgets() -> tuple[Budget, ...]:
+    """All budgets there are, in the order in which a cell is judged.
+
+    Raises:
+        SettingsError: two that differ have the same key.
+    """
+    found: dict[str, Budget] = {}
+    for one in declared():
+        for budget in one.budgets:
+            if found.setdefault(budget.key, budget) != budget:
+                raise SettingsError(
+                    f"'{one.name}' declares a budget '{budget.key}', and another gate or check has "
+                    "one of that name. Rename one of them."
+                )
+    return tuple(found.values())
+
+
+def budget_units() -> dict[str, Unit]:
+    """The unit of every budget, by key: what tables of the configuration may say."""
+    return {one.key: one.unit for one in budgets()}
 
 
 def in_module(module: ModuleType) -> Iterator[Declaration]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pytest_kvquant.checks.budget import Budget
 from pytest_kvquant.checks.declaration import check
 from pytest_kvquant.checks.facts import fact
 from pytest_kvquant.checks.subject import Subject
@@ -40,7 +41,8 @@ def compared(
 
 
 @check("robustness", title="disturbed text", test="test_robustness", group="workloads",
-       needs="workloads", order=3)  # fmt: skip
+       needs="workloads", order=3,
+       budget=Budget("robustness", "ratio", default=3.0, identical=1.0))  # fmt: skip
 def robustness(subject: Subject) -> Check | None:
     """On text with typing errors, other case or doubled spaces KL grows no more than allowed.
 
@@ -56,11 +58,12 @@ def robustness(subject: Subject) -> Check | None:
         return None
     verdicts = {one.verdict for one in found}
     verdict = next(word for word in ("fail", "inconclusive", "pass") if word in verdicts)
+    most = subject.budgets["robustness"]
     return fact(
         "robustness",
         verdict,
-        f"KL on disturbed text, {subject.budgets.robustness:g} times that of clean text at most: "
+        f"KL on disturbed text, {most:g} times that of clean text at most: "
         + "; ".join(one.text for one in found),
         figure=max((one.ratio for one in found if one.ratio is not None), default=None),
-        limit=subject.budgets.robustness,
+        limit=most,
     )

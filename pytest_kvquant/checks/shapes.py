@@ -135,5 +135,5 @@ def restore(subject: Subject) -> Check | None:
 
 def _judged(subject: Subject) -> tuple[Check, Check]:
     assert subject.floor is not None
-    scale = subject.budgets.kl_mean if subject.kl_scale is None else subject.kl_scale
+    scale = subject.budgets["kl_mean"] if subject.kl_scale is None else subject.kl_scale
     return check_shapes(subject.shapes, subject.floor.shapes, scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from pytest_kvquant.config.budgets import Budgets
+from pytest_kvquant.checks.budget import Budgets
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.quality.effective_types import Explanation
 from pytest_kvquant.results.cell import Cell, NoiseFloor

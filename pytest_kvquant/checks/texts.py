@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pytest_kvquant.checks.budget import Budgets
 from pytest_kvquant.checks.declaration import check
 from pytest_kvquant.checks.facts import fact
 from pytest_kvquant.checks.family import settled
 from pytest_kvquant.checks.judging import judge
 from pytest_kvquant.checks.subject import Subject
-from pytest_kvquant.config.budgets import Budgets
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.metrics import quality
 from pytest_kvquant.numerics.rules import Rules

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy.typing as npt
 
-from pytest_kvquant.checks.declaration import Budget, Figures, Given, gate
+from pytest_kvquant.checks.budget import SURE, Budget, Shown
+from pytest_kvquant.checks.declaration import Figures, Given, gate
 from pytest_kvquant.checks.e_value import judge_share, share_quantity
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.results.gate import Gate
@@ -41,6 +44,17 @@ def judge_top1_flips(
     return judge_share(x, budget, rules, quantity, kl)
 
 
+def _calibrated(shown: Shown) -> float | None:
+    """From the share of all tokens, with the standard error of a share."""
+    if shown.cell.quality is None:
+        return None
+    seen = shown.cell.quality.prefill
+    flips = shown.cell.per_chunk.get("flips", ())
+    share = sum(flips) / len(flips) if flips else 1 - seen.top1
+    error = math.sqrt(share * (1 - share) / max(1, seen.tokens))
+    return min(1.0, shown.margin * (share + SURE * error))
+
+
 @gate(
     "top1_flips",
     title="decisive top-1 flips",
@@ -48,7 +62,14 @@ def judge_top1_flips(
     test="test_top1_agreement",
     group="quality",
     order=4,
-    budget=Budget("top1_flips", "share"),
+    budget=Budget(
+        "top1_flips",
+        "share",
+        rounded=0.01,
+        drift=lambda _: 0.01,
+        calibrated=_calibrated,
+        least=5e-3,
+    ),
     rule="share",
 )
 def top1_flips(seen: Figures, given: Given) -> Gate:
@@ -62,5 +83,5 @@ def top1_flips(seen: Figures, given: Given) -> Gate:
     A failure means: the pair answers differently where f16 was sure.
     """
     return judge_top1_flips(
-        seen["flips"], given.budgets.top1_flips, given.rules, m_tok=given.scored, kl=seen["kl"]
+        seen["flips"], given.budgets["top1_flips"], given.rules, m_tok=given.scored, kl=seen["kl"]
     )

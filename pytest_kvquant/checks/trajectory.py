@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pytest_kvquant.checks.budget import Budget
 from pytest_kvquant.checks.declaration import check
 from pytest_kvquant.checks.facts import fact
 from pytest_kvquant.checks.subject import Subject
@@ -23,8 +24,15 @@ def check_trajectory(agreement: float, floor: float, first: Iterable[int]) -> Ch
     )
 
 
-@check("trajectory", title="greedy text", test="test_greedy_trajectory", group="paths",
-       needs="trajectory", order=1)  # fmt: skip
+@check(
+    "trajectory",
+    title="greedy text",
+    test="test_greedy_trajectory",
+    group="paths",
+    needs="trajectory",
+    order=1,
+    budget=Budget("trajectory", "share", default=0.01, identical=1.0, drift=lambda _: 0.25),
+)
 def trajectory(subject: Subject) -> Check | None:
     """Greedy text agrees with f16's for long enough.
 
@@ -37,4 +45,4 @@ def trajectory(subject: Subject) -> Check | None:
     text = subject.cell.trajectory
     if text is None:
         return None
-    return check_trajectory(text.agreement, subject.budgets.trajectory, text.first_divergence)
+    return check_trajectory(text.agreement, subject.budgets["trajectory"], text.first_divergence)

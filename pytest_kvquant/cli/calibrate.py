@@ -35,6 +35,7 @@ def add(commands: Commands) -> None:
 
 
 def _calibrate(parsed: argparse.Namespace) -> int:
+    from pytest_kvquant.checks import registry
     from pytest_kvquant.config.resolver import find_root, resolve
     from pytest_kvquant.matrix import REFERENCE
     from pytest_kvquant.session.calibration import as_toml, unfit
@@ -49,7 +50,8 @@ def _calibrate(parsed: argparse.Namespace) -> int:
     typed = {option.field: getattr(parsed, option.dest) for option in OPTIONS}
     typed["chunks"] = typed["chunks"] or str(CHUNKS)
     config = Path(parsed.kv_config) if parsed.kv_config else None
-    settings = resolve(typed, config=config, root=find_root(Path.cwd()))
+    root = find_root(Path.cwd())
+    settings = resolve(typed, config=config, root=root, budgets=registry.budget_units())
     session = Session(settings, dict(os.environ), Announcer("kvquant calibrate"))
     for pair in session.pairs:
         session.measure(pair)

@@ -27,7 +27,8 @@ def add(commands: Commands) -> None:
 
 def _replay(parsed: argparse.Namespace) -> int:
     from pytest_kvquant.checks import registry
-    from pytest_kvquant.config.budgets import BatchedBudgets, resolve_budgets
+    from pytest_kvquant.checks.budget import Budgets
+    from pytest_kvquant.checks.budgets import resolve_budgets
     from pytest_kvquant.config.resolver import find_root, resolve
     from pytest_kvquant.matrix import Pair
     from pytest_kvquant.numerics.rules import Rules
@@ -38,7 +39,7 @@ def _replay(parsed: argparse.Namespace) -> int:
     typed = {"profile": parsed.kv_profile, "chunks": parsed.kv_chunks}
     config = Path(parsed.kv_config) if parsed.kv_config else None
     settings = resolve(
-        typed, config=config, root=find_root(Path.cwd()), more_budgets=registry.default_budgets()
+        typed, config=config, root=find_root(Path.cwd()), budgets=registry.budget_units()
     )
     rules = None
     if parsed.kv_chunks:
@@ -47,17 +48,11 @@ def _replay(parsed: argparse.Namespace) -> int:
     elif parsed.kv_profile:
         rules = PROFILES[settings.profile]
 
-    def budgets(conditions: EvidenceConditions) -> BatchedBudgets:
+    def budgets(conditions: EvidenceConditions) -> Budgets:
         if config is None:
             return conditions.budgets
         pair = Pair.parse(conditions.pair)
-        found = resolve_budgets(
-            pair,
-            embedded=conditions.embedded,
-            overrides=settings.budgets,
-            defaults=registry.default_budgets(),
-        )
-        return found.batched
+        return resolve_budgets(pair, embedded=conditions.embedded, overrides=settings.budgets)
 
     judged = replay(parsed.folder, rules=rules, budgets=budgets)
     print(paragraph(as_text(judged)))

@@ -46,7 +46,7 @@ def _variants(parsed: argparse.Namespace) -> int:
 
     config = Path(parsed.kv_config) if parsed.kv_config else None
     settings = resolve(
-        {}, config=config, root=find_root(Path.cwd()), more_budgets=registry.default_budgets()
+        {}, config=config, root=find_root(Path.cwd()), budgets=registry.budget_units()
     )
     if not settings.variants:
         raise SettingsError("The configuration has no table [variants.NAME]: nothing to compare.")

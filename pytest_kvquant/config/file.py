@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from pytest_kvquant.config.complaints import unknown
+from pytest_kvquant.config.complaints import place, unknown
 from pytest_kvquant.config.options import OPTIONS
-from pytest_kvquant.config.overrides import BUDGET_KEYS
 from pytest_kvquant.config.setup import FILES, parse_table
 from pytest_kvquant.config.words import anchored
 from pytest_kvquant.errors import SettingsError
@@ -49,7 +48,7 @@ def _load_toml(path: Path) -> dict[str, object]:
 
 
 def from_file(
-    table: Mapping[str, object], path: Path, more_budgets: Collection[str]
+    table: Mapping[str, object], path: Path, budgets: Mapping[str, str]
 ) -> dict[str, object]:
     """Keys as the file spells them (``gpu-layers``) to field names; paths relative to the file."""
     by_key = {option.name: option for option in OPTIONS}
@@ -61,7 +60,7 @@ def from_file(
             values[key] = parse_table(key, value, path)
         elif key in TABLES:
             if key in ("budgets", "drift") and isinstance(value, dict):
-                value = _budget_tables(key, value, path, more_budgets)  # noqa: PLW2901
+                _require_budgets(key, value, path, budgets)
             _refuse_renamed(key, value, path)
             values[key] = value
         elif key in by_key:
@@ -85,23 +84,29 @@ def _read_model_table(table: Mapping[str, object], path: Path, values: dict[str,
     values["setup"] = setup
 
 
-def _budget_tables(
-    name: str, tables: Mapping[str, object], path: Path, more: Collection[str]
-) -> dict[str, object]:
-    """Tables of budgets, with the keys of gates that bring their own set apart."""
-    found: dict[str, object] = {}
+def _require_budgets(
+    name: str, tables: Mapping[str, object], path: Path, units: Mapping[str, str]
+) -> None:
+    """See that tables of budgets have known keys, and values that can be budgets."""
     for pattern, table in tables.items():
         if not isinstance(table, dict):
-            found[pattern] = table
-            continue
-        for key in table:
-            if key not in (*BUDGET_KEYS, *more):
+            continue  # its type is complained about with all others
+        for key, value in table.items():
+            if key not in units:
                 where = f' in [{name}."{pattern}"]'
-                raise unknown(key, (*BUDGET_KEYS, *more), path, where, (name, pattern))
-        own = {key: value for key, value in table.items() if key in BUDGET_KEYS}
-        others = {key: value for key, value in table.items() if key not in BUDGET_KEYS}
-        found[pattern] = {**own, "more": others} if others else own
-    return found
+                raise unknown(key, list(units), path, where, (name, pattern))
+            if isinstance(value, int | float) and (wrong := why_no_budget(key, value, units[key])):
+                at = place(path, [name, pattern, key])
+                raise SettingsError(f'{at}: [{name}."{pattern}"] {wrong}.')
+
+
+def why_no_budget(key: str, value: float, unit: str) -> str:
+    """What is wrong with the value of a budget, in words; empty where nothing is."""
+    if not 0 <= value < float("inf"):
+        return f"budget {key} = {value} must be a number from 0 up"
+    if unit == "share" and value > 1:
+        return f"budget {key} = {value} is a share: it must not exceed 1"
+    return ""
 
 
 RENAMED = {("floors", "fall"): "slowdown"}

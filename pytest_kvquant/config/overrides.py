@@ -1,4 +1,4 @@
-"""What tables of the configuration may say of pairs: budgets, floors, expectations."""
+"""What tables of the configuration may say of pairs: floors, expectations."""
 
 from __future__ import annotations
 
@@ -7,46 +7,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import msgspec
 
 from pytest_kvquant.config.speed_tests import NAMES
-
-_SHARES = ("kl_tail", "top1_flips", "recall")
-"""Budgets that are shares of tokens."""
-
-
-class BudgetOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What ``[budgets."K/V"]`` may say; a figure left out keeps its default."""
-
-    kl_mean: float | None = None
-    """Most mean KL, nats per token."""
-    kl_tail: float | None = None
-    """Most share of tokens with a KL over ``kl_tail_over``."""
-    kl_tail_over: float | None = None
-    """Nats above which a token counts for the tail."""
-    ln_ppl: float | None = None
-    """Most |ln PPL ratio|; two-sided."""
-    top1_flips: float | None = None
-    """Most share of decisive flips of the argmax."""
-    decode_kl_mean: float | None = None
-    """Most mean KL by the decode path, nats per token."""
-    trajectory: float | None = None
-    """Least share of a greedy continuation that agrees with f16's."""
-    recall: float | None = None
-    """Least share of what f16 gains from having read a passage before, at every distance."""
-    robustness: float | None = None
-    """Most mean KL on disturbed text over that on the same text as it is."""
-    more: dict[str, float] = {}
-    """Of gates that bring their own budget, by key."""
-
-    def __post_init__(self) -> None:
-        own = {name: getattr(self, name) for name in BUDGET_KEYS}
-        for name, value in (own | self.more).items():
-            if value is not None and not 0 <= value < float("inf"):
-                raise ValueError(f"budget {name} = {value} must be a number from 0 up")
-            if value is not None and name in _SHARES and value > 1:
-                raise ValueError(f"budget {name} = {value} is a share: it must not exceed 1")
-
-
-BUDGET_KEYS = tuple(name for name in BudgetOverride.__struct_fields__ if name != "more")
-
 
 if TYPE_CHECKING:
 

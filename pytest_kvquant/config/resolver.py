@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -36,7 +36,7 @@ def resolve(
     *,
     config: Path | None,
     root: Path,
-    more_budgets: Collection[str] = (),
+    budgets: Mapping[str, str],
 ) -> Settings:
     """Settings of a run: defaults, overlaid by the file, overlaid by the command line.
 
@@ -45,7 +45,7 @@ def resolve(
         config: ``--kv-config``; without it ``kvquant.toml``, then ``[tool.kvquant]`` of
             ``pyproject.toml``, is looked for in ``root``.
         root: the project's folder.
-        more_budgets: keys that tables of budgets may have beside :data:`BUDGET_KEYS`.
+        budgets: unit by key, of the budgets that gates and checks declare.
 
     Raises:
         SettingsError: unknown key (the nearest valid one is named), wrong type, bad value.
@@ -53,7 +53,7 @@ def resolve(
     path, values = read_file(config, root)
     of_file: dict[str, object] = {}
     if path is not None:
-        of_file = from_file(values, path, more_budgets)
+        of_file = from_file(values, path, budgets)
         values = dict(of_file)
     for option in OPTIONS:
         word = command_line.get(option.field)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from pytest_kvquant.config.overrides import BudgetOverride, Expect, FloorOverride
+from pytest_kvquant.config.overrides import Expect, FloorOverride
 from pytest_kvquant.config.setup import SetupValue
 from pytest_kvquant.config.speed_tests import NAMES
 
@@ -98,8 +98,9 @@ class Settings(
     ceiling_max: int | None = None
     ceiling_memory: float | None = None
     memory_limit: float | None = None
-    budgets: dict[str, BudgetOverride] = {}
-    drift: dict[str, BudgetOverride] = {}
+    budgets: dict[str, dict[str, float]] = {}
+    """By pattern of pairs, then by the key that a gate or a check declares."""
+    drift: dict[str, dict[str, float]] = {}
     """Budgets between two builds, ``[drift."K/V"]``."""
     floors: dict[str, FloorOverride] = {}
     environment: dict[str, str] = {}

@@ -60,17 +60,19 @@ def _facts(model: Model, of: Fields) -> dict[str, object]:
     architecture = model.architecture
     listed = architecture in NORMAL_ROPE | NEOX_ROPE | ALIBI.keys()
     base, windows = _ropes(model, of)
-    scale = of.number("attention.scale") if "attention.scale" in of else None
+    scale = of.number("{arch}.attention.scale") if "{arch}.attention.scale" in of else None
+    if not model.n_head or not model.head_dim_k:
+        listed = False  # a header without heads says nothing of attention
     if scale is None and listed and architecture not in OTHER_SCALES:
         root = 1 if architecture in SCALED_BY_SIZE else 0.5
         scale = model.head_dim_k**-root
-    if architecture == "gemma2" or (architecture == "gemma3" and model.n_layer == 62):
+    if listed and (architecture == "gemma2" or (architecture == "gemma3" and model.n_layer == 62)):
         wide = {46: model.n_embd / model.n_head, 62: model.n_embd / model.n_head}
         scale = 1 / math.sqrt(wide.get(model.n_layer, model.head_dim_k))
-    softcap = of.number("attn_logit_softcapping", 50.0 if architecture == "gemma2" else 0.0)
+    softcap = of.number("{arch}.attn_logit_softcapping", 50.0 if architecture == "gemma2" else 0.0)
     bias = ALIBI.get(architecture, 0.0)
     if bias is None:
-        bias = of.number("attention.max_alibi_bias")
+        bias = of.number("{arch}.attention.max_alibi_bias")
     return {
         "scale": scale or None,
         "softcap": softcap if listed else None,
@@ -88,20 +90,20 @@ def _ropes(model: Model, of: Fields) -> tuple[dict[str, float] | None, dict[str,
     architecture = model.architecture
     if architecture not in NORMAL_ROPE | NEOX_ROPE:
         return None, None
-    scaling = of.text("rope.scaling.type") or "none"
+    scaling = of.text("{arch}.rope.scaling.type") or "none"
     found: dict[str, float] = {
         "mode": 2 if architecture in NEOX_ROPE else 0,
-        "base": of.number("rope.freq_base", 10_000.0),
+        "base": of.number("{arch}.rope.freq_base", 10_000.0),
     }
     if architecture not in ("deepseek2", "minicpm"):
-        found["dims"] = of.count("rope.dimension_count", model.head_dim_k)
+        found["dims"] = of.count("{arch}.rope.dimension_count", model.head_dim_k)
     if scaling == "none":
         found["scale"] = 1.0
     elif scaling == "linear":
-        found["scale"] = 1 / (of.number("rope.scaling.factor", 1.0) or 1.0)
+        found["scale"] = 1 / (of.number("{arch}.rope.scaling.factor", 1.0) or 1.0)
     windows = dict(found)
     if architecture == "gemma3":
-        windows |= {"base": of.number("rope.freq_base_swa", 10_000.0), "scale": 1.0}
-    elif "rope.freq_base_swa" in of:
-        windows["base"] = of.number("rope.freq_base_swa")
+        windows |= {"base": of.number("{arch}.rope.freq_base_swa", 10_000.0), "scale": 1.0}
+    elif "{arch}.rope.freq_base_swa" in of:
+        windows["base"] = of.number("{arch}.rope.freq_base_swa")
     return found, windows

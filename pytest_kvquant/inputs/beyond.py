@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pytest_kvquant.errors import ModelError
+from pytest_kvquant.inputs.gguf_header import BadHeader, Value
+from pytest_kvquant.inputs.header_fields import Fields
 from pytest_kvquant.inputs.model import Model
 
 GAINED = ("yarn", "linear", "longrope")
@@ -11,7 +14,7 @@ GAINED = ("yarn", "linear", "longrope")
 
 
 def warnings(
-    model: Model, header: Mapping[str, object], tokens: int, setup: Mapping[str, object]
+    model: Model, header: Mapping[str, Value], tokens: int, setup: Mapping[str, object]
 ) -> list[str]:
     """What a person should know of the context lengths of a run.
 
@@ -19,17 +22,20 @@ def warnings(
         header: fields of the GGUF header by name.
         tokens: the longest context that anything of the run has.
         setup: options of llama.cpp that the user set.
+
+    Raises:
+        ModelError: the header says something that cannot be meant.
     """
-
-    def of(key: str) -> object:
-        return header.get(f"{model.architecture}.{key}")
-
-    scaled = str(setup.get("rope-scaling") or of("rope.scaling.type") or "none")
-    original = of("rope.scaling.original_context_length")
+    of = Fields(header, model.architecture)
+    try:
+        own = of.text("{arch}.rope.scaling.type") or "none"
+        original = of.count("{arch}.rope.scaling.original_context_length", 0)
+    except BadHeader as error:
+        raise ModelError(f"The model {model.path} {error}.") from None
+    scaled = str(setup.get("rope-scaling") or own)
     trained = model.context_trained
-    own = str(of("rope.scaling.type") or "none")
     switched_off = own in GAINED and scaled not in GAINED
-    if isinstance(original, int) and tokens > original and scaled not in GAINED:
+    if original and tokens > original and scaled not in GAINED:
         why = "--kv-llama switched it off" if switched_off else "its header does not say how"
         return [
             f"contexts of {tokens:,} tokens: the model was trained on {original:,}, reaches "

@@ -79,7 +79,7 @@ def trunk_layers(of: Fields, architecture: str, layers: int) -> int:
     """Layers without those at the end that predict further tokens, which have no cache here."""
     if architecture in _NEXT_IS_ROUTER:
         return layers
-    return max(0, layers - of.count("nextn_predict_layers", 0, most=layers))
+    return max(0, layers - of.count("{arch}.nextn_predict_layers", 0, most=layers))
 
 
 def kv_heads(of: Fields, architecture: str, layers: int) -> tuple[int, ...]:
@@ -88,14 +88,16 @@ def kv_heads(of: Fields, architecture: str, layers: int) -> tuple[int, ...]:
     Recurrent layers are listed, or have no heads, or are all but each so many-th; the last layers
     may share the cache of an earlier one or predict further tokens.
     """
-    heads = of.counts("attention.head_count", layers, 0)
+    heads = of.counts("{arch}.attention.head_count", layers, 0)
     counts = (
-        of.counts("attention.head_count_kv", layers) if "attention.head_count_kv" in of else heads
+        of.counts("{arch}.attention.head_count_kv", layers)
+        if "{arch}.attention.head_count_kv" in of
+        else heads
     )
     without = {*_recurrent(of, architecture, layers), *_sharing(of, architecture, layers)}
     without |= set(range(trunk_layers(of, architecture, layers), layers))
     if architecture in _FEED_FORWARD_LAYERS:
-        hidden = of.counts("feed_forward_length", layers, 0)
+        hidden = of.counts("{arch}.feed_forward_length", layers, 0)
         without |= {layer for layer in range(layers) if hidden[layer]}
     return tuple(0 if layer in without else count for layer, count in enumerate(counts))
 
@@ -104,38 +106,45 @@ def _recurrent(of: Fields, architecture: str, layers: int) -> set[int]:
     interval = _LINEAR_ATTENTION.get(architecture)
     if interval is None:
         return set()
-    listed = of.flags("attention.recurrent_layers")
+    listed = of.flags("{arch}.attention.recurrent_layers")
     if listed is not None:
         return {layer for layer, flag in enumerate(listed) if flag}
-    every = of.count("full_attention_interval", interval) or 1
+    every = of.count("{arch}.full_attention_interval", interval) or 1
     return {layer for layer in range(layers) if (layer + 1) % every}
 
 
 def _sharing(of: Fields, architecture: str, layers: int) -> set[int]:
     """Layers at the end that read the cache of an earlier one."""
     own = _OWN_CACHES.get(architecture, layers)
-    shared = of.count("attention.shared_kv_layers", 0, most=layers)
+    shared = of.count("{arch}.attention.shared_kv_layers", 0, most=layers)
     return set(range(min(own, layers - shared), layers))
 
 
 def _attention(of: Fields, number: int, heads: int, windowed: bool) -> CachedLayer:
-    suffix = "_swa" if windowed and "attention.key_length_swa" in of else ""
-    dim_k = of.count(f"attention.key_length{suffix}", head_share(of))
-    dim_v = of.count(f"attention.value_length{suffix}", head_share(of))
+    share = head_share(of)
+    if windowed and "{arch}.attention.key_length_swa" in of:
+        dim_k = of.count("{arch}.attention.key_length_swa", share)
+        dim_v = of.count("{arch}.attention.value_length_swa", share)
+    else:
+        dim_k = of.count("{arch}.attention.key_length", share)
+        dim_v = of.count("{arch}.attention.value_length", share)
     return CachedLayer(number, heads, dim_k, 0 if is_latent(of) else dim_v)
 
 
 def is_latent(of: Fields) -> bool:
     """Whether attention is latent (MLA), K holding V: decompressed heads have lengths then."""
     return bool(
-        of.count("attention.key_length_mla", 0) and of.count("attention.value_length_mla", 0)
+        of.count("{arch}.attention.key_length_mla", 0)
+        and of.count("{arch}.attention.value_length_mla", 0)
     )
 
 
 def head_share(of: Fields) -> int:
     """Elements of a head where the header does not say: the embedding's share."""
-    value = max(of.counts("attention.head_count", of.count("block_count", 1, most=4096), 0))
-    return of.count("embedding_length") // value if value else 0
+    value = max(
+        of.counts("{arch}.attention.head_count", of.count("{arch}.block_count", 1, most=4096), 0)
+    )
+    return of.count("{arch}.embedding_length") // value if value else 0
 
 
 def _indexer(
@@ -143,12 +152,12 @@ def _indexer(
 ) -> Iterator[CachedLayer]:
     """One key head per layer, whatever the layer itself has."""
     rule = _INDEXERS.get(architecture)
-    dim = of.count("attention.indexer.key_length", 0)
-    if rule is None or not dim or not of.count("attention.indexer.top_k", 1):
+    dim = of.count("{arch}.attention.indexer.key_length", 0)
+    if rule is None or not dim or not of.count("{arch}.attention.indexer.top_k", 1):
         return
-    listed = of.flags("attention.indexer.types") if rule.listed else None
-    leading = of.count("leading_dense_block_count", 0) if rule.after_dense else 0
-    parts = 3 if rule.pooled and of.count("attention.indexer.kpool", 0) else 1
+    listed = of.flags("{arch}.attention.indexer.types") if rule.listed else None
+    leading = of.count("{arch}.leading_dense_block_count", 0) if rule.after_dense else 0
+    parts = 3 if rule.pooled and of.count("{arch}.attention.indexer.kpool", 0) else 1
     for layer in attention:
         chosen = listed is None or (layer.number < len(listed) and listed[layer.number])
         if chosen and layer.number >= leading:
@@ -203,14 +212,14 @@ def windows(of: Fields, architecture: str, layers: int) -> Windows:
     if architecture in _WITHOUT_WINDOWS:
         return Windows(0, ())
     known = _WINDOWS.get(architecture)
-    length = of.count("attention.sliding_window", known.length if known else 0)
+    length = of.count("{arch}.attention.sliding_window", known.length if known else 0)
     if length == 0:
         return Windows(0, ())
-    if (listed := of.flags("attention.sliding_window_pattern")) is not None:
+    if (listed := of.flags("{arch}.attention.sliding_window_pattern")) is not None:
         return Windows(length, listed[:layers] if len(listed) >= layers else None)
     if known is None:
         return Windows(length, None)
-    period = of.count("attention.sliding_window_pattern", known.period)
+    period = of.count("{arch}.attention.sliding_window_pattern", known.period)
     place = 0 if known.full_first else period - 1
     return Windows(length, tuple(not period or layer % period != place for layer in range(layers)))
 

@@ -11,6 +11,7 @@ from typing import Final
 from pytest_kvquant.errors import ModelError
 from pytest_kvquant.inputs.found_models import found_models
 from pytest_kvquant.inputs.gguf_header import BadHeader, read_header
+from pytest_kvquant.inputs.header_fields import Fields
 from pytest_kvquant.inputs.shards import part_of
 from pytest_kvquant.inputs.strange import kind
 
@@ -72,7 +73,7 @@ def _is_model(file: Path) -> bool:
         return False
     try:
         header = read_header(file)
-        architecture = header.fields.get("general.architecture")
+        architecture = Fields(header.fields, "").text("general.architecture")
         return kind(header.fields, str(architecture), header.tensors) is None
     except (BadHeader, OSError):
         return True  # what is wrong with it is said when it is read

@@ -11,7 +11,10 @@ MOST = (1 << 31) - 1
 
 
 class Fields:
-    """The fields of one architecture; its name in front of the key is left out.
+    """The fields of one architecture, which stands in a key as ``{arch}``, as in GGUF's own names.
+
+    The line that reads a key is its declaration: the key stands in it as it is, the method says its
+    type. Headers that lie about it are made from that line (``tests/support/lying.py``).
 
     Every method raises :class:`~pytest_kvquant.inputs.gguf_header.BadHeader` where the header has
     the key with another type or a value out of bounds.
@@ -73,7 +76,7 @@ class Fields:
         return tuple(bool(item) for item in value)
 
     def _full(self, key: str) -> str:
-        return key if key.startswith(_NAMESPACES) else f"{self._architecture}.{key}"
+        return key.replace("{arch}", self._architecture)
 
     def _bounded(self, key: str, value: object, most: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
@@ -83,6 +86,3 @@ class Fields:
     def _wrong(self, key: str, value: object, wanted: str) -> BadHeader:
         shown = f"a list of {value.count:,}" if isinstance(value, Array) else repr(value)[:60]
         return BadHeader(f"has {self._full(key)!r} = {shown} in its header, not {wanted}")
-
-
-_NAMESPACES = ("general.", "split.", "tokenizer.", "adapter.")

@@ -174,8 +174,8 @@ def _header(path: Path) -> Header:
 
 
 def _architecture(header: Header) -> str:
-    value = header.fields.get("general.architecture")
-    if not isinstance(value, str):
+    value = Fields(header.fields, "").text("general.architecture")
+    if value is None:
         raise BadHeader("has no 'general.architecture' in its header; convert it again")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
         raise BadHeader(f"has {value[:60]!r} for an architecture, so its header is damaged")
@@ -184,15 +184,15 @@ def _architecture(header: Header) -> str:
 
 def _describe(header: Header, architecture: str, files: tuple[Path, ...]) -> Model:
     of = Fields(header.fields, architecture)
-    layers = of.count("block_count", most=1 << 64)
+    layers = of.count("{arch}.block_count", most=1 << 64)
     if not 0 < layers <= MOST_LAYERS:
         raise BadHeader(
             f"claims {layers:,} layers, so its header is damaged; download or convert it again"
         )
-    width = of.count("embedding_length", most=MOST_WIDTH)
+    width = of.count("{arch}.embedding_length", most=MOST_WIDTH)
     if not width:
         raise BadHeader("claims an embedding of 0 elements, so its header is damaged")
-    heads = of.counts("attention.head_count", layers, 0)
+    heads = of.counts("{arch}.attention.head_count", layers, 0)
     window: Windows = windows(of, architecture, layers)
     share = head_share(of)
     name = of.text("general.name")
@@ -203,13 +203,13 @@ def _describe(header: Header, architecture: str, files: tuple[Path, ...]) -> Mod
         fingerprint="",
         size=sum(file.stat().st_size for file in files),
         files=tuple(str(file) for file in files),
-        context_trained=of.count("context_length", 0),
+        context_trained=of.count("{arch}.context_length", 0),
         n_layer=layers,
         n_embd=width,
         n_head=max(heads),
         n_head_kv=kv_heads(of, architecture, layers),
-        head_dim_k=of.count("attention.key_length", share, most=MOST_WIDTH),
-        head_dim_v=of.count("attention.value_length", share, most=MOST_WIDTH),
+        head_dim_k=of.count("{arch}.attention.key_length", share, most=MOST_WIDTH),
+        head_dim_v=of.count("{arch}.attention.value_length", share, most=MOST_WIDTH),
         causal=True,
         window=window.length,
         windowed=window.layers,

@@ -102,7 +102,7 @@ def kind(fields: Mapping[str, Value], architecture: str, tensors: Sequence[objec
     told = _KINDS.get(str(of.text("general.type") or "model"))
     if told or (told := _ARCHITECTURES.get(architecture)):
         return told
-    if not of.flag("attention.causal", True) or of.count("pooling_type", 0) != 0:
+    if not of.flag("{arch}.attention.causal", True) or of.count("{arch}.pooling_type", 0) != 0:
         return _ARCHITECTURES["bert"]
     if not tensors and any(key.startswith("tokenizer.") for key in fields):
         return "holds a vocabulary and no weights; give the model's own file"

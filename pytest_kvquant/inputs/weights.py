@@ -47,7 +47,7 @@ def weights(tensors: Iterable[TensorInfo], of: Fields) -> Weights | None:
     """
     tensors = list(tensors)
     try:
-        experts, used = of.count("expert_count", 0), of.count("expert_used_count", 0)
+        experts, used = of.count("{arch}.expert_count", 0), of.count("{arch}.expert_used_count", 0)
     except BadHeader:  # another number in each layer, perhaps: nothing here is refused for it
         return None
     own_output = any(tensor.name == OUTPUT for tensor in tensors)

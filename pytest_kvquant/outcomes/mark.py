@@ -7,42 +7,22 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from pytest_kvquant.config.budgets import BatchedBudgets
+from pytest_kvquant.checks import registry
+from pytest_kvquant.config.complaints import nearest
+from pytest_kvquant.config.file import why_no_budget
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.matrix import Pair
+from pytest_kvquant.results.gate import Unit
 
 NAME = "kv"
-
-
-class OwnBudgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ``budgets`` may say: all that can be judged again from the figures per chunk."""
-
-    kl_mean: float | None = None
-    kl_tail: float | None = None
-    ln_ppl: float | None = None
-    top1_flips: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in self.given.items():
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} = {value} must be a number from 0 up")
-
-    @property
-    def given(self) -> dict[str, float]:
-        """Those that were given."""
-        values = {name: getattr(self, name) for name in self.__struct_fields__}
-        return {name: value for name, value in values.items() if value is not None}
-
-    def over(self, budgets: BatchedBudgets) -> BatchedBudgets:
-        """Budgets of a cell, with these in their place."""
-        return msgspec.structs.replace(budgets, **self.given)
 
 
 class Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The arguments of the marker."""
 
     pairs: tuple[str, ...] | None = None
-    budgets: OwnBudgets = OwnBudgets()
+    budgets: dict[str, float] = {}
+    """By key: all that can be judged again from the figures per chunk."""
 
     def select(self, pairs: Sequence[Pair]) -> list[Pair]:
         """Those of the cells of a run that the test is for, in the run's order.
@@ -70,6 +50,22 @@ def read_mark(node: pytest.Item) -> Mark:
     if isinstance(given.get("pairs"), str):
         given["pairs"] = [given["pairs"]]
     try:
-        return msgspec.convert(given, Mark)
+        mark = msgspec.convert(given, Mark)
     except msgspec.ValidationError as error:
         raise SettingsError(f"@pytest.mark.{NAME}: {error}.") from None
+    units = _judged_again()
+    for key, value in mark.budgets.items():
+        if key not in units:
+            raise SettingsError(
+                f"@pytest.mark.{NAME}: budgets has '{key}', and figures kept per chunk are "
+                f"judged by {', '.join(units)}{nearest(key, units)}"
+            )
+        if wrong := why_no_budget(key, value, units[key]):
+            raise SettingsError(f"@pytest.mark.{NAME}: {wrong}.")
+    return mark
+
+
+def _judged_again() -> dict[str, Unit]:
+    """The unit, by key, of what gates of the prefill path hold their figures against."""
+    held = (one.budgets[0] for one in registry.gates("prefill"))
+    return {budget.key: budget.unit for budget in held}

@@ -76,7 +76,7 @@ class CellQuality:
         """
         __tracebackhide__ = True
         self.require_measured()
-        set_here = name in owned_gates(read_mark(self._node).budgets.given)
+        set_here = name in owned_gates(read_mark(self._node).budgets)
         names = (name,) if set_here else (KERNEL_GATES.get(name, ""), name)
         gates = [gate for gate in self._gates() if gate.name in names]
         if not gates:
@@ -106,19 +106,19 @@ class CellQuality:
     def _gates(self) -> tuple[Gate, ...]:
         """The gates of the cell; judged again where the test's marker has budgets of its own."""
         own, session, cell = read_mark(self._node).budgets, self._session, self.cell
-        if not own.given:
+        if not own:
             return cell.gates
         seen = {name: np.asarray(values) for name, values in cell.per_chunk.items()}
         judged = judge_figures(
             seen,
             session.task.shape.scored,
-            own.over(session.bounds.budgets(self._pair).batched),
+            {**session.bounds.budgets(self._pair), **own},
             session.task.rules,
         )
         again = {gate.name: gate for gate in judged}
         held = tuple(again.get(gate.name, gate) for gate in cell.gates)
         names = {gate.name for gate in held}
-        set_here = owned_gates(own.given) & again.keys()
+        set_here = owned_gates(own) & again.keys()
         return (*held, *(again[name] for name in sorted(set_here - names)))
 
     def check_fact(self, name: str) -> None:

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from pytest_kvquant.config.budgets import BatchedBudgets
 from pytest_kvquant.engine.parent.engine import BatchShape
 from pytest_kvquant.errors import RunRefused
 from pytest_kvquant.machine.files import replace
@@ -57,7 +56,8 @@ class EvidenceConditions(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     environment: dict[str, str]
     """Toggles that the configuration set for the worker."""
-    budgets: BatchedBudgets
+    budgets: dict[str, float]
+    """By key; a gate that was declared later has its default."""
     rules: Rules
     tie_band: float
     figures_in_run: int
@@ -80,7 +80,7 @@ class Kept(NamedTuple):
         conditions = self.conditions
         chunks, scored = self.columns.kl.shape
         if tail_over is None:
-            tail_over = conditions.budgets.kl_tail_over
+            tail_over = conditions.budgets["kl_tail_over"]
         evidence = Evidence(chunks, scored, tail_over=tail_over, tie_band=conditions.tie_band)
         for chunk in range(chunks):
             figures = TokenFigures._make(column[chunk] for column in self.columns)
@@ -164,7 +164,8 @@ def read(path: Path) -> Kept:
     """
     try:
         with np.load(path) as file:
-            conditions = msgspec.json.decode(file["conditions"].tobytes(), type=EvidenceConditions)
+            told = _with_flat_budgets(msgspec.json.decode(file["conditions"].tobytes()))
+            conditions = msgspec.convert(told, EvidenceConditions)
             floats = {name: file[name].astype(np.float64) for name in FLOATS}
             ids = {name: file[name].astype(np.int32) for name in TOKENS}
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, msgspec.DecodeError) as error:
@@ -175,6 +176,15 @@ def read(path: Path) -> Kept:
         )
     digest = np.zeros(floats["kl"].shape, np.uint64)
     return Kept(conditions, TokenFigures(**floats, **ids, digest=digest))
+
+
+def _with_flat_budgets(told: object) -> object:
+    """Earlier versions kept the budgets of further gates apart, under ``more``."""
+    budgets = told.get("budgets") if isinstance(told, dict) else None
+    if isinstance(told, dict) and isinstance(budgets, dict):
+        own = {key: value for key, value in budgets.items() if key != "more"}
+        return told | {"budgets": own | budgets.get("more", {})}
+    return told
 
 
 def read_folder(folder: Path) -> list[Kept]:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from pytest_kvquant.config.budgets import Budgets
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import ReferenceBroken
 from pytest_kvquant.numerics.evidence import Evidence
@@ -19,8 +18,8 @@ def measure(
     worker: Worker,
     task: Task,
     source: ReferenceSource,
-    budgets: Budgets,
     *,
+    tail_over: float,
     tie_band: float,
     settled: Callable[[Evidence], bool],
     on_chunk: Callable[[int], None],
@@ -29,6 +28,7 @@ def measure(
     """Draw chunks through an opened worker until every gate is settled, or to the cap.
 
     Args:
+        tail_over: nats above which a token counts for the tail.
         settled: whether the evidence so far decides everything that will be judged by it.
         on_chunk: told how many chunks are complete.
         on_step: told between which chunks all are complete now, before it is asked whether that
@@ -38,9 +38,7 @@ def measure(
         CellError: the worker dies.
     """
     timesheet = task.workers.timesheet
-    evidence = Evidence(
-        len(task.chunks), task.shape.scored, tail_over=budgets.kl_tail_over, tie_band=tie_band
-    )
+    evidence = Evidence(len(task.chunks), task.shape.scored, tail_over=tail_over, tie_band=tie_band)
 
     def enough(_: int = 0) -> bool:
         on_chunk(evidence.complete)

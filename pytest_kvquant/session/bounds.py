@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from pytest_kvquant.checks import registry
-from pytest_kvquant.checks.judging import owned_gates
-from pytest_kvquant.config.budgets import (
-    Budgets,
+from collections.abc import Iterable
+
+from pytest_kvquant.checks.budget import Budgets
+from pytest_kvquant.checks.budgets import (
     drift_budgets,
     owned_budgets,
     resolve_budgets,
-    unused_patterns,
+    rounded_reference,
 )
+from pytest_kvquant.checks.judging import owned_gates
 from pytest_kvquant.config.complaints import nearest
 from pytest_kvquant.config.expectations import declared_failures
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.session.compared import Compared
-from pytest_kvquant.session.from_logits import rounded_reference
 from pytest_kvquant.session.prepared import Prepared
 
 
@@ -33,16 +33,13 @@ class Bounds:
             CellError: they follow from the noise floor, and it cannot be measured.
         """
         ready, compared = self._ready, self._compared
-        defaults = registry.default_budgets()
         if ready.other_build is not None and compared.references.pair(pair) == pair:
             # Rounding alone moves a quantized value by a whole step: f16's own noise counts too.
             floors = [compared.control(one).floor for one in (pair, REFERENCE)]
-            return drift_budgets(pair, floors, ready.settings.drift, defaults)
+            return drift_budgets(pair, floors, ready.settings.drift)
         if ready.logits is not None and pair == REFERENCE:
             return rounded_reference()
-        return resolve_budgets(
-            pair, embedded=ready.embedded, overrides=ready.settings.budgets, defaults=defaults
-        )
+        return resolve_budgets(pair, embedded=ready.embedded, overrides=ready.settings.budgets)
 
     def owned(self, pair: Pair) -> frozenset[str]:
         """Absolute gates that count: all of ours, those between builds, and the owner's own."""
@@ -74,3 +71,8 @@ def of_no_use(settings: Settings, matrix: list[Pair]) -> list[str]:
         for pattern in unused_patterns(matrix, settings.drift)
     ]
     return found
+
+
+def unused_patterns(pairs: list[Pair], patterns: Iterable[str]) -> list[str]:
+    """Patterns of the configuration that match no cell; a typing error as a rule."""
+    return [pattern for pattern in patterns if not any(pair.matches(pattern) for pair in pairs)]

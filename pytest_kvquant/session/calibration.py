@@ -10,18 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.budget import Shown
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.result import Result
 from pytest_kvquant.results.speed import SpeedCell
 
-SURE = 2.6
-"""Standard errors, over chunks, that the unfavourable end lies above the mean."""
-MEASURABLE = 10.0
-"""Noise floors that a budget of KL has at least."""
-LEAST = {"kl_mean": 1e-4, "kl_tail_over": 1e-3, "ln_ppl": 2e-3, "top1_flips": 5e-3}
-"""Budgets under which rounding alone would fail a pair on another machine."""
-TAIL = 0.0125
-"""Share of tokens that may lie above the margin times the KL that one in a hundred exceeds."""
 SPEED_SHARE = 0.85
 """Of the measured ratio to f16, as a floor."""
 UNFIT_KL = 0.25
@@ -46,29 +40,18 @@ FACTS = ("types", "placement", "contents", "active", "distinct", "shapes", "rest
 
 
 def budgets(cell: Cell, margin: float, floor: float) -> dict[str, float]:
-    """The budgets of a fit pair.
+    """The budgets of a fit pair, each as its declaration says.
 
     Args:
         margin: times what was measured; 2 is usual.
         floor: mean KL of f16 against itself, nats.
     """
-    assert cell.quality is not None
-    figures, decode = cell.quality.prefill, cell.quality.decode
-    kl = figures.kl_mean + SURE * (figures.kl_mean_chunk_se or 0.0)
-    ln_ppl = abs(figures.ln_ppl_ratio) + SURE * (figures.ln_ppl_ratio_chunk_se or 0.0)
-    flips = cell.per_chunk.get("flips", ())
-    share = sum(flips) / len(flips) if flips else 1 - figures.top1
-    spread = math.sqrt(share * (1 - share) / max(1, figures.tokens))
+    shown = Shown(cell, margin, floor)
     found = {
-        "kl_mean": max(margin * kl, MEASURABLE * floor, LEAST["kl_mean"]),
-        "kl_tail": TAIL,
-        "kl_tail_over": max(margin * figures.kl_p99, LEAST["kl_tail_over"]),
-        "ln_ppl": max(margin * ln_ppl, LEAST["ln_ppl"]),
-        "top1_flips": min(1.0, max(margin * (share + SURE * spread), LEAST["top1_flips"])),
+        one.key: max(value, one.least)
+        for one in registry.budgets()
+        if one.calibrated is not None and (value := one.calibrated(shown)) is not None
     }
-    if decode is not None:
-        of_decode = decode.kl_mean + SURE * (decode.kl_mean_chunk_se or 0.0)
-        found["decode_kl_mean"] = max(margin * of_decode, found["kl_mean"])
     return {name: _rounded(value) for name, value in found.items()}
 
 

@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager
 
 import msgspec
 
+from pytest_kvquant.checks.budget import Budgets
 from pytest_kvquant.checks.placement import placement
 from pytest_kvquant.checks.subject import Subject
-from pytest_kvquant.config.budgets import Budgets
 from pytest_kvquant.config.expectations import declared_failures
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import CellError
@@ -65,7 +65,7 @@ def attempt(
                 worker,
                 inputs.task,
                 inputs.source,
-                budgets,
+                tail_over=budgets["kl_tail_over"],
                 tie_band=inputs.control.floor.tie_band,
                 settled=lambda seen: is_settled(judge.prefill(seen, healthy), inputs),
                 on_chunk=on_chunk,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from pytest_kvquant.config.budgets import Budgets
+from pytest_kvquant.checks.budget import Budgets
 from pytest_kvquant.config.overrides import Expect
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair
@@ -61,7 +61,7 @@ class CellInputs(NamedTuple):
         """The emulation of a pair; of the reference itself, and between builds, there is none."""
         if self.emulation is None or pair == REFERENCE:
             return None
-        over = budgets.kl_tail_over
+        over = budgets["kl_tail_over"]
         return HealthyCell(pair, self.emulation, self.source, self.control, over)
 
 

@@ -81,7 +81,7 @@ def _with_decode(
 ) -> Subject:
     control, plan, cell = inputs.control, inputs.control.plan, subject.cell
     assert cell.quality is not None
-    over, band = subject.budgets.kl_tail_over, control.floor.tie_band
+    over, band = subject.budgets["kl_tail_over"], control.floor.tie_band
     evidence = Evidence(*plan.decoded.shape, tail_over=over, tie_band=band)
     judged = JudgedGates((), ())
     for stop in plan.looks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_kvquant import __version__
-from pytest_kvquant.config.budgets import Budgets
+from pytest_kvquant.checks.budget import Budgets
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.quality import evidence_file
@@ -43,7 +43,7 @@ class EvidenceFiles:
             library_hash=ready.library.hash,
             device=ready.library.device,
             environment=ready.environment.added,
-            budgets=budgets.batched,
+            budgets=dict(budgets),
             rules=task.rules,
             tie_band=evidence.tie_band,
             figures_in_run=figures_in_run,

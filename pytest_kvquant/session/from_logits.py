@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import hashlib
 
-import msgspec
-
-from pytest_kvquant.config.budgets import IDENTICAL, Budgets
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.inputs.corpus import Corpus
@@ -77,14 +74,3 @@ def require_vocabulary(file: LogitsFile, vocabulary: int, model: str) -> None:
             f"--kv-reference-logits {file.path} has logits of {file.vocabulary} tokens, and the "
             f"vocabulary of {model} has {vocabulary}: it is of another model."
         )
-
-
-def rounded_reference() -> Budgets:
-    """Budgets of ``f16/f16`` against its own logits after the file's rounding.
-
-    By prefill only: the other paths are compared with f16 itself. 0.02 nats is more than clamping
-    takes from 150,000 tokens, each 16 nats below the largest: 150,000 · e^-16 = 0.017.
-    """
-    return msgspec.structs.replace(
-        IDENTICAL, kl_mean=0.02, kl_tail=0.01, kl_tail_over=0.15, ln_ppl=0.02, top1_flips=0.01
-    )

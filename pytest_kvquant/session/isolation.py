@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from pytest_kvquant.checks.budget import Budgets
 from pytest_kvquant.checks.excluded import reviewed
-from pytest_kvquant.config.budgets import Budgets
 from pytest_kvquant.engine.parent.timesheet import by_part, since
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.cell import Cell, Timing

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from pytest_kvquant.checks.budget import Budgets
 from pytest_kvquant.checks.healthy import (
     NOT_JUDGED,
     judge_decode,
@@ -15,7 +16,6 @@ from pytest_kvquant.checks.healthy import (
 )
 from pytest_kvquant.checks.judging import judge
 from pytest_kvquant.checks.kernel_names import KERNEL_GATES
-from pytest_kvquant.config.budgets import Budgets
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.quality.healthy import HealthyCell
@@ -62,12 +62,12 @@ class Judge(NamedTuple):
     @property
     def kl_budget(self) -> float:
         """The owner's budget for mean KL, nats; 0 where there is none to be measurable."""
-        return self.budgets.kl_mean if "kl_mean" in self.owned or self.identity else 0.0
+        return self.budgets["kl_mean"] if "kl_mean" in self.owned or self.identity else 0.0
 
     def typical_kl(self, healthy: HealthyCell | None) -> float:
         """Mean KL, nats, of which the cell's batch shapes may differ by a share."""
         if healthy is None or not healthy.evidence.complete:
-            return self.budgets.kl_mean
+            return self.budgets["kl_mean"]
         seen = float(healthy.evidence.per_chunk().kl.mean())
         return max(self.kl_budget, TYPICAL * seen)
 

@@ -40,7 +40,7 @@ def settle(
     Raises:
         RunRefused: a run would not start.
     """
-    settings = resolve(typed, config=config, root=root, more_budgets=registry.default_budgets())
+    settings = resolve(typed, config=config, root=root, budgets=registry.budget_units())
     require_known(settings.expect, lambda: _scenarios(settings))
     if settings.baselines is None:
         settings = msgspec.structs.replace(settings, baselines=root / "baselines")

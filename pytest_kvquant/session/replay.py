@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from pytest_kvquant.checks.budget import Budgets
 from pytest_kvquant.checks.declaration import Figures
 from pytest_kvquant.checks.family import holm_exit, settled
 from pytest_kvquant.checks.gate_text import failure_text
 from pytest_kvquant.checks.judging import figures_per_chunk, first_chunks, judge_figures
-from pytest_kvquant.config.budgets import BatchedBudgets
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.quality.evidence_file import EvidenceConditions, Kept, read_folder
 from pytest_kvquant.results.gate import Gate
@@ -28,7 +28,7 @@ class Replayed(NamedTuple):
 
     conditions: EvidenceConditions
     """As kept; the budgets and rules in it are those of the run."""
-    budgets: BatchedBudgets
+    budgets: Budgets
     gates: tuple[Gate, ...]
     """None where a logit was not a number."""
     chunks: int
@@ -49,7 +49,7 @@ def replay(
     folder: Path,
     *,
     rules: Rules | None = None,
-    budgets: Callable[[EvidenceConditions], BatchedBudgets] = lambda conditions: conditions.budgets,
+    budgets: Callable[[EvidenceConditions], Budgets] = lambda conditions: conditions.budgets,
 ) -> list[Replayed]:
     """Judge the evidence of a folder.
 
@@ -67,7 +67,7 @@ def replay_cells(
     kept: Sequence[Kept],
     *,
     rules: Rules | None = None,
-    budgets: Callable[[EvidenceConditions], BatchedBudgets] = lambda conditions: conditions.budgets,
+    budgets: Callable[[EvidenceConditions], Budgets] = lambda conditions: conditions.budgets,
 ) -> list[Replayed]:
     """Judge the evidence of the cells of one run; see :func:`replay`."""
     figures_in_run = max(cell.conditions.figures_in_run for cell in kept)
@@ -77,7 +77,7 @@ def replay_cells(
     return [cell._replace(stands=tuple(next(keeps) for _ in cell.gates)) for cell in judged]
 
 
-def drawn(seen: Figures, scored: int, budgets: BatchedBudgets, rules: Rules, m: int) -> int:
+def drawn(seen: Figures, scored: int, budgets: Budgets, rules: Rules, m: int) -> int:
     """Chunks of these that a run under ``rules`` would have drawn.
 
     Once settled a gate stays so: evidence against a budget only grows, and a pass is for good.
@@ -99,10 +99,8 @@ def drawn(seen: Figures, scored: int, budgets: BatchedBudgets, rules: Rules, m: 
     return min(most, bisect_left(range(1, most + 1), True, key=enough) + 1)
 
 
-def _judge(
-    kept: Kept, rules: Rules | None, budgets: BatchedBudgets, figures_in_run: int
-) -> Replayed:
-    evidence = kept.evidence(tail_over=budgets.kl_tail_over)
+def _judge(kept: Kept, rules: Rules | None, budgets: Budgets, figures_in_run: int) -> Replayed:
+    evidence = kept.evidence(tail_over=budgets["kl_tail_over"])
     chunks = evidence.complete
     if not evidence.finite:
         return Replayed(kept.conditions, budgets, (), chunks, ())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from pytest_kvquant.checks.answers import answers
+from pytest_kvquant.checks.budgets import identical
 from pytest_kvquant.checks.distinct import twins
 from pytest_kvquant.checks.family import holm_exit
 from pytest_kvquant.checks.subject import Subject
-from pytest_kvquant.config.budgets import IDENTICAL
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell, Check
@@ -134,7 +134,7 @@ class Verdicts:
         return Subject(
             pair=pair,
             cell=own,
-            budgets=IDENTICAL,
+            budgets=identical(),
             compression_floor=self._speed.floors(pair, 0).compression,
             others=tuple(self._account.cells.values()),
             declared=self._bounds.declared(pair),

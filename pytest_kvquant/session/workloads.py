@@ -112,7 +112,7 @@ class Workloads:
             text.disturbance,
             subject.cell.per_chunk["kl"],
             evidence.per_chunk().kl.tolist(),
-            subject.budgets.robustness,
+            subject.budgets["robustness"],
             tests,
         )
         known = (*subject.cell.robustness, found)
@@ -137,7 +137,7 @@ class Workloads:
             worker,
             text.task,
             self._sources[key],
-            subject.budgets,
+            tail_over=subject.budgets["kl_tail_over"],
             tie_band=subject.floor.tie_band,
             settled=enough,
             on_chunk=lambda _: None,
@@ -147,7 +147,7 @@ class Workloads:
         reference = self._recalled.get(compared)
         if self._plan is None or not isinstance(reference, Recalled):
             return subject
-        found = self._recall_points(worker, self._plan, reference, subject.budgets.recall, cells)
+        found = self._recall_points(worker, self._plan, reference, subject.budgets["recall"], cells)
         return subject._replace(cell=msgspec.structs.replace(subject.cell, recall=found))
 
     def _recall_points(

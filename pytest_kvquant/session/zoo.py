@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 
 from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.budgets import resolve_budgets
 from pytest_kvquant.checks.declared import as_declared
 from pytest_kvquant.checks.subject import Subject
-from pytest_kvquant.config.budgets import resolve_budgets
 from pytest_kvquant.config.expectations import declared_failures
 from pytest_kvquant.config.overrides import Expect
 from pytest_kvquant.config.settings import Settings

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from pytest_kvquant.checks.budget import Budgets
+from pytest_kvquant.checks.budgets import resolve_budgets
 from pytest_kvquant.checks.declaration import ATTRIBUTE, Declaration, Given
 from pytest_kvquant.checks.subject import Subject
-from pytest_kvquant.config.budgets import Budgets, resolve_budgets
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.results.cell import Cell, Check
@@ -35,7 +36,7 @@ def subject(
     parsed = Pair.parse(pair)
     figures = {name: tuple(map(float, values)) for name, values in (per_chunk or {}).items()}
     cell = Cell(pair=pair, verdict="pass", per_chunk=figures, checks=tuple(checks))
-    chosen = budgets or resolve_budgets(parsed, embedded=True, overrides={}, defaults={})
+    chosen = budgets or resolve_budgets(parsed, embedded=True, overrides={})
     return Subject(pair=parsed, cell=cell, budgets=chosen, others=(cell,))
 
 
@@ -61,7 +62,7 @@ def decide(
         return declared.look(on)
     figures = {name: np.asarray(values, np.float64) for name, values in on.cell.per_chunk.items()}
     count = max((len(values) for values in figures.values()), default=1)
-    given = Given(on.budgets.batched, rules or Rules(cap=count), scored)
+    given = Given(on.budgets, rules or Rules(cap=count), scored)
     return declared.judge(figures, given)
 
 

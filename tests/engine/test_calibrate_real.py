@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.run import cells_of, measure
 
+from pytest_kvquant.checks import registry
 from pytest_kvquant.cli.main import main
 from pytest_kvquant.config.resolver import resolve
 
@@ -34,7 +35,7 @@ def test_calibrated_then_green_then_red_with_a_fault(
     assert 0.0001 <= table["kl_mean"] < 0.01
     assert main(["calibrate", str(out), *words]) == 2
     assert "nothing is written over it" in capsys.readouterr().err
-    budgets = resolve({}, config=out, root=tmp_path).budgets
+    budgets = resolve({}, config=out, root=tmp_path, budgets=registry.budget_units()).budgets
     shape = {"ctx": 128, "chunks": 16, "budgets": budgets}
     healthy = cells_of(measure(tmp_path, "q8_0/q8_0", **shape))["q8_0/q8_0"]
     assert [gate.name for gate in healthy.gates if gate.verdict == "fail"] == []

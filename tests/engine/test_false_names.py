@@ -221,7 +221,6 @@ def test_a_toggle_in_the_shell_changes_nothing_and_is_recorded(tmp_path: Path) -
 
 
 def test_a_budget_under_the_noise_floor_is_refused(tmp_path: Path) -> None:
-    from pytest_kvquant.config.overrides import BudgetOverride
 
     # f16 itself is made to depend on n_ubatch, as it does on some devices.
     hook = """
@@ -235,5 +234,5 @@ def decoded(self, *batch):
 
 Context.__init__, Context.decode = opened, decoded
 """
-    cell = run(tmp_path, CLEAN, hook=hook, budgets={CLEAN: BudgetOverride(kl_mean=1e-5)})[CLEAN]
+    cell = run(tmp_path, CLEAN, hook=hook, budgets={CLEAN: {"kl_mean": 1e-5}})[CLEAN]
     assert "measurable" in failed(cell)

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from support import run
 
-from pytest_kvquant.config.overrides import BudgetOverride
 from pytest_kvquant.data import EMBEDDED_MODEL
 
 PAIR = "q8_0/q8_0"
 
 
 def test_figures_without_a_budget_stay_open_and_say_why(tmp_path: Path) -> None:
-    cell = run.run(tmp_path, PAIR, healthy="off", budgets={PAIR: BudgetOverride(kl_mean=0.01)},
+    cell = run.run(tmp_path, PAIR, healthy="off", budgets={PAIR: {"kl_mean": 0.01}},
                    decode=16, trajectory=0)[PAIR]  # fmt: skip
     assert cell.healthy is None
     verdicts = {gate.name: gate.verdict for gate in cell.gates}

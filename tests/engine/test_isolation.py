@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from support.run import cells_of, measure, start
 
-from pytest_kvquant.config.overrides import BudgetOverride
 from pytest_kvquant.engine.parent import workers as hiring
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.cell import Cell
@@ -26,7 +25,7 @@ WIDE = {"kl_mean": 1.0, "kl_tail": 0.9, "ln_ppl": 1.0, "top1_flips": 0.9, "decod
 """Budgets that every healthy cell keeps: whatever fails here was spoilt."""
 
 SHORT = {"ctx": 64, "chunks": 4, "batch": 64, "ubatch": 64, "decode": 8, "trajectory": 4,
-         "probe": "off", "threads": 1, "budgets": {"*/*": BudgetOverride(**WIDE)}}  # fmt: skip
+         "probe": "off", "threads": 1, "budgets": {"*/*": WIDE}}  # fmt: skip
 PAIRS = "f16/f16 q8_0/q8_0 q4_0/q4_0 q8_0/f16"
 
 AFTERWARDS = """
@@ -170,8 +169,8 @@ def test_memory_that_is_not_given_back_is_seen(folder: Path, fresh: dict[str, Ce
 
 def test_a_verdict_other_than_pass_is_of_a_fresh_process(folder: Path) -> None:
     budgets = {
-        "*/*": BudgetOverride(**WIDE),
-        "q4_0/q4_0": BudgetOverride(**{**WIDE, "kl_mean": 1e-6}),
+        "*/*": WIDE,
+        "q4_0/q4_0": {**WIDE, "kl_mean": 1e-6},
     }
     found = cells(folder, "warm", budgets=budgets)
     assert found["q4_0/q4_0"].verdict == "fail"

@@ -13,7 +13,7 @@ import numpy as np
 
 from faults import weights
 from faults.catalogue import Fault
-from pytest_kvquant.config.budgets import Budgets
+from pytest_kvquant.checks.budget import Budgets
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.engine.parent.engine import Engine
@@ -109,7 +109,7 @@ class Laboratory:
                 worker,
                 task._replace(rules=rules),
                 source,
-                self.session.bounds.budgets(pair),
+                tail_over=self.session.bounds.budgets(pair)["kl_tail_over"],
                 tie_band=self._tie_band,
                 settled=lambda _: False,
                 on_chunk=lambda _: None,
@@ -130,7 +130,7 @@ class Laboratory:
         if not path.exists():
             np.savez(path, **measure().tokens()._asdict())
         columns = TokenFigures(**np.load(path))
-        tail_over = session.bounds.budgets(pair).kl_tail_over
+        tail_over = session.bounds.budgets(pair)["kl_tail_over"]
         evidence = Evidence(
             chunks, session.task.shape.scored, tail_over=tail_over, tie_band=self._tie_band
         )

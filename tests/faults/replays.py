@@ -10,14 +10,13 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest  # type: ignore[import-untyped, unused-ignore]
 
+from pytest_kvquant.checks.budget import Budgets
 from pytest_kvquant.checks.family import holm_exit, settled
 from pytest_kvquant.checks.judging import judge_figures
-from pytest_kvquant.config.budgets import BatchedBudgets
 from pytest_kvquant.numerics.evidence import ChunkFigures, Evidence
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.results.gate import Gate
@@ -32,10 +31,10 @@ class Cell(NamedTuple):
 
     seen: ChunkFigures
     scored: int
-    budgets: BatchedBudgets
+    budgets: Budgets
 
     @classmethod
-    def of(cls, evidence: Evidence, budgets: BatchedBudgets) -> Cell:
+    def of(cls, evidence: Evidence, budgets: Budgets) -> Cell:
         """A cell of recorded evidence."""
         return cls(evidence.per_chunk(), evidence.scored, budgets)
 
@@ -43,10 +42,10 @@ class Cell(NamedTuple):
         """The largest of its figures, in budgets."""
         seen, budgets = self.seen, self.budgets
         figures = {
-            "kl": (seen.kl, budgets.kl_mean),
-            "tail": (seen.tail, budgets.kl_tail),
-            "ln": (seen.ln_ppl, budgets.ln_ppl),
-            "flips": (seen.flips, budgets.top1_flips),
+            "kl": (seen.kl, budgets["kl_mean"]),
+            "tail": (seen.tail, budgets["kl_tail"]),
+            "ln": (seen.ln_ppl, budgets["ln_ppl"]),
+            "flips": (seen.flips, budgets["top1_flips"]),
         }
         means = [(abs(float(x.mean())), budget) for x, budget in figures.values()]
         return max(mean / budget if budget else (np.inf if mean else 0.0) for mean, budget in means)
@@ -54,13 +53,13 @@ class Cell(NamedTuple):
     def on_budget(self) -> Cell:
         """The same cell with every budget exactly at the figure: neither within nor beyond."""
         seen = self.seen
-        exact = msgspec.structs.replace(
-            self.budgets,
-            kl_mean=float(np.maximum(seen.kl, 0).mean()),
-            kl_tail=float(seen.tail.mean()),
-            ln_ppl=abs(float(seen.ln_ppl.mean())),
-            top1_flips=float(seen.flips.mean()),
-        )
+        exact = {
+            **self.budgets,
+            "kl_mean": float(np.maximum(seen.kl, 0).mean()),
+            "kl_tail": float(seen.tail.mean()),
+            "ln_ppl": abs(float(seen.ln_ppl.mean())),
+            "top1_flips": float(seen.flips.mean()),
+        }
         return self._replace(budgets=exact)
 
 

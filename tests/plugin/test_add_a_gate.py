@@ -12,7 +12,8 @@ from support.outer import SMALL, Outcome, pytest_in
 GATE = '''
 import numpy as np
 
-from pytest_kvquant.checks.declaration import Budget, gate
+from pytest_kvquant.checks.budget import Budget
+from pytest_kvquant.checks.declaration import gate
 from pytest_kvquant.checks.e_value import judge_by_e_value
 from pytest_kvquant.checks.kl_mean import judge_kl_mean
 import msgspec
@@ -29,7 +30,7 @@ def kl_q99(seen, given):
 
     Why: agents act on single tokens.
     """
-    found = judge_kl_mean(seen["kl_q99"], given.budgets.more["kl_q99"], given.rules)
+    found = judge_kl_mean(seen["kl_q99"], given.budgets["kl_q99"], given.rules)
     return msgspec.structs.replace(found, name="kl_q99")
 '''
 
@@ -77,3 +78,17 @@ def test_its_budget_stands_in_the_configuration(project: Path) -> None:
     assert ran.code == 4, ran.text
     assert "did you mean 'kl_q99'?" in ran.text
     (project / "kvquant.toml").unlink()
+
+
+def test_its_budget_stands_in_the_marker(project: Path) -> None:
+    mine = project / "test_mine.py"
+    text = "import pytest\n\n@pytest.mark.kv(budgets={'%s': 0.0}, pairs='q4_0/*')\n" \
+           "def test_mine(kv_quality):\n    kv_quality.check('kl_q99')\n"  # fmt: skip
+    mine.write_text(text % "kl_q99")
+    ran = run(project, "test_mine.py")
+    assert ran.code == 1, ran.text
+    assert "99th percentile of KL fails" in ran.text
+    mine.write_text(text % "kl_q98")
+    ran = run(project, "test_mine.py")
+    assert "did you mean 'kl_q99'?" in ran.text
+    mine.unlink()

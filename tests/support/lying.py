@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pytest_kvquant import inputs
+import pytest_kvquant
+from pytest_kvquant.inputs.header_fields import Fields
 
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64 = 4, 5, 6, 7, 8, 9, 10, 11
 SCALARS = {UINT32: "<I", INT32: "<i", FLOAT32: "<f", BOOL: "<?", UINT64: "<Q", INT64: "<q"}
@@ -136,29 +137,90 @@ def lies() -> Iterator[tuple[str, bytes]]:
 
 
 COUNTS = ("llama.block_count", "llama.embedding_length", "llama.attention.head_count")
+"""Without which there is no model."""
 
-
-def read_as(*methods: str) -> tuple[str, ...]:
-    """Every key that the sources read through these methods of ``Fields``, with its namespace."""
-    found = {
-        node.args[0].value
-        for path in Path(inputs.__file__).parent.glob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr in methods
-        and node.args
-        and isinstance(node.args[0], ast.Constant)
-        and isinstance(node.args[0].value, str)
-        and not node.args[0].value.startswith("<")
-    }
-    own = ("general.", "split.")
-    return tuple(sorted(key if key.startswith(own) else f"llama.{key}" for key in found))
-
-
-MORE_COUNTS = tuple(
-    sorted({*read_as("count"), "general.alignment", "llama.attention.key_length_swa"} - {*COUNTS})
+PACKAGE = Path(pytest_kvquant.__file__).parent
+READERS = tuple(
+    name for name, what in vars(Fields).items() if callable(what) and not name.startswith("_")
 )
+"""What ``Fields`` reads a key with: each method says a type."""
+KEY = r"(\{arch\}|[a-z]+)\.[a-z0-9_.]+"
+
+
+class Read(NamedTuple):
+    """A line that reads a key of a header."""
+
+    where: str
+    method: str
+    key: str | None
+    """``None``: it does not stand in the line."""
+
+
+def reads() -> Iterator[Read]:
+    """Every line of the package that reads a key through ``Fields``."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        if "import Fields" not in source:
+            continue
+        for node in ast.walk(ast.parse(source)):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            if node.func.attr not in READERS or not _is_fields(node.func.value):
+                continue
+            key = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
+            where = f"{path.relative_to(PACKAGE)}:{node.lineno}"
+            yield Read(where, node.func.attr, key if isinstance(key, str) else None)
+
+
+def _is_fields(node: ast.expr) -> bool:
+    """Whether it is a ``Fields``: called so here, everywhere, or made on the spot."""
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id == "Fields"
+    return isinstance(node, ast.Name) and node.id == "of"
+
+
+def read_by(*methods: str) -> tuple[str, ...]:
+    """Every key that is read by these methods, of a header of llama."""
+    keys = {one.key for one in reads() if one.method in methods and one.key is not None}
+    return tuple(sorted(key.replace("{arch}", "llama") for key in keys))
+
+
+MORE_COUNTS = tuple(sorted({*read_by("count", "counts"), "general.alignment"} - {*COUNTS}))
+"""The alignment is read with the header itself."""
+
+
+def _of_another_type(name: str, right: str) -> Iterator[tuple[str, bytes]]:
+    """A key that has every type but the right one.
+
+    Args:
+        right: the method that reads it.
+    """
+    whole, real = scalar(name, UINT32, 7), scalar(name, FLOAT32, 2.5)
+    wrong = {
+        "text": string(name, b"four"),
+        "a real number": real,
+        "not a number": scalar(name, FLOAT32, float("nan")),
+        "a whole number": whole,
+        "a flag": scalar(name, BOOL, 1),
+        "a list of text": array(name, STRING, text(b"a") * 2, 2),
+        "a list of numbers": numbers(name, 1, 2),
+        "a list of real numbers": array(name, FLOAT32, struct.pack("<2f", 1, 2), 2),
+    }
+    for what in RIGHT[right]:
+        del wrong[what]
+    for what, key in wrong.items():
+        yield f"{name} is {what}", with_key(key)
+
+
+RIGHT = {
+    "count": {"a whole number"},
+    "counts": {"a whole number", "a list of numbers"},
+    "flag": {"a flag"},
+    "flags": {"a list of numbers"},
+    "number": {"a whole number", "a real number"},
+    "text": {"text"},
+}
+"""What each method of ``Fields`` takes; all else is a lie about a key that it reads."""
 
 
 def _counts() -> Iterator[tuple[str, bytes]]:
@@ -181,22 +243,13 @@ def _counts() -> Iterator[tuple[str, bytes]]:
 
 
 def _types() -> Iterator[tuple[str, bytes]]:
-    for name in (*COUNTS, *MORE_COUNTS):
-        yield f"{name} is text", with_key(string(name, b"four"))
-        yield f"{name} is a real number", with_key(scalar(name, FLOAT32, 2.5))
-        yield f"{name} is a flag", with_key(scalar(name, BOOL, 1))
-        yield f"{name} is a list of text", with_key(array(name, STRING, text(b"a") * 2, 2))
-    for name in ("general.architecture", "general.name", "general.type"):
-        yield f"{name} is a number", with_key(scalar(name, UINT32, 7))
-        yield f"{name} is a list", with_key(numbers(name, 1, 2))
-    yield "causal is text", with_key(string("llama.attention.causal", b"yes"))
+    for method in READERS:
+        for name in read_by(method):
+            yield from _of_another_type(name, method)
+    yield from _of_another_type("general.alignment", "count")
     yield (
         "head counts are negative",
         with_key(array("llama.attention.head_count_kv", INT32, struct.pack("<2i", -1, -2), 2)),
-    )
-    yield (
-        "head counts are real",
-        with_key(array("llama.attention.head_count_kv", FLOAT32, struct.pack("<2f", 1, 2), 2)),
     )
     yield "an unknown type", with_key(Key(b"llama.odd", 99, b""))
     yield "a list of lists", with_key(array("llama.odd", ARRAY, b"", 2))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -19,7 +18,6 @@ from pytest_kvquant.checks.kl_mean import judge_kl_mean
 from pytest_kvquant.checks.kl_tail import judge_kl_tail
 from pytest_kvquant.checks.ln_ppl_ratio import judge_ln_ppl
 from pytest_kvquant.checks.top1_flips import judge_top1_flips
-from pytest_kvquant.config.budgets import Budgets
 from pytest_kvquant.numerics.rules import Rules
 from pytest_kvquant.results.gate import Gate
 from tools.error_rates import beside, chunks, matrices
@@ -210,10 +208,7 @@ def test_a_gate_decides_by_the_rule_that_it_declares(one: registry.Declaration) 
         "share": lambda: (drawn.tail, chunks.TAIL_BUDGET, partial(share, tokens=255, least=4.0)),
         "two-sided mean": lambda: (drawn.ln_ppl, chunks.LN_BUDGET, ln_ppl),
     }[str(one.rule)]()
-    every = dict.fromkeys(Budgets.__struct_fields__, limit) | {"more": {}}
-    assert one.budget is not None
-    every["more"] = {one.budget.key: limit}
-    budgets = msgspec.convert(every, Budgets)
+    budgets = {budget.key: limit for budget in registry.budgets()}
     found = one.judge(Everywhere(lambda: x[0]), Given(budgets, rules, chunks.TOKENS))
     assert found.p_value < 0.2
     assert found.p_value == pytest.approx(ruling(x, limit, rules).p[0, found.chunks - 1], rel=1e-6)

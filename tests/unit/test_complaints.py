@@ -26,7 +26,7 @@ WRONG = {
     ),
     "a budget below zero": (
         "[budgets.'q8_0/*']\nkl_mean = -1",
-        'line 4: [budgets."q8_0/*"] budget kl_mean = -1.0 must be a number from 0 up.',
+        'line 5: [budgets."q8_0/*"] budget kl_mean = -1 must be a number from 0 up.',
     ),
     "a table that is none": ("budgets = 3", "line 4: budgets: 3 stands where a table belongs."),
     "a floor": (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_kvquant.checks import registry
 from pytest_kvquant.config.resolver import resolve
 from pytest_kvquant.config.words import CORPUS_NAMES
 from pytest_kvquant.errors import SettingsError
@@ -142,16 +143,20 @@ def test_disturbed_text_is_the_same_text_but_for_a_few_signs() -> None:
 def test_names_and_files_side_by_side(tmp_path: Path) -> None:
     (tmp_path / "a,b.txt").write_text("words")
     typed = {"corpus": f"code,{tmp_path}/x.txt,self"}
-    assert resolve(typed, config=None, root=tmp_path).corpus == (
+    assert resolve(typed, config=None, root=tmp_path, budgets=registry.budget_units()).corpus == (
         "code", f"{tmp_path}/x.txt", "self",
     )  # fmt: skip
     whole = {"corpus": str(tmp_path / "a,b.txt")}
-    assert resolve(whole, config=None, root=tmp_path).corpus == (str(tmp_path / "a,b.txt"),)
+    assert resolve(whole, config=None, root=tmp_path, budgets=registry.budget_units()).corpus == (
+        str(tmp_path / "a,b.txt"),
+    )
     (tmp_path / "kvquant.toml").write_text('corpus = ["prose", "sub/x.txt"]')
-    found = resolve({}, config=None, root=tmp_path).corpus
+    found = resolve({}, config=None, root=tmp_path, budgets=registry.budget_units()).corpus
     assert found == ("prose", str(tmp_path / "sub/x.txt"))
     (tmp_path / "kvquant.toml").write_text('corpus = "tools"')
-    assert resolve({}, config=None, root=tmp_path).corpus == ("tools",)
+    assert resolve({}, config=None, root=tmp_path, budgets=registry.budget_units()).corpus == (
+        "tools",
+    )
 
 
 def test_a_corpus_twice_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_kvquant.checks.budgets import resolve_budgets
 from pytest_kvquant.checks.declared import (
     as_declared,
     gates_as_declared,
@@ -13,7 +14,6 @@ from pytest_kvquant.checks.declared import (
 from pytest_kvquant.checks.expected import expected
 from pytest_kvquant.checks.family import holm_exit
 from pytest_kvquant.checks.subject import Subject
-from pytest_kvquant.config.budgets import resolve_budgets
 from pytest_kvquant.config.overrides import Expect
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.matrix import Pair

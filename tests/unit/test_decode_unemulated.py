@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from pytest_kvquant.config.budgets import resolve_budgets
+from pytest_kvquant.checks.budgets import resolve_budgets
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.kernels import compare_rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 import tracemalloc
@@ -11,7 +12,21 @@ import gguf
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.lying import HONEST, Table, lies, mutated, packed, scalar, with_key, with_tensor
+from support.lying import (
+    HONEST,
+    KEY,
+    PACKAGE,
+    READERS,
+    RIGHT,
+    Table,
+    lies,
+    mutated,
+    packed,
+    reads,
+    scalar,
+    with_key,
+    with_tensor,
+)
 
 from pytest_kvquant.inputs.gguf_header import (
     BLOCKS,
@@ -113,36 +128,63 @@ def test_mutations_are_read_or_refused(seed: int) -> None:
     assert refusal(mutated(whole, seed, len(whole) - HONEST.data)).isprintable()
 
 
+def test_a_line_that_reads_a_key_is_its_declaration() -> None:
+    for one in reads():
+        assert re.fullmatch(KEY, one.key or ""), (
+            f"{one.where}: write the whole key into the line, as '{{arch}}.block_count': headers "
+            "that lie about it are made from it (tests/support/lying.py)"
+        )
+    assert len({one.key for one in reads()}) > 30
+
+
+def test_every_way_to_read_a_key_has_its_lies() -> None:
+    missing = set(READERS) - RIGHT.keys()
+    assert not missing, f"tests/support/lying.py, RIGHT: add what Fields.{missing} takes"
+
+
+def test_keys_of_a_header_are_read_through_fields_alone() -> None:
+    """What is read past them has no type, no bound, and no header that lies about it."""
+    own = {"inputs/gguf_header.py", "inputs/header_fields.py"}
+    found = [
+        f"{path.relative_to(PACKAGE)}: {line.strip()}"
+        for path in (PACKAGE / "inputs").rglob("*.py")
+        if str(path.relative_to(PACKAGE)) not in own
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"\b(fields|header)(\.get\(|\[)", line)
+    ]
+    assert not found, "read these through Fields (inputs/header_fields.py)"
+
+
 class TestFields:
     def of(self, **values: object) -> Fields:
         given = {f"llama.{name.replace('__', '.')}": value for name, value in values.items()}
         return Fields(given, "llama")  # type: ignore[arg-type]
 
     def test_counts(self) -> None:
-        assert self.of(n=3).count("n") == 3
-        assert self.of().count("n", 7) == 7
-        assert self.of(n=(1, 2)).counts("n", 2) == (1, 2)
-        assert self.of(n=4).counts("n", 3) == (4, 4, 4)
-        assert self.of(n=(True, False)).flags("n") == (True, False)
-        assert self.of(n=3).flags("n") is None
-        assert self.of(n=2).number("n") == 2.0
+        assert self.of(n=3).count("{arch}.n") == 3
+        assert self.of().count("{arch}.n", 7) == 7
+        assert self.of(n=(1, 2)).counts("{arch}.n", 2) == (1, 2)
+        assert self.of(n=4).counts("{arch}.n", 3) == (4, 4, 4)
+        assert self.of(n=(True, False)).flags("{arch}.n") == (True, False)
+        assert self.of(n=3).flags("{arch}.n") is None
+        assert self.of(n=2).number("{arch}.n") == 2.0
 
     @pytest.mark.parametrize("value", [-1, 1 << 31, 2.0, True, "4", (4,), Array(9)])
     def test_a_count_of_another_kind_is_refused(self, value: object) -> None:
         with pytest.raises(BadHeader, match=r"has 'llama\.n' = .* not a number from 0 to"):
-            self.of(n=value).count("n")
+            self.of(n=value).count("{arch}.n")
 
     def test_what_is_missing_or_short_is_named(self) -> None:
         with pytest.raises(BadHeader, match=r"has no 'llama\.n' in its header"):
-            self.of().count("n")
+            self.of().count("{arch}.n")
         with pytest.raises(BadHeader, match="not 3 numbers, one per layer"):
-            self.of(n=(1, 2)).counts("n", 3)
+            self.of(n=(1, 2)).counts("{arch}.n", 3)
         with pytest.raises(BadHeader, match="not true or false"):
-            self.of(n=2).flag("n", True)
+            self.of(n=2).flag("{arch}.n", True)
         with pytest.raises(BadHeader, match="not text"):
-            self.of(n=2).text("n")
+            self.of(n=2).text("{arch}.n")
 
 
 def test_a_flag_may_be_a_number() -> None:
     header = parse(with_key(scalar("llama.attention.causal", 4, 1)))
-    assert Fields(header.fields, "llama").flag("attention.causal", False)
+    assert Fields(header.fields, "llama").flag("{arch}.attention.causal", False)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_kvquant.checks import registry
 from pytest_kvquant.cli.doctor_report import Remark, Report
 from pytest_kvquant.cli.fixes import proposals
 from pytest_kvquant.cli.init import lines
@@ -30,7 +31,7 @@ def test_the_file_is_one_that_a_run_takes(tmp_path: Path) -> None:
     model = tmp_path / 'my "best" model.gguf'
     made = text({**NOTHING, "model": str(model), "lib": "/opt/llama/bin"}, tmp_path)
     (tmp_path / "kvquant.toml").write_text(made)
-    settings = resolve({}, config=None, root=tmp_path)
+    settings = resolve({}, config=None, root=tmp_path, budgets=registry.budget_units())
     assert settings.model == model
     assert settings.lib == Path("/opt/llama/bin")
     assert settings.types == ("f16", "q8_0", "turbo4", "turbo3")
@@ -54,7 +55,10 @@ def test_every_comment_that_is_a_setting_is_one_that_a_run_takes(tmp_path: Path)
     )
     assert len(tomllib.loads(settings)) >= 10
     (tmp_path / "kvquant.toml").write_text(settings)
-    assert resolve({}, config=None, root=tmp_path).depths == (0, 8192)
+    assert resolve({}, config=None, root=tmp_path, budgets=registry.budget_units()).depths == (
+        0,
+        8192,
+    )
 
 
 def test_a_file_that_is_there_is_left_alone(
@@ -93,6 +97,6 @@ def test_variables_that_a_run_drops_are_told_and_nothing_else() -> None:
 def test_a_profile_and_pairs_that_were_given_are_set(tmp_path: Path) -> None:
     given = {**NOTHING, "profile": "quick", "pairs": "q8_0/q8_0, q8_0/q4_0"}
     (tmp_path / "kvquant.toml").write_text(text(given, tmp_path, ("f16", "q8_0", "q4_0")))
-    settings = resolve({}, config=None, root=tmp_path)
+    settings = resolve({}, config=None, root=tmp_path, budgets=registry.budget_units())
     assert settings.profile == "quick"
     assert [str(pair) for pair in settings.pairs] == ["q8_0/q8_0", "q8_0/q4_0"]

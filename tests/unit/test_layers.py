@@ -115,7 +115,7 @@ ALLOWED = {
     "suite": "outcomes",
     "outcomes": "baselines checks config engine.parent errors format machine matrix numerics "
     "report results",
-    "testing": "checks config engine.child matrix numerics results",
+    "testing": "checks engine.child matrix numerics results",
     "cli": "baselines checks config data engine.parent errors inputs machine matrix "
     "numerics quality report results session",
     "session": "baselines checks config data engine engine.parent errors inputs machine "
@@ -123,8 +123,8 @@ ALLOWED = {
     "zoo": "matrix results",
     "report": "checks config errors format machine matrix numerics results",
     "baselines": "errors machine matrix numerics results speed",
-    "checks": "config errors format matrix numerics quality results",
-    "quality": "config engine engine.parent errors inputs machine matrix numerics results",
+    "checks": "config data errors format matrix numerics quality results",
+    "quality": "engine engine.parent errors inputs machine matrix numerics results",
     "speed": "config engine engine.parent errors format inputs machine matrix numerics results",
     "engine.parent": "engine errors machine matrix numerics results",
     "engine.child": "engine numerics",

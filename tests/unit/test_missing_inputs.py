@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.budgets import identical
 from pytest_kvquant.checks.subject import Subject
-from pytest_kvquant.config.budgets import IDENTICAL
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.outcomes.quality import never_made
@@ -33,7 +33,7 @@ def subject(cell: Cell) -> Subject:
     """On a GPU, so that everything that can be asked for is."""
     others = (cell, msgspec.structs.replace(cell, pair="q4_0/q4_0", digests=("a",)))
     return Subject(
-        pair=PAIR, cell=msgspec.structs.replace(cell, digests=("a",)), budgets=IDENTICAL,
+        pair=PAIR, cell=msgspec.structs.replace(cell, digests=("a",)), budgets=identical(),
         gpus=("CUDA0",), gpu_layers=-1, others=others,
     )  # fmt: skip
 

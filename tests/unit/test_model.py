@@ -17,7 +17,9 @@ from support.tinygguf import Tiny, write
 
 from pytest_kvquant.data import EMBEDDED_MODEL
 from pytest_kvquant.errors import ModelError
-from pytest_kvquant.inputs.model import read_model
+from pytest_kvquant.inputs.attention import attention_facts
+from pytest_kvquant.inputs.beyond import warnings
+from pytest_kvquant.inputs.model import read_header, read_model
 
 SMALL = Tiny(n_vocab=300, n_embd=32, n_layer=2, n_head=4, n_head_kv=2, head_dim=32, n_ff=32)
 
@@ -244,7 +246,9 @@ class TestRefusals:
 def told(path: Path) -> str:
     """What is said of the file; empty where it is read."""
     try:
-        read_model(path)
+        model = read_model(path)
+        attention_facts(model)
+        warnings(model, read_header(path), 1 << 20, {})
     except ModelError as error:
         return str(error)
     return ""

@@ -14,7 +14,6 @@ from pytest_kvquant.checks.family import settled
 from pytest_kvquant.checks.judging import figures_per_chunk, first_chunks, judge_figures
 from pytest_kvquant.checks.kl_mean import judge_kl_mean
 from pytest_kvquant.cli.main import main
-from pytest_kvquant.config.budgets import BatchedBudgets
 from pytest_kvquant.engine.parent.engine import BatchShape
 from pytest_kvquant.numerics.evidence import Evidence
 from pytest_kvquant.numerics.kernels import TokenFigures
@@ -32,7 +31,7 @@ from pytest_kvquant.session.replay import drawn, replay, replay_cells
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "perplexity"
 SCORED = 64
-BUDGETS = BatchedBudgets(kl_mean=0.02, kl_tail=0.05, kl_tail_over=0.1, ln_ppl=0.02, top1_flips=0.2)
+BUDGETS = {"kl_mean": 0.02, "kl_tail": 0.05, "kl_tail_over": 0.1, "ln_ppl": 0.02, "top1_flips": 0.2}
 
 
 def conditions(pair: str, **changed: object) -> EvidenceConditions:
@@ -65,7 +64,7 @@ def conditions(pair: str, **changed: object) -> EvidenceConditions:
 def evidence(chunks: int, kl: float, *, vocabulary: int = 50_000, seed: int = 0) -> Evidence:
     """Tokens of an invented cell with a mean KL of about ``kl``."""
     rng = np.random.default_rng(seed)
-    made = Evidence(chunks, SCORED, tail_over=BUDGETS.kl_tail_over, tie_band=0.0)
+    made = Evidence(chunks, SCORED, tail_over=BUDGETS["kl_tail_over"], tie_band=0.0)
     for chunk in range(chunks):
         nll = rng.exponential(3.0, SCORED)
         top = rng.integers(0, vocabulary, SCORED).astype(np.int32)
@@ -134,10 +133,10 @@ def test_a_replay_repeats_the_verdicts(tmp_path: Path) -> None:
 
 def test_other_budgets_and_rules_need_no_model(tmp_path: Path) -> None:
     write(tmp_path, conditions("a/b"), evidence(32, 0.004))
-    tight = msgspec.structs.replace(BUDGETS, kl_mean=0.001)
+    tight = {**BUDGETS, "kl_mean": 0.001}
     (cell,) = replay(tmp_path, budgets=lambda _: tight)
     assert cell.verdict == "fail"
-    wide_tail = msgspec.structs.replace(BUDGETS, kl_tail_over=0.001)
+    wide_tail = {**BUDGETS, "kl_tail_over": 0.001}
     (cell,) = replay(tmp_path, budgets=lambda _: wide_tail)
     assert {gate.name for gate in cell.gates if gate.verdict == "fail"} == {"kl_tail"}
     (cell,) = replay(tmp_path, rules=Rules(cap=16, early=False))
@@ -227,10 +226,24 @@ def test_evidence_that_is_older_than_a_gate_is_judged_by_its_default(
     @gate("late", title="late", test="test_late", budget=Budget("late", "nats", default=0.1234))
     def late(seen: Figures, given: Given) -> Gate:
         """Declared after the evidence was kept."""
-        return judge_kl_mean(seen["kl"], given.budgets.more["late"], given.rules)
+        return judge_kl_mean(seen["kl"], given.budgets["late"], given.rules)
 
     every = (*registry.declared(), getattr(late, ATTRIBUTE))
     monkeypatch.setattr(registry, "declared", lambda: every)
     seen = figures_per_chunk(evidence(8, 0.01))
     found = judge_figures(seen, SCORED, BUDGETS, Rules(cap=8))
     assert [one.budget for one in found if one.name == "kl_mean"][1:] == [0.1234]
+
+
+def test_evidence_with_budgets_of_further_gates_apart_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As earlier versions kept it."""
+    kept = conditions("a/b")
+    older = {**msgspec.to_builtins(kept), "budgets": {**BUDGETS, "more": {"late": 0.5}}}
+    encode = msgspec.json.encode
+    monkeypatch.setattr(
+        msgspec.json, "encode", lambda told: encode(older if told == kept else told)
+    )
+    path = write(tmp_path, kept, evidence(2, 0.01))
+    assert read(path).conditions.budgets == {**BUDGETS, "late": 0.5}

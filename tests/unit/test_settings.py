@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pytest_kvquant.checks import registry
 from pytest_kvquant.config.file import TABLES
 from pytest_kvquant.config.options import FLAG, INT, INTS, LIST, NUMBER, OPTIONS, PATHS, Option
 from pytest_kvquant.config.overrides import FloorOverride
@@ -55,7 +56,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def settled(folder: Path, *, config: Path | None = None, **typed: str) -> Settings:
-    return resolve(typed, config=config, root=folder)
+    return resolve(typed, config=config, root=folder, budgets=registry.budget_units())
 
 
 class TestRoot:
@@ -277,7 +278,9 @@ class TestRefusals:
 
 
 def test_lists_ignore_spaces_and_empty_places(tmp_path: Path) -> None:
-    assert resolve({"types": " f16, ,q8_0,"}, config=None, root=tmp_path).types == ("f16", "q8_0")
+    assert resolve(
+        {"types": " f16, ,q8_0,"}, config=None, root=tmp_path, budgets=registry.budget_units()
+    ).types == ("f16", "q8_0")
 
 
 @pytest.mark.parametrize(("ctx", "scored"), [(512, 255), (8, 3), (9, 4), (65536, 32767)])
@@ -298,7 +301,7 @@ def test_paths_of_the_file_are_relative_to_it_and_programs_are_found(tmp_path: P
     (tmp_path / "kvquant.toml").write_text(
         'python = "sh"\nreference-python = "venv/bin/python"\nscenarios = ["a.py"]\n'
     )
-    found = resolve({}, config=None, root=tmp_path)
+    found = resolve({}, config=None, root=tmp_path, budgets=registry.budget_units())
     assert str(found.python).endswith("/sh")
     assert found.python.is_absolute()
     assert found.reference_python == tmp_path / "venv/bin/python"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_kvquant.checks import registry
 from pytest_kvquant.config.resolver import resolve
 from pytest_kvquant.config.setup import SETUP_OPTIONS, as_words, parse_words
 from pytest_kvquant.errors import SettingsError
@@ -56,7 +57,7 @@ def test_tables_and_words_together(tmp_path: Path) -> None:
         '[context]\nflash-attn = "auto"\nrope-scale = 2\n'
     )
     typed = {"llama": "-sm layer -tb 3", "rpc": "a:1,b:2"}
-    found = resolve(typed, config=None, root=tmp_path)
+    found = resolve(typed, config=None, root=tmp_path, budgets=registry.budget_units())
     assert found.model == tmp_path / "m.gguf"
     assert found.setup == {
         "split-mode": "layer", "mmap": False, "lora": [str(tmp_path / "a.gguf:0.5")],
@@ -67,7 +68,7 @@ def test_tables_and_words_together(tmp_path: Path) -> None:
 def test_a_key_that_is_not_known_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "kvquant.toml").write_text("[context]\nflash-attention = true\n")
     with pytest.raises(SettingsError, match=r"'flash-attention' in \[context\]; did you mean 'fl"):
-        resolve({}, config=None, root=tmp_path)
+        resolve({}, config=None, root=tmp_path, budgets=registry.budget_units())
 
 
 def test_every_option_has_one_name_and_no_spelling_twice() -> None:

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.active import check_active
 from pytest_kvquant.checks.distinct import check_distinct, twins, unseen_twins
 from pytest_kvquant.checks.facts import fact
@@ -131,7 +132,7 @@ def test_a_speed_that_is_no_number_decides_nothing() -> None:
 @pytest.mark.parametrize("name", ["decode", "trajectory", "pp", "tg"])
 def test_negative_counts_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=f"--kv-{name} must not be negative"):
-        resolve({name: "-1"}, config=None, root=tmp_path)
+        resolve({name: "-1"}, config=None, root=tmp_path, budgets=registry.budget_units())
 
 
 def test_a_configuration_above_the_repository_is_not_ours(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from pytest_kvquant.checks import registry
 from pytest_kvquant.cli.main import main
 from pytest_kvquant.config.resolver import resolve
 from pytest_kvquant.errors import SettingsError
@@ -32,7 +33,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def environment(folder: Path, variant: str | None) -> dict[str, str]:
-    return resolve({"variant": variant}, config=None, root=folder).environment
+    return resolve(
+        {"variant": variant}, config=None, root=folder, budgets=registry.budget_units()
+    ).environment
 
 
 def test_a_variant_lies_over_the_environment(folder: Path) -> None:

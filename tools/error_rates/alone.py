@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import numpy as np
-from msgspec.structs import fields
 
+from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.recall import ALPHA as OF_RECALL
 from pytest_kvquant.checks.robustness import ALPHA as OF_ROBUSTNESS
-from pytest_kvquant.config.budgets import Budgets
 from pytest_kvquant.inputs.disturbance import DISTURBANCES
 from pytest_kvquant.numerics import recall, robustness
 from pytest_kvquant.quality.recall import SEQUENCES
@@ -22,9 +21,7 @@ GAIN, GAIN_SPREAD, KEPT_SPREAD = 3.0, 0.4, 0.1
 LEVELS = (0.5, 0.9, 1.0, 1.2, 1.5, 2.0)
 """Of the way to the limit; one pair where beyond it."""
 
-DEFAULTS = {
-    one.name: float(one.default) for one in fields(Budgets) if one.name in ("recall", "robustness")
-}
+DEFAULTS = {one.key: one.default for one in registry.budgets() if one.default is not None}
 """Of the two limits, which no table of types changes."""
 
 

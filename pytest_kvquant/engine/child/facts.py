@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypedDict, cast
+from typing import NamedTuple
 
 TOLERANCE = 1e-4
 """Relative difference of a parameter that is kept in f32."""
-
-
-class FactFields(TypedDict, total=False):
-    """What a message says of them; lists as tuples."""
-
-    scale: float | None
-    softcap: float | None
-    bias: float | None
-    window_length: int
-    windowed: tuple[bool, ...] | None
-    chunked: bool
-    ropes: Mapping[str, float] | None
-    ropes_of_windows: Mapping[str, float] | None
-    unturned: tuple[int, ...]
-    rotated: tuple[str, ...]
 
 
 class Facts(NamedTuple):
@@ -48,12 +33,9 @@ class Facts(NamedTuple):
     @classmethod
     def of(cls, fields: Mapping[str, object]) -> Facts:
         """Out of a message's fields."""
-        found = {
-            name: tuple(value) if isinstance(value := fields[name], list) else value
-            for name in cls._fields
-            if name in fields
-        }
-        return cls(**cast("FactFields", found))
+        told = {**cls._field_defaults, **fields}
+        found = (told[name] for name in cls._fields)
+        return cls._make(tuple(value) if isinstance(value, list) else value for value in found)
 
     def window(self, layer: int) -> int | None:
         """Tokens that a layer looks back on; 0: all, ``None``: not known."""

@@ -14,9 +14,9 @@ import numpy as np
 from faults.operations.catalogue import MINI, Planted
 from faults.operations.naming import named
 from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.budgets import resolve_budgets
 from pytest_kvquant.checks.located import Located, locate
 from pytest_kvquant.checks.subject import Subject
-from pytest_kvquant.config.budgets import resolve_budgets
 from pytest_kvquant.data import EMBEDDED_MODEL
 from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.engine.parent.engine import BatchShape, Engine
