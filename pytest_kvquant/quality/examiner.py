@@ -147,8 +147,7 @@ class Examiner:
         for scenario in chosen:
             found = self._play(bench, pair, scenario, found)
         if others := len(self._scenarios) - len(chosen):
-            left = f"{others} of {len(self._scenarios)} scenarios, which other pairs of a type play"
-            found = msgspec.structs.replace(found, left_out=(*found.left_out, left))
+            found = msgspec.structs.replace(found, elsewhere=(others, len(self._scenarios)))
         return found
 
     def _sweep(self, bench: Workplace, pair: Pair, found: Examination) -> Examination:

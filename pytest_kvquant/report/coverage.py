@@ -6,7 +6,6 @@ mask, backend; or a scenario of cache operations.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -81,23 +80,14 @@ def compare(before: Result, after: Result) -> tuple[str, int]:
     return "\n".join(lines) + "\n", len(lacking)
 
 
-_SHARED = re.compile(r"(\d+) of (\d+) (scenarios, which other pairs of a type play)")
-
-
-def _together(lines: Iterable[str]) -> list[str]:
-    """Scenarios that pairs share out are left out by each of them: told once, as a range.
-
-    >>> one, other = (f"{n} of 17 scenarios, which other pairs of a type play" for n in (13, 9))
-    >>> _together([one, "further layers", other])
-    ['further layers', '9 to 13 of 17 scenarios, which other pairs of a type play']
-    """
-    found = [(line, _SHARED.fullmatch(line)) for line in lines]
-    shared = [match for _, match in found if match is not None]
-    rest = [line for line, match in found if match is None]
-    if len(shared) < 2:
-        return [line for line, _ in found]
-    counts = sorted(int(match[1]) for match in shared)
-    return [*rest, f"{counts[0]} to {counts[-1]} of {shared[0][2]} {shared[0][3]}"]
+def _elsewhere(examined: Iterable[Examination]) -> list[str]:
+    """What pairs of a type share out is left out by each of them: told once, as a range."""
+    found = [one.elsewhere for one in examined if one.elsewhere is not None]
+    if not found:
+        return []
+    low, high = min(found)[0], max(found)[0]
+    span = f"{low} to {high}" if low != high else f"{low}"
+    return [f"{span} of {found[0][1]} scenarios, which other pairs of a type play"]
 
 
 def in_lines(result: Result) -> list[str]:
@@ -118,12 +108,13 @@ def in_lines(result: Result) -> list[str]:
     failed = sorted({one.name for one in played if one.broken and not one.known})
     known = sorted({one.name for one in played if one.known})
     cannot = sorted({one.name for one in played if one.verdict == "unsupported"})
-    left = _together(dict.fromkeys(line for one in examined for line in one.left_out))
+    left = [*dict.fromkeys(line for one in examined for line in one.left_out)]
     unknown = sorted({name for one in examined for name in one.unknown})
     said = f"kernels ({examined[0].level}): {nodes:,} nodes against exact arithmetic, {wrong} wrong"
     shown = ", ".join(f"{k}/{v}" for k, v in sorted(heads))
     operations = f"cache operations: {len({one.name for one in played})} scenarios"
-    missing = [*left, *(f"the operation {name}" for name in unknown)]
+    operations_unknown = (f"the operation {name}" for name in unknown)
+    missing = [*left, *_elsewhere(examined), *operations_unknown]
     return [
         f"{said}; {len(attention)} corners of attention: {len(sizes)} batch sizes, {deepest}, "
         f"heads {shown}",

@@ -133,6 +133,9 @@ class Examination(msgspec.Struct, frozen=True, kw_only=True):
     """Cache operations."""
     left_out: tuple[str, ...] = ()
     """What this level, or this model, leaves out, in words."""
+    elsewhere: tuple[int, int] | None = None
+    """Scenarios that only other pairs of a type play, and how many there are; ``None``: none, or
+    an older result, which says so in ``left_out``."""
     without_flash: float | None = None
     """Of f16: largest mean KL between flash attention and single operations, nats."""
     problem: str | None = None

@@ -112,6 +112,26 @@ def test_three_lines_say_how_much_of_the_map_is_empty(drawn: CoverageMap) -> Non
     assert f"of {2 * len(drawn.columns)} corners" in lines[2]
 
 
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [((13, 9, 11), "; 9 to 13 of 17 scenarios, which other pairs of a type play"),
+     ((9, 9), "; 9 of 17 scenarios, which other pairs of a type play"), ((), "")],
+)  # fmt: skip
+def test_what_pairs_share_out_is_told_once(counts: tuple[int, ...], said: str) -> None:
+    cells = tuple(
+        Cell(
+            pair="q8_0/q4_0", verdict="pass",
+            kernels=Examination(
+                level="standard", corners=(corner(1, 256),), left_out=("further layers",),
+                elsewhere=None if count is None else (count, 17),
+            ),
+        )
+        for count in (*counts, None)
+    )  # fmt: skip
+    told = in_lines(result(cells=cells))[2]
+    assert told.endswith(f"; further layers{said}")
+
+
 def test_corners_that_one_result_has_and_the_other_lacks() -> None:
     text, lacking = compare(result(corner(1, 256), corner(3, 512)), result(corner(1, 256)))
     assert lacking == 1
