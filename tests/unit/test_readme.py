@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
+import pytest
+
+from pytest_kvquant.checks import registry
+from pytest_kvquant.checks.budget import Budget
+from pytest_kvquant.cli.main import parser
 from pytest_kvquant.config.options import OPTIONS
 from pytest_kvquant.config.speed_tests import SPEED_TESTS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = {
+    name
+    for action in parser()._actions
+    if isinstance(action, argparse._SubParsersAction)
+    for name in action.choices
+}
 
 
 def test_every_option_is_in_the_readme_with_its_help() -> None:
@@ -30,6 +42,17 @@ def test_every_test_of_the_suite_is_in_the_readme() -> None:
     }
     names |= {one.test for one in SPEED_TESTS}
     assert {name for name in names if f"`{name}`" not in README} == set()
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_is_in_the_readme(name: str) -> None:
+    assert f"kvquant {name}" in README, f"README's table of commands lacks kvquant {name}"
+
+
+@pytest.mark.parametrize("budget", registry.budgets(), ids=lambda one: one.key)
+def test_every_budget_stands_in_the_readme_s_example(budget: Budget) -> None:
+    (line,) = (line for line in README.splitlines() if "# nats; also" in line)
+    assert budget.key in line, f"README's [budgets] example lacks {budget.key}"
 
 
 def test_links_within_the_project_lead_somewhere() -> None:
