@@ -70,9 +70,8 @@ def test_a_third_speed_test_is_timed_and_reported(tmp_path: Path) -> None:
     assert test["ratio"] > 0.002
     sizes = (tmp_path / "sizes").read_text().split()
     assert set(sizes) <= {"1", "4"}  # single tokens show what the cache holds, and that it lives
-    assert (
-        sizes.count("4") >= 3 * 6 * 2 * 16 // 4
-    )  # two cells and one f16, of which two samples a round
+    each = 16 // 4 // test["parts"]  # calls of a sample: a slow machine takes the test in parts
+    assert sizes.count("4") >= 3 * 6 * 2 * each  # two cells and one f16, two samples a round
 
 
 def test_its_option_and_its_floor_are_checked_as_those_of_the_others(tmp_path: Path) -> None:
