@@ -6,7 +6,7 @@ import argparse
 import ast
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pytest_kvquant.checks import registry
@@ -67,6 +67,16 @@ def keys() -> str:
     return "\n".join(lines) + "\n"
 
 
+def command_parsers() -> Mapping[str, argparse.ArgumentParser]:
+    """The parser of each command of ``kvquant``."""
+    (choices,) = (
+        action.choices
+        for action in parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    return choices
+
+
 def commands() -> str:
     """Every command of ``kvquant``, as its ``--help`` shows it."""
     lines = [
@@ -74,12 +84,7 @@ def commands() -> str:
         "",
         "Each stands in a file of `cli/`; `kvquant NAME --help` says the same.",
     ]
-    (choices,) = (
-        action.choices
-        for action in parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
-    )
-    for name, one in sorted(choices.items()):
+    for name, one in sorted(command_parsers().items()):
         one.formatter_class = functools.partial(argparse.HelpFormatter, width=90)
         lines += ["", f"## kvquant {name}", "", "```text", one.format_help().rstrip(), "```"]
     return "\n".join(lines) + "\n"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
@@ -52,8 +52,6 @@ class Allowance(NamedTuple):
     """What may come on top, in the figure's unit: noise that no rounding explains."""
     two_sided: bool
 
-
-Looks: TypeAlias = tuple[int, ...]
 
 KL = Allowance(ratio.LIMIT, ratio.WIDEST, 0.0, two_sided=True)
 DECODE = Allowance(1.15, 1.5, 0.0, two_sided=True)
@@ -121,7 +119,9 @@ def off_by_little(gates: Iterable[Gate]) -> bool:
     return 1 / NEAR < found.figure < NEAR
 
 
-def judge_decode(measured: Evidence, healthy: Evidence, noise: float, looks: Looks) -> Gate:
+def judge_decode(
+    measured: Evidence, healthy: Evidence, noise: float, looks: tuple[int, ...]
+) -> Gate:
     """The gate of the decode path, on the chunks that both have.
 
     Args:

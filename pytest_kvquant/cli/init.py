@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_kvquant.cli.commands import Commands
 from pytest_kvquant.cli.files import write
+from pytest_kvquant.config.options import OPTIONS
 from pytest_kvquant.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ def add(commands: Commands) -> None:
     init.add_argument("--kv-lib", metavar="DIR", help="directory of the llama.cpp build")
     init.add_argument("--kv-python", metavar="PATH", help="interpreter whose bindings fit it")
     init.add_argument("--kv-corpus", metavar="PATH", help="text to evaluate on")
-    init.add_argument("--kv-profile", choices=PROFILES, help="how much is measured (default: pr)")
+    (profile,) = (option for option in OPTIONS if option.name == "profile")
+    init.add_argument(
+        "--kv-profile", choices=profile.choices, help="how much is measured (default: pr)"
+    )
     init.add_argument(
         "--kv-pairs", metavar="K/V,…", help="these pairs only (default: of all types)"
     )
@@ -106,8 +110,6 @@ def lines(report: Report, typed: Mapping[str, str | None], folder: Path) -> Iter
     yield "# The only LLAMA_*, GGML_*, TURBO_* variables that a worker sees."
     yield "# [environment]"
 
-
-PROFILES = ("quick", "pr", "nightly")
 
 FEW = "q8_0/q8_0,q8_0/q4_0"
 """Pairs of an example."""

@@ -31,10 +31,9 @@ def _replay(parsed: argparse.Namespace) -> int:
     from pytest_kvquant.checks.budgets import resolve_budgets
     from pytest_kvquant.config.resolver import find_root, resolve
     from pytest_kvquant.matrix import Pair
-    from pytest_kvquant.numerics.rules import Rules
+    from pytest_kvquant.numerics.rules import PROFILES, Rules
     from pytest_kvquant.quality.evidence_file import EvidenceConditions
     from pytest_kvquant.session.replay import as_text, fails, replay
-    from pytest_kvquant.session.task_plan import PROFILES
 
     typed = {"profile": parsed.kv_profile, "chunks": parsed.kv_chunks}
     config = Path(parsed.kv_config) if parsed.kv_config else None

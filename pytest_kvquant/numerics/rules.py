@@ -66,3 +66,11 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     def looks_planned(self) -> int:
         """Among how many looks alpha is shared."""
         return len(self.looks) if self.early else 1
+
+
+PROFILES = {
+    "quick": Rules(cap=8),
+    "pr": Rules(cap=32),
+    "nightly": Rules(cap=128, looks=LONG_LOOKS, census=True),
+}
+"""Most chunks, and whether what is open at that point is then decided by the plain mean."""

@@ -106,7 +106,10 @@ class HealthyCell:
                 self._take(at, group)
 
     def ensure_decode(self, plan: paths.PathsPlan, stop: int) -> None:
-        """See that the evidence of the decode path has the first ``stop`` chunks of the plan."""
+        """See that the evidence of the decode path has the first ``stop`` chunks of the plan.
+
+        The control has them already: the cell was compared with it.
+        """
         if self.problem is not None or (self.decode is not None and self.decode.complete >= stop):
             return
         with self._tried():
@@ -212,7 +215,6 @@ class HealthyCell:
         key = np.concatenate([part.prefixes, part.decoded], axis=1)
         with store.exclusively():
             if store.missing([key]):
-                self._control.decode.ensure(stop)
                 made = self._decode_evidence(part)
                 store.evict([key])
                 with self._opened() as worker:

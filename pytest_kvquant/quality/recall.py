@@ -62,8 +62,8 @@ class RecallPlan(NamedTuple):
         """Every other sequence, and the rest; ``None`` where a half is too few to decide by."""
         if len(self.sequences) < 2 * SEQUENCES:
             return None
-        parts = (self._replace(sequences=self.sequences[first::2]) for first in (0, 1))
-        return next(parts), next(parts)
+        even, odd = self.sequences[::2], self.sequences[1::2]
+        return self._replace(sequences=even), self._replace(sequences=odd)
 
 
 class Recalled(NamedTuple):
@@ -87,10 +87,18 @@ class Recalled(NamedTuple):
 
     def among(self, others: Recalled) -> Recalled:
         """These of the first half and those of the second, in the order of the whole plan."""
-        whole = [np.empty((len(a) + len(b), a.shape[1])) for a, b in zip(self, others, strict=True)]
-        for values, a, b in zip(whole, self, others, strict=True):
-            values[::2], values[1::2] = a, b
-        return Recalled(*whole)
+        return Recalled(*map(_by_turns, self, others))
+
+
+def _by_turns(even: F64, odd: F64) -> F64:
+    whole = np.empty((len(even) + len(odd), even.shape[1]))
+    whole[::2], whole[1::2] = even, odd
+    return whole
+
+
+def sequences_of(length: int) -> int:
+    """How many of ``length`` tokens are read, where the text has them: twice as many short ones."""
+    return SEQUENCES if length > SHORT else 2 * SEQUENCES
 
 
 def distances(length: int) -> tuple[int, ...]:
@@ -122,7 +130,7 @@ def plan(tokens: I32, length: int) -> RecallPlan | None:
     available = len(tokens) // length if length >= SHORTEST else 0
     if available < 2:
         return None
-    count = min(SEQUENCES if length > SHORT else 2 * SEQUENCES, available)
+    count = min(sequences_of(length), available)
     starts = [number * available // count * length for number in range(count)]
     sequences = np.stack([tokens[start : start + length] for start in starts]).astype(np.int32)
     found = RecallPlan(distances(length), sequences)

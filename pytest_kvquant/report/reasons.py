@@ -7,17 +7,15 @@ from collections.abc import Iterable, Sequence
 from pytest_kvquant import format
 from pytest_kvquant.checks.gate_text import by_decoding, short_title
 from pytest_kvquant.checks.healthy import NOT_JUDGED
+from pytest_kvquant.numerics.rules import PROFILES
 from pytest_kvquant.results.baseline import DRIFTED
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell, Check
 from pytest_kvquant.results.gate import Gate
 from pytest_kvquant.results.speed import SpeedCell, SpeedTest
 
-NIGHTLY_CAP = 128
-"""Chunks that the nightly profile draws at most, before the plain mean decides."""
-
-PR_CAP = 32
-"""Chunks that the pr profile draws at most."""
+PR_CAP, NIGHTLY_CAP = PROFILES["pr"].cap, PROFILES["nightly"].cap
+"""Chunks that these profiles draw at most, of nightly before the plain mean decides."""
 
 
 def short(cell: Cell | None, speed: SpeedCell | None, ceiling: Ceiling | None) -> list[str]:

@@ -95,9 +95,7 @@ def _recall_tokens(settings: Settings, ctx: int) -> tuple[int, int]:
     length = ctx if settings.recall is None else settings.recall
     if length < recall.SHORTEST:
         return 0, 0
-    if length > recall.SHORT:
-        return recall.SEQUENCES * length, recall.SEQUENCES * length
-    return 2 * recall.SEQUENCES * length, recall.SEQUENCES * length
+    return recall.sequences_of(length) * length, recall.SEQUENCES * length
 
 
 def _speed_seconds(speed: SpeedPlan, rate: float) -> float:

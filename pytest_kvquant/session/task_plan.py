@@ -10,17 +10,10 @@ from pytest_kvquant.engine.parent.engine import BatchShape, Engine
 from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.inputs.corpus import cut_chunks
 from pytest_kvquant.numerics.metrics import unigram_perplexity
-from pytest_kvquant.numerics.rules import LONG_LOOKS, Rules
+from pytest_kvquant.numerics.rules import PROFILES, Rules
 from pytest_kvquant.quality.task import Task
 from pytest_kvquant.results.conditions import CorpusRecord
 from pytest_kvquant.session.texts import TextOfRun, TextTask
-
-PROFILES = {
-    "quick": Rules(cap=8),
-    "pr": Rules(cap=32),
-    "nightly": Rules(cap=128, looks=LONG_LOOKS, census=True),
-}
-"""Most chunks, and whether what is open at that point is then decided by the plain mean."""
 
 
 def plan_rules(settings: Settings) -> Rules:

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from pytest_kvquant.numerics.rules import Rules
+from pytest_kvquant.numerics.rules import PROFILES, Rules
 from pytest_kvquant.report.howsure import how_sure, rules_of
 from pytest_kvquant.results.conditions import SettingsRecord
-from pytest_kvquant.session.task_plan import PROFILES
 
 
 def shape(**changed: Any) -> SettingsRecord:

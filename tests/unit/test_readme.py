@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
 
 from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.budget import Budget
-from pytest_kvquant.cli.main import parser
 from pytest_kvquant.config.options import OPTIONS
 from pytest_kvquant.config.speed_tests import SPEED_TESTS
+from tools.pages import command_parsers
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = {
-    name
-    for action in parser()._actions
-    if isinstance(action, argparse._SubParsersAction)
-    for name in action.choices
-}
 
 
 def test_every_option_is_in_the_readme_with_its_help() -> None:
@@ -44,7 +37,7 @@ def test_every_test_of_the_suite_is_in_the_readme() -> None:
     assert {name for name in names if f"`{name}`" not in README} == set()
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("name", sorted(command_parsers()))
 def test_every_command_is_in_the_readme(name: str) -> None:
     assert f"kvquant {name}" in README, f"README's table of commands lacks kvquant {name}"
 

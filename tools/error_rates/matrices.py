@@ -10,9 +10,8 @@ import numpy as np
 from pytest_kvquant.checks import healthy
 from pytest_kvquant.checks.kl_tail import TAIL_DESIGN_EFFECT
 from pytest_kvquant.checks.top1_flips import FLIP_DESIGN_EFFECT
-from pytest_kvquant.numerics.rules import Rules
+from pytest_kvquant.numerics.rules import PROFILES, Rules
 from pytest_kvquant.session.account import figures_per_cell
-from pytest_kvquant.session.task_plan import PROFILES
 from tools.error_rates import beside, chunks
 from tools.error_rates.beside import Beside
 from tools.error_rates.chunks import F64, Cells

@@ -24,7 +24,7 @@ LONGEST = 4
 """Times the wanted length that a sample may take to repeat as often as the other stream's."""
 
 PARTS = (8, 4, 2)
-"""Into how many a test of single tokens may be taken, longest first. Eight: the fewest rounds that
+"""Into how many a test of single tokens may be taken, most first. Eight: the fewest rounds that
 decide are still more than one whole test."""
 
 SEQUENCE = 0
