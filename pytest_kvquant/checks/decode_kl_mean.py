@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from pytest_kvquant.checks.budget import Budget, Shown
 from pytest_kvquant.checks.declaration import Figures, Given, gate
 from pytest_kvquant.checks.kl_mean import calibrated as by_prefill
@@ -42,5 +40,5 @@ def decode_kl_mean(seen: Figures, given: Given) -> Gate:
     A failure means: text that is generated differs from f16's; where the prefill path passes, the
     kernels for single tokens are to blame.
     """
-    gate = judge_kl_mean(seen["kl"], given.budgets["decode_kl_mean"], given.rules)
-    return msgspec.structs.replace(gate, name="decode_kl_mean")
+    budget = given.budgets["decode_kl_mean"]
+    return judge_kl_mean(seen["kl"], budget, given.rules, name="decode_kl_mean")

@@ -18,13 +18,17 @@ from pytest_kvquant.numerics.stats import Interval
 from pytest_kvquant.results.gate import Gate
 
 
-def judge_kl_mean(x: npt.ArrayLike, budget: float, rules: Rules) -> Gate:
+def judge_kl_mean(
+    x: npt.ArrayLike, budget: float, rules: Rules, *, name: str = "kl_mean", title: str = "mean KL"
+) -> Gate:
     """Mean KL against its budget.
 
     Args:
         x: mean KL(reference ‖ cell) of each chunk, nats, shape (n_chunks,). Rounding below zero
             is clipped.
         budget: nats, >= 0.
+        name: of the gate whose figure it is: others decide a KL per chunk so too.
+        title: what its rule calls that figure.
 
     Raises:
         ValueError: for non-finite x or a budget that is negative or not finite.
@@ -40,9 +44,9 @@ def judge_kl_mean(x: npt.ArrayLike, budget: float, rules: Rules) -> Gate:
         return stats.chunks_needed(math.log(now.figure), spread, math.log(budget))
 
     quantity = Quantity(
-        name="kl_mean",
+        name=name,
         unit="nats",
-        title="mean KL",
+        title=title,
         bound="the upper end of its log-scale t interval",
         interval=lambda seen: stats.log_t_interval(seen, rules.level),
         needed=needed,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -20,15 +21,26 @@ from pytest_kvquant.cli.versions import Versions
 from pytest_kvquant.errors import NOT_WINDOWS, KVQuantError
 from pytest_kvquant.machine.escape import one_line
 
+CLOSED_PIPE = 128 + 13
+"""As a shell counts SIGPIPE."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code, or 2 with one line for what cannot work."""
+    """Run one command; its exit code, or 2 with one line for what cannot work.
+
+    Whoever reads the output may stop before its end (``kvquant explain | head``): nothing is said
+    then, and the code is that of a program which a closed pipe has ended.
+    """
     parsed = parser().parse_args(arguments)
     if sys.platform == "win32" and getattr(parsed, "measures", False):
         print(f"kvquant {parsed.command}: {NOT_WINDOWS}", file=sys.stderr)
         return 2
     try:
         code: int = parsed.run(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed again at exit
+        return CLOSED_PIPE
     except KVQuantError as error:
         print(one_line(f"kvquant {parsed.command}: {error}"), file=sys.stderr)
         return 2

@@ -64,8 +64,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     """A fact about a cell: what it is, where it ran, whether its paths agree."""
 
     name: str
-    """``types``, ``placement``, ``off_device``, ``footprint``, ``contents``, ``measurable``,
-    ``active``, ``distinct``, ``shapes``, ``restore`` or ``trajectory``."""
+    """As declared (``kvquant explain``): ``types``, ``attention``, ``recall``, ``distinct`` …"""
     verdict: str
     """``pass``, ``fail``, or ``inconclusive`` where the library does not tell."""
     text: str

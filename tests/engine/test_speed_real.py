@@ -15,6 +15,7 @@ from support import run
 from support.tinygguf import Tiny, write
 
 from pytest_kvquant.config.overrides import Expect, FloorOverride
+from pytest_kvquant.config.speed_tests import NAMES
 from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.timed import TimedWorker
@@ -42,8 +43,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def session(tmp_path: Path, model: Path, speeds: dict[str, Any], **settings: Any) -> Session:
     environment = {HOOK: str(SPEEDS), "KVQUANT_SPEEDS": json.dumps(speeds)}
     defaults: dict[str, Any] = {
-        "depths": (0, 512, 1024), "pp": 16, "tg": 4, "sample": 0.01, "threads": 1,
-        "floors": {"*/*": GPU},
+        **dict.fromkeys(NAMES, 0), "pp": 16, "tg": 4,
+        "depths": (0, 512, 1024), "sample": 0.01, "threads": 1, "floors": {"*/*": GPU},
     }  # fmt: skip
     always = {"model": model, "pairs": (str(PAIR),), "environment": environment}
     return run.start(tmp_path, **{**defaults, **always, **settings})

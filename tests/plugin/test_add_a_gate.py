@@ -14,9 +14,7 @@ import numpy as np
 
 from pytest_kvquant.checks.budget import Budget
 from pytest_kvquant.checks.declaration import gate
-from pytest_kvquant.checks.e_value import judge_by_e_value
 from pytest_kvquant.checks.kl_mean import judge_kl_mean
-import msgspec
 
 
 def p99(tokens):
@@ -30,8 +28,8 @@ def kl_q99(seen, given):
 
     Why: agents act on single tokens.
     """
-    found = judge_kl_mean(seen["kl_q99"], given.budgets["kl_q99"], given.rules)
-    return msgspec.structs.replace(found, name="kl_q99")
+    return judge_kl_mean(seen["kl_q99"], given.budgets["kl_q99"], given.rules, name="kl_q99",
+                         title="99th percentile of KL")
 '''
 
 

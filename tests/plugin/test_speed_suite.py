@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support.tinygguf import Tiny, write
 
+from pytest_kvquant.config.speed_tests import NAMES
 from pytest_kvquant.machine.environment import WORKER_HOOK
 from pytest_kvquant.report import view
 from pytest_kvquant.results.file import read
@@ -18,6 +19,8 @@ from pytest_kvquant.session.merge import merge
 SPEEDS = Path(__file__).parents[1] / "support" / "speeds.py"
 SMALL = Tiny(n_layer=1, n_embd=32, n_head=1, n_head_kv=1, head_dim=32, n_ff=32, n_vocab=300)
 TESTS = "prefill_speed or decode_speed"
+SHORT = {"pp": 16, "tg": 4}
+ONLY_PP_AND_TG = [f"--kv-{name}={SHORT.get(name, 0)}" for name in NAMES]
 FLOORS = """
 [floors]
 "*/*" = { pp = 0.6, tg = 0.7, slowdown = 0.2, cliff = 0.5 }
@@ -46,7 +49,7 @@ class Suite:
         self.pytester.makefile(".toml", kvquant=f"{config}\n{own}{hooked}")
         return self.pytester.runpytest_subprocess(
             "--kv-matrix", "--kv-model=small.gguf", "--kv-pairs=q8_0/q8_0", "--kv-ctx=64",
-            "--kv-chunks=2", *depths.split(), "--kv-pp=16", "--kv-tg=4", "--kv-sample=0.01",
+            "--kv-chunks=2", *depths.split(), *ONLY_PP_AND_TG, "--kv-sample=0.01",
             "--kv-threads=1", "--kv-disturbed=ignore", "-k", TESTS, "-rsxf", *words,
         )  # fmt: skip
 
@@ -209,7 +212,7 @@ def test_an_unknown_test_or_depth_is_a_mistake(suite: Suite) -> None:
     ran = suite.run("test_an_unknown_test_or_depth_is_a_mistake.py", "-k", "own_speed")
     ran.assert_outcomes(failed=4)
     ran.stdout.fnmatch_lines([
-        "*ValueError: 'prefill' is no speed test: it is one of pp, tg.*",
+        f"*ValueError: 'prefill' is no speed test: it is one of {', '.join(NAMES)}.*",
         "*ValueError: Depth 32 is not visited by --kv-depths: 0, 64.*",
     ])  # fmt: skip
 

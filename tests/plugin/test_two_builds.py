@@ -13,6 +13,7 @@ from support.run import cells_of, run, start
 
 from pytest_kvquant.config.overrides import FloorOverride
 from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.config.speed_tests import NAMES
 from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.errors import LibraryError, SettingsError
 from pytest_kvquant.machine.environment import scrub
@@ -147,7 +148,8 @@ def test_the_speed_of_a_build_is_measured_against_the_other(
     session = start(
         tmp_path, **BRIEF, pairs=(CLEAN,), reference_lib=other_build, compare_cells=same_pair,
         environment={HOOK: str(SPEEDS)}, shell={"KVQUANT_SPEEDS": json.dumps(slow)},
-        pp=8, tg=2, sample=0.002, depths=(0, 16), floors={"*/*": FloorOverride(pp=0.95, tg=0.95)},
+        **{**dict.fromkeys(NAMES, 0), "pp": 8, "tg": 2}, sample=0.002,
+        depths=(0, 16), floors={"*/*": FloorOverride(pp=0.95, tg=0.95)},
     )  # fmt: skip
     found = {str(pair): session.speed.measure(pair) for pair in session.pairs}
     assert found["f16/f16"].verdict == "pass"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from pytest_kvquant.cli.main import main
+from pytest_kvquant.cli.main import CLOSED_PIPE, main
 from pytest_kvquant.results.cell import Check
 from pytest_kvquant.results.file import encode, read
 from pytest_kvquant.results.result import SCHEMA, Result
@@ -267,6 +269,18 @@ def test_the_worst_f16_of_all_shards_counts(small: Result, tmp_path: Path) -> No
         assert main(["merge", *order, "-o", str(tmp_path / "all.json")]) == 1
         merged = {cell.pair: cell for cell in read(tmp_path / "all.json").cells}
         assert merged["f16/f16"].verdict == "fail"
+
+
+def test_a_reader_may_stop_before_the_end(tmp_path: Path) -> None:
+    """As ``| head -1`` does: no traceback, and the code of a program that a closed pipe ended."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest_kvquant", "schema"],
+        stdout=writing, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert (ran.returncode, ran.stderr) == (CLOSED_PIPE, "")
 
 
 def test_merge_puts_shards_together(small: Result, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -162,21 +162,35 @@ def reads() -> Iterator[Read]:
         source = path.read_text(encoding="utf-8")
         if "import Fields" not in source:
             continue
-        for node in ast.walk(ast.parse(source)):
+        tree = ast.parse(source)
+        names = _names_of_fields(tree)
+        for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
-            if node.func.attr not in READERS or not _is_fields(node.func.value):
+            if node.func.attr not in READERS or not _is_fields(node.func.value, names):
                 continue
             key = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
             where = f"{path.relative_to(PACKAGE)}:{node.lineno}"
             yield Read(where, node.func.attr, key if isinstance(key, str) else None)
 
 
-def _is_fields(node: ast.expr) -> bool:
-    """Whether it is a ``Fields``: called so here, everywhere, or made on the spot."""
+def _names_of_fields(tree: ast.Module) -> set[str]:
+    """What a ``Fields`` is called in a file: as an argument, and where one is assigned."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg) and node.annotation:
+            if "Fields" in ast.unparse(node.annotation):
+                names.add(node.arg)
+        elif isinstance(node, ast.Assign) and _is_fields(node.value):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
+
+
+def _is_fields(node: ast.expr, names: Container[str] = ()) -> bool:
+    """Whether it is a ``Fields``: by name, or made on the spot."""
     if isinstance(node, ast.Call):
         return isinstance(node.func, ast.Name) and node.func.id == "Fields"
-    return isinstance(node, ast.Name) and node.id == "of"
+    return isinstance(node, ast.Name) and node.id in names
 
 
 def read_by(*methods: str) -> tuple[str, ...]:

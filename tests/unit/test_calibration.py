@@ -15,7 +15,7 @@ from pytest_kvquant.checks.budgets import resolve_budgets
 from pytest_kvquant.config.resolver import resolve
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.metrics import Quality
-from pytest_kvquant.results.cell import Cell, QualitySection
+from pytest_kvquant.results.cell import Cell, Check, QualitySection
 from pytest_kvquant.session.calibration import _rounded, budgets, unfit
 
 
@@ -54,6 +54,10 @@ def test_unfit_pairs_have_a_reason() -> None:
     assert unfit(cell()) == ""
     assert "another model" in unfit(cell(kl_mean=0.6))
     assert "a quarter" in unfit(cell(top1=0.6))
+    spoilt = Check(name="attention", verdict="fail", text="head 3 is off by 1 %")
+    assert unfit(msgspec.structs.replace(cell(), checks=(spoilt,))) == "it fails attention"
+    short = Check(name="trajectory", verdict="fail", text="agrees for 1 token")
+    assert unfit(msgspec.structs.replace(cell(), checks=(short,))) == "", "its budget is looked for"
     crashed = Cell(pair="q4_0/q4_0", verdict="crashed", message="SIGSEGV\nmore")
     assert unfit(crashed) == "crashed: SIGSEGV"
 

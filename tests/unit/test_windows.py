@@ -8,10 +8,21 @@ import pytest
 
 from pytest_kvquant import plugin
 from pytest_kvquant.cli.main import main, parser
+from tools.pages import command_parsers
 
 
 def says_that_it_measures(*words: str) -> bool:
     return bool(getattr(parser().parse_args(words), "measures", False))
+
+
+def test_a_command_that_takes_a_library_says_that_it_measures() -> None:
+    takes = {
+        name: bool(one.get_default("measures"))
+        for name, one in command_parsers().items()
+        if any("--kv-lib" in action.option_strings for action in one._actions)
+    }
+    assert takes
+    assert [name for name, measures in takes.items() if not measures] == []
 
 
 @pytest.mark.parametrize("command", ["doctor", "init", "selfcheck"])
