@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pytest_kvquant.checks import kernels
+from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.data import EMBEDDED_MODEL
 from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.engine.parent.engine import Engine
@@ -17,6 +20,7 @@ from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.quality.coverage_plan import level
 from pytest_kvquant.quality.examiner import Examined, Examiner
+from pytest_kvquant.results.cell import Cell, Check
 from pytest_kvquant.results.kernels import Examination
 
 CELLS = 320
@@ -64,6 +68,14 @@ operations.Stage._seq_add, operations.Stage._decode = shifted, decode
 """
 
 
+OF_TOMORROW = """
+from pytest_kvquant.engine.child import nodes
+
+honest = nodes.Ggml.op_name
+nodes.Ggml.op_name = lambda self, number: honest(self, number).replace("{known}", "SPIN")
+"""
+
+
 def examiner(tmp_path: Path, name: str = "minimal", hook: str = "", **changes) -> Examiner:
     added = {}
     if hook:
@@ -81,6 +93,29 @@ def examiner(tmp_path: Path, name: str = "minimal", hook: str = "", **changes) -
 
 def operations_of(found: Examination) -> set[str]:
     return {one.operation for one in found.corners}
+
+
+@pytest.mark.parametrize(
+    ("known", "operation", "look"),
+    [
+        ("ROPE", "rope", kernels.graph_inputs),
+        ("FLASH_ATTN_EXT", "attention", kernels.attention),
+        ("SET_ROWS", "write", kernels.cache_writes),
+    ],
+)
+def test_an_operation_that_is_not_understood_is_named_and_not_passed(
+    tmp_path: Path, known: str, operation: str, look: Callable[[Subject], Check | None]
+) -> None:
+    """As in a graph of tomorrow's: it has another name than any that is known."""
+    found = examiner(tmp_path, hook=OF_TOMORROW.format(known=known)).examine(PAIR)
+    assert not found.failures
+    assert set(found.unknown) == {"SPIN"}
+    assert operation not in operations_of(found)
+    cell = Cell(pair=str(PAIR), verdict="pass", kernels=found)
+    seen = look(Subject(pair=PAIR, cell=cell, budgets={}))
+    assert seen is not None
+    assert seen.verdict == "inconclusive"
+    assert "not judged: SPIN" in seen.text
 
 
 @pytest.mark.parametrize("pair", ["f16/f16", "q8_0/q4_0", "q5_1/bf16", "iq4_nl/q5_0"])

@@ -85,6 +85,21 @@ def test_nothing_judged_is_not_a_pass() -> None:
     assert died.verdict == "fail"
 
 
+def test_what_is_not_understood_around_attention_leaves_its_inputs_open() -> None:
+    """Attention and writes that were judged pass; what feeds them may be wrong."""
+    seen = tuple(corner(name) for name in ("attention", "write", "rope"))
+    cell = subject(Examination(level="standard", corners=seen, unknown={"FANCY": 3}))
+    for look, verdict in (
+        (kernels.attention, "pass"),
+        (kernels.cache_writes, "pass"),
+        (kernels.graph_inputs, "inconclusive"),
+    ):
+        found = look(cell)
+        assert found is not None
+        assert found.verdict == verdict
+        assert "not judged: FANCY" in found.text
+
+
 @pytest.mark.parametrize(
     ("own", "verdict"), [(1e-9, "pass"), (1.0, "fail"), (float("nan"), "fail")]
 )
