@@ -14,7 +14,7 @@ import numpy as np
 
 from pytest_kvquant.numerics.arrays import F64, I64
 
-NEOX, MROPE, VISION, IMROPE = 2, 8, 24, 40
+NEOX, MROPE, IMROPE = 2, 8, 40
 """Bits of ``mode``; NEOX: pairs are half a head apart, else neighbours."""
 
 

@@ -8,8 +8,6 @@ from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.declaration import Declaration
 from pytest_kvquant.outcomes.quality import CellQuality
 
-EXTENSIONS = "extensions"
-
 
 def declared_tests(*groups: str) -> dict[str, Callable[..., None]]:
     """The tests of some files of the suite, by name, in the order of the declarations."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pytest_kvquant.numerics.rules import LEAST_CHUNKS, LONG_LOOKS, LOOKS, Rules
 from pytest_kvquant.results.conditions import SettingsRecord
 
-TITLE = "How sure"
-
 
 def how_sure(shape: SettingsRecord, figures: int) -> tuple[str, ...]:
     """Paragraphs of plain text, in order.

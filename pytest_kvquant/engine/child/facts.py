@@ -25,8 +25,6 @@ class Facts(NamedTuple):
     """Fields of a rope."""
     ropes_of_windows: Mapping[str, float] | None = None
     """The same of layers with a window."""
-    unturned: tuple[int, ...] = ()
-    """Layers without a rope."""
     rotated: tuple[str, ...] = ()
     """Types of K and V in this context: some quantizers rotate, and the graph with them."""
 
