@@ -8,8 +8,9 @@ import msgspec
 
 from pytest_kvquant.errors import KVQuantError
 from pytest_kvquant.machine.files import read_regular
+from pytest_kvquant.results.file import BASELINE
 
-SCHEMA = "pytest-kvquant-baseline/1"
+SCHEMA = f"{BASELINE}1"
 SUFFIX = ".json"
 
 

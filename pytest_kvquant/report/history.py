@@ -16,7 +16,10 @@ from pytest_kvquant.errors import ResultError
 from pytest_kvquant.numerics.trend import change_points
 from pytest_kvquant.report import matrix_rows, snapshot
 from pytest_kvquant.report.snapshot import Snapshot
-from pytest_kvquant.results.file import decode
+from pytest_kvquant.results.file import decode, is_baseline
+
+MOST_LEFT_OUT = 3
+"""Files that are named one by one: a project's folder may hold hundreds of other JSON files."""
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -83,19 +86,29 @@ def load(folder: Path) -> tuple[list[Snapshot], list[str]]:
         raise ResultError(f"{folder} is not a folder with result files.")
     points: list[Snapshot] = []
     skipped: list[str] = []
+    baselines = 0
     for name, data in _files(folder, skipped):
+        if is_baseline(data):
+            baselines += 1
+            continue
         try:
             points += _points(data, name)
         except ResultError as error:
             skipped.append(f"left out: {error}")
+    if len(skipped) > MOST_LEFT_OUT:
+        skipped[MOST_LEFT_OUT:] = [f"left out: {len(skipped) - MOST_LEFT_OUT} more files"]
+    if baselines:
+        skipped.append(f"left out: {baselines} baselines (--git shows them, commit by commit)")
     if not points:
         raise ResultError(f"{folder} holds no result file (*.json that --kv-json wrote).")
     return sorted(points, key=lambda point: point.started), skipped
 
 
 def _files(folder: Path, skipped: list[str]) -> Iterator[tuple[str, bytes]]:
-    """The JSON files of a folder and of the zips in it."""
+    """The JSON files of a folder and of the zips in it; hidden folders hold those of tools."""
     for path in sorted(folder.rglob("*")):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts[:-1]):
+            continue
         if path.suffix == ".json" and path.is_file():
             yield str(path), path.read_bytes()
         elif path.suffix == ".zip" and path.is_file():

@@ -11,6 +11,9 @@ from pytest_kvquant.results import nonfinite
 from pytest_kvquant.results.result import SCHEMA, Result
 from pytest_kvquant.results.upgrade import upgrade
 
+BASELINE = "pytest-kvquant-baseline/"
+"""How the schema of an accepted baseline begins."""
+
 
 def encode(result: Result) -> bytes:
     """The result as indented JSON; see :mod:`pytest_kvquant.results.nonfinite`."""
@@ -38,6 +41,18 @@ def decode(data: bytes, name: str) -> Result:
         return nonfinite.convert(table, Result)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ResultError(f"{name} is not a result of pytest-kvquant: {error}.") from None
+
+
+class _Named(msgspec.Struct):
+    schema: str = ""
+
+
+def is_baseline(data: bytes) -> bool:
+    """Whether JSON is an accepted baseline, of whatever version."""
+    try:
+        return msgspec.json.decode(data, type=_Named).schema.startswith(BASELINE)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 def read(path: Path) -> Result:

@@ -350,6 +350,28 @@ def test_history(small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "series-0" in page.read_text()
 
 
+def test_what_a_project_holds_beside_results_is_a_line_each_kind(
+    small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``kvquant history .`` in a user's project: baselines, other tools' JSON, hidden folders."""
+    _write(tmp_path / "kv.json", small)
+    for folder in ("baselines/ab/f16", ".venv/share", "web"):
+        (tmp_path / folder).mkdir(parents=True)
+    for number in range(20):
+        accepted = {"schema": "pytest-kvquant-baseline/1", "pair": f"{number}"}
+        (tmp_path / f"baselines/ab/f16/{number}.json").write_text(json.dumps(accepted))
+        (tmp_path / f".venv/share/{number}.json").write_text("{}")
+        (tmp_path / f"web/{number}.json").write_text("{}")
+    assert main(["history", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert "q4_0/q4_0" in told.out
+    *named, others, baselines = told.err.splitlines()
+    assert len(named) == 3
+    assert all("web/" in line for line in named)
+    assert others == "kvquant history: left out: 17 more files"
+    assert "left out: 20 baselines (--git shows them" in baselines
+
+
 def test_history_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["history", str(tmp_path)]) == 2
     assert "holds no result file" in capsys.readouterr().err
