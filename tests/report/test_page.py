@@ -114,6 +114,26 @@ def test_speed_starts_with_the_ratio_to_f16(opened: browsers.Page) -> None:
     assert "times f16/f16" in _text(opened, "#speeds")
 
 
+def test_one_depth_is_a_named_point_for_every_pair(
+    page: browsers.Page, matrix: Callable[..., Result], tmp_path: Path
+) -> None:
+    """It was four dots above each other, of sixteen pairs, with no figure and no name."""
+    result = matrix(depths=1)
+    path = tmp_path / "one.html"
+    path.write_text(render(result), encoding="utf-8")
+    page.complaints.clear()
+    page.emulate(width=1200, height=900)
+    page.open(path)
+    words = page.evaluate("[...document.querySelectorAll('#speeds text')].map((e) => e.textContent)")
+    timed = {cell.pair for cell in result.speed}
+    assert timed
+    assert timed <= set(words)
+    assert "Speed with" in _text(page, "#speed h2")
+    page.click("#speed-choice button[data-key=speed]")
+    assert "tok/s" in _text(page, "#speeds")
+    assert page.complaints == []
+
+
 def test_pairs_of_the_curves(opened: browsers.Page) -> None:
     assert "turbo3/turbo3" in _text(opened, "#positions")
     opened.evaluate(

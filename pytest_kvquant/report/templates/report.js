@@ -212,9 +212,44 @@
   let path = "tg", relative = "ratio";
   const depths = [...new Set(rows.flatMap((row) => row.speeds.map((one) => one.depth)))].sort((a, b) => a - b);
   const deepName = (depth) => (depth >= 1024 && depth % 1024 === 0 ? `${depth / 1024}K` : String(depth));
+  /* One depth makes no lines: a point a pair then, with its figure. */
+  const pointsOfPairs = (key, unit) => {
+    const found = rows.filter((row) => row.speeds.some((one) => one[key]));
+    const narrow = document.getElementById("speeds").clientWidth / (found.length || 1) < 76;
+    /* Never closer than a fifth: what hardly differs has to look alike. */
+    const ratios = found.map((row) => row.speeds.find((one) => one[key])[key]);
+    const low = Math.min(0.8, Math.floor(10 * Math.min(...ratios)) / 10), high = Math.max(1, Math.ceil(10 * Math.max(...ratios)) / 10);
+    return {
+      toolbox: kv.tools(),
+      grid: { left: 58, right: 20, top: 34, bottom: narrow ? 70 : 34 },
+      xAxis: axis("", {
+        type: "category", data: found.map((row) => row.pair), splitLine: { show: false },
+        axisLabel: { interval: 0, hideOverlap: false, rotate: narrow ? 50 : 0, color: colour("text") },
+      }),
+      yAxis: axis(relative === "ratio" ? "times f16/f16" : "tok/s", {
+        type: "value", nameGap: 44, axisLabel: { formatter: (x) => (x >= 100 ? show.count(x) : String(+x.toPrecision(3))) },
+        ...(relative === "ratio" ? { min: low, max: high, interval: high - low > 0.6 ? 0.2 : 0.1 } : {}),
+      }),
+      tooltip: kv.tooltip((point) => (point.data.row ? card(point.data.row) : "")),
+      series: [{
+        type: "scatter", symbolSize: 11,
+        data: found.map((row) => {
+          const { symbol, itemStyle } = kv.look(row);
+          return { value: [row.pair, row.speeds.find((one) => one[key])[key]], row, symbol, itemStyle };
+        }),
+        label: { show: true, position: "top", fontSize: 11, color: colour("text"), formatter: (point) => unit(point.value[1]).replace("×", "") },
+        labelLayout: { hideOverlap: true },
+        ...(relative === "ratio" ? { markLine: {
+          silent: true, symbol: "none", data: [{ yAxis: 1 }],
+          lineStyle: { color: colour("muted"), type: [3, 3] }, label: { show: false },
+        } } : {}),
+      }],
+    };
+  };
   kv.add("speeds", () => {
     const key = relative === "ratio" ? `${path}_ratio` : path;
     const unit = relative === "ratio" ? show.ratio : show.speed;
+    if (depths.length === 1) return pointsOfPairs(key, unit);
     return {
       toolbox: kv.tools(),
       legend: kv.legend(),
