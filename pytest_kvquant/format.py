@@ -70,6 +70,15 @@ def size(value: float) -> str:
     return f"{value:.1f} GiB"
 
 
+def several(number: int, thing: str) -> str:
+    """A number and its noun, plural where it is not one.
+
+    >>> several(1, "thread"), several(2, "thread")
+    ('1 thread', '2 threads')
+    """
+    return f"{count(number)} {thing}{'' if number == 1 else 's'}"
+
+
 def count(value: float) -> str:
     """A whole number with its thousands.
 

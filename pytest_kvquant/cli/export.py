@@ -23,6 +23,7 @@ def add(commands: Commands) -> None:
 def _export(parsed: argparse.Namespace) -> int:
     import sqlite3
 
+    from pytest_kvquant import format
     from pytest_kvquant.report.export import to_csv, to_sqlite
     from pytest_kvquant.results.file import read
 
@@ -30,7 +31,10 @@ def _export(parsed: argparse.Namespace) -> int:
     try:
         if parsed.sqlite is not None:
             written = to_sqlite(results, parsed.sqlite)
-            print(f"kvquant export: {written} runs are in {parsed.sqlite}", file=sys.stderr)
+            print(
+                f"kvquant export: {format.several(written, 'run')} in {parsed.sqlite}",
+                file=sys.stderr,
+            )
             return 0
         if len(results) > 1:
             raise ResultError("--csv takes one result: its files have no place for several runs.")

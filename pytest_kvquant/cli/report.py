@@ -9,7 +9,8 @@ from pytest_kvquant.cli.commands import Commands
 from pytest_kvquant.cli.drawing import drawn
 from pytest_kvquant.cli.files import say, write
 
-TABLE_FORMATS = ("markdown", "csv", "latex")
+TABLE_FORMATS = ("markdown", "csv", "latex", "article", "article:csv", "article:latex")
+"""Also as ``--kv-table`` of a run takes them."""
 
 
 def add(commands: Commands) -> None:
@@ -26,7 +27,7 @@ def add(commands: Commands) -> None:
 
 def _report(parsed: argparse.Namespace) -> int:
     from pytest_kvquant.report import markdown
-    from pytest_kvquant.report.article import article
+    from pytest_kvquant.report.article import article, format_of
     from pytest_kvquant.results.file import read
 
     result = read(parsed.result)
@@ -38,7 +39,7 @@ def _report(parsed: argparse.Namespace) -> int:
     if parsed.summary is not None:
         write(parsed.summary, markdown.summary(result).encode())
     if parsed.table:
-        say(article(result, parsed.table))
+        say(article(result, format_of(parsed.table)))
     elif parsed.html is None and parsed.summary is None:
         say(drawn(result))
     return 0

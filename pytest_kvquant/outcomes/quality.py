@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 import pytest
 
+from pytest_kvquant import format
 from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.gate_text import failure_text
 from pytest_kvquant.checks.judging import judge_figures, owned_gates
@@ -180,7 +181,7 @@ class CellQuality:
         return (
             f"  measured  {session.model.name} on {corpus.name}, {task.shape.ctx} tokens "
             f"per chunk, {session.library.build}, {session.library.device}, "
-            f"{task.shape.threads} threads\n"
+            f"{format.several(task.shape.threads, 'thread')}\n"
             f"{against}"
             f"  again     {again}"
             + (f"\n  about     kvquant explain {about}" if about else "")

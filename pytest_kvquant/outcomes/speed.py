@@ -190,7 +190,8 @@ class CellSpeed:
         again = repeat_command(session.account.invocation, self._pair, "-k", "speed")
         return (
             f"  measured  {session.model.name}, {session.library.build}, "
-            f"{session.speed.hardware.name}, {session.task.shape.threads} threads\n"
+            f"{session.speed.hardware.name}, "
+            f"{format.several(session.task.shape.threads, 'thread')}\n"
             f"  again     {again}{page}"
         )
 

@@ -21,6 +21,15 @@ FORMATS = ("markdown", "csv", "latex")
 TABLES = ("article",)
 
 
+def format_of(word: str) -> str:
+    """The format that ``article:csv``, ``csv`` or, for markdown, ``article`` ask for.
+
+    >>> format_of("article"), format_of("article:csv"), format_of("latex")
+    ('markdown', 'csv', 'latex')
+    """
+    return "markdown" if word in TABLES else word.rpartition(":")[2]
+
+
 class Sheet(NamedTuple):
     """A table: a title, a header with units, lines of text."""
 

@@ -154,7 +154,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
         ("offload", "all layers" if shape.gpu_layers < 0 else f"{shape.gpu_layers} layers"),
         ("llama.cpp options", _variables(shape.setup)),
         ("machine", f"{environment.cpu}, {format.size(environment.memory)}, {environment.system}, "
-         f"{environment.machine}, {shape.threads} threads"),
+         f"{environment.machine}, {format.several(shape.threads, 'thread')}"),
         ("variables dropped", _variables(environment.variables_dropped)),
         ("variables set", _variables(environment.variables_set)),
         ("plugin", f"pytest-kvquant {environment.plugin}, Python {environment.python}"),

@@ -131,7 +131,8 @@ def _beside_healthy(cell: Cell) -> list[tuple[str, str]]:
 
 
 def _second_answer(cell: Cell | None, verdict: str) -> list[tuple[str, str]]:
-    """Whether the pair is fit to use here, where that is not what the verdict says already."""
-    if cell is None or cell.healthy is None or cell.fitness == verdict:
+    """Whether the pair is fit to use here, where somebody set budgets for that and it is not what
+    the verdict says already."""
+    if cell is None or cell.healthy is None or cell.fitness in {verdict, "not judged"}:
         return []
     return [(f"fit: {cell.fitness}", STYLES[tone(cell.fitness)] if cell.fitness == "fail" else "")]

@@ -58,7 +58,8 @@ def _of_cell(cell: Cell) -> Iterator[str]:
             yield from (f"  {line}" for line in rest)
     if cell.checks:
         yield from ("", "checks")
-        yield from (f"  {one.name:<12} {one.verdict:<12} {one.text}" for one in cell.checks)
+        wide = max(len(one.name) for one in cell.checks)
+        yield from (f"  {one.name:<{wide}} {one.verdict:<12} {one.text}" for one in cell.checks)
     if cell.diagnosis is not None:
         yield from ("", f"diagnosis: {cell.diagnosis.sentence}")
     if cell.baseline is not None:

@@ -51,5 +51,5 @@ def conditions_line(result: Result) -> str:
         f"{result.model.name} · {result.corpus.name} ({shape.order}, seed {shape.seed}) · "
         f"{shape.ctx} tokens a chunk, {shape.scored} scored, {chunks} ({shape.profile}) · "
         f"llama.cpp {library.build}, bindings {library.bindings} · {device}, "
-        f"{shape.threads} threads{setup} · {format.seconds(result.seconds)}"
+        f"{format.several(shape.threads, 'thread')}{setup} · {format.seconds(result.seconds)}"
     )

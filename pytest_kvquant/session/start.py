@@ -21,7 +21,7 @@ from pytest_kvquant.machine.escape import one_line
 from pytest_kvquant.machine.signals import deferred
 from pytest_kvquant.report import output
 from pytest_kvquant.report import terminal as terminal_view
-from pytest_kvquant.report.article import article
+from pytest_kvquant.report.article import article, format_of
 from pytest_kvquant.report.progress import Progress
 from pytest_kvquant.results.result import Result
 from pytest_kvquant.session.command_line import taken_for_a_path, typed_options
@@ -191,6 +191,6 @@ def show(session: pytest.Session, run: Session | Distribution) -> None:
 
 def _tables(asked: str, result: Result) -> str:
     try:
-        return article(result, asked.partition(":")[2] or "markdown")
+        return article(result, format_of(asked))
     except ResultError as error:
         return str(error)

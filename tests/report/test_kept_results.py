@@ -18,6 +18,8 @@ from pytest_kvquant.errors import ResultError
 from pytest_kvquant.report import snapshot
 from pytest_kvquant.report.article import FORMATS, article, sheets
 from pytest_kvquant.report.export import tables
+from pytest_kvquant.report.terminal import render as render_terminal
+from pytest_kvquant.results.cell import HealthyRecord
 from pytest_kvquant.results.file import encode
 from pytest_kvquant.results.result import Result
 
@@ -98,6 +100,34 @@ def test_a_page_and_a_summary_of_a_kept_result(kept: Path, tmp_path: Path) -> No
     assert "KV-cache matrix" in summary.read_text()
 
 
+def test_the_tables_are_asked_for_by_the_words_of_a_run(
+    kept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``kvquant report kv.json --table article:csv`` was refused: a run takes that word."""
+    printed = {}
+    for word in ("article", "markdown", "article:csv", "csv", "article:latex", "latex"):
+        assert main(["report", str(kept), "--table", word]) == 0
+        printed[word] = capsys.readouterr().out
+    assert printed["article"] == printed["markdown"]
+    assert printed["article:csv"] == printed["csv"]
+    assert printed["article:latex"] == printed["latex"]
+    assert len(set(printed.values())) == 3
+
+
+@pytest.mark.parametrize("fitness", ["not judged", "fail"])
+def test_the_matrix_speaks_of_fitness_where_budgets_are_set(timed: Result, fitness: str) -> None:
+    """A first run without budgets said "fit: not judged" in every cell."""
+    healthy = HealthyRecord(
+        kl_mean=0.01, decode_kl_mean=None, chunks=4, computed=4, per_chunk=(0.01,), seconds=1.0
+    )
+    cells = tuple(
+        msgspec.structs.replace(cell, healthy=healthy, fitness=fitness, verdict="pass")
+        for cell in timed.cells
+    )
+    text = render_terminal(msgspec.structs.replace(timed, cells=cells), width=200, colour=False)
+    assert ("fit: " in text) == (fitness == "fail")
+
+
 def test_show_prints_the_matrix_or_one_pair(
     kept: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +139,9 @@ def test_show_prints_the_matrix_or_one_pair(
     assert main(["show", str(kept), "q8_0/turbo4"]) == 0
     one = capsys.readouterr().out
     assert "mean KL passes" in one
+    checks = one.split("\nchecks\n")[1].split("\n\n")[0].splitlines()
+    assert checks
+    assert len({line.index(" pass ") for line in checks if " pass " in line}) == 1
     assert "tg128 @ d8192" in one
     assert main(["show", str(kept), "q8_0/q1"]) == 2
     assert "has no pair 'q8_0/q1'. It has: f16/f16, " in capsys.readouterr().err

@@ -124,7 +124,9 @@ def test_one_depth_is_a_named_point_for_every_pair(
     page.complaints.clear()
     page.emulate(width=1200, height=900)
     page.open(path)
-    words = page.evaluate("[...document.querySelectorAll('#speeds text')].map((e) => e.textContent)")
+    words = page.evaluate(
+        "[...document.querySelectorAll('#speeds text')].map((e) => e.textContent)"
+    )
     timed = {cell.pair for cell in result.speed}
     assert timed
     assert timed <= set(words)
