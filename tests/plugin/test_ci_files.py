@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -98,6 +99,24 @@ def _fake_environment(folder: Path) -> None:
         program.chmod(0o755)
 
 
+def test_the_action_leaves_to_the_file_what_no_input_says() -> None:
+    """It gave ``--kv-profile quick`` whatever kvquant.toml said."""
+    yaml = pytest.importorskip("ruamel.yaml").YAML(typ="safe")
+    inputs = yaml.load((CI / "action.yml").read_text(encoding="utf-8"))["inputs"]
+    assert (inputs["model"]["default"], inputs["profile"]["default"]) == ("", "")
+
+
+def test_the_workflow_of_the_first_gate_is_valid(tmp_path: Path) -> None:
+    pytest.importorskip("check_jsonschema")
+    text = (ROOT / "docs" / "first-gate.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "kv-gate.yml").write_text(block)
+    good = _check("vendor.github-workflows", tmp_path / "kv-gate.yml")
+    assert good.returncode == 0, good.stdout + good.stderr
+    action = (CI / "action.yml").read_text(encoding="utf-8")
+    assert all(f"  {name}:" in action for name in re.findall(r"^ {10}(\w+):", block, re.M)[-2:])
+
+
 def test_the_action_measures_and_compares(tmp_path: Path) -> None:
     import llama_cpp
 
@@ -105,12 +124,13 @@ def test_the_action_measures_and_compares(tmp_path: Path) -> None:
     if not list(library.glob("libllama.*")):
         pytest.skip("the bindings have no library of their own here")
     _fake_environment(tmp_path)
+    (tmp_path / "kvquant.toml").write_text('profile = "quick"\n')  # and no input: it holds
     scripts = _scripts(CI / "action.yml")
     measure, compare = scripts[1], scripts[2]
     shell = {
         **{k: v for k, v in os.environ.items() if k not in ("CI", "PYTEST_ADDOPTS")},
         "RUNNER_TEMP": str(tmp_path), "GITHUB_OUTPUT": str(tmp_path / "out"), "LIB": str(library),
-        "MODEL": "", "PROFILE": "quick", "SPEED": "off", "BASELINE": str(tmp_path / "kv.json"),
+        "MODEL": "", "PROFILE": "", "SPEED": "off", "BASELINE": str(tmp_path / "kv.json"),
         "GITHUB_STEP_SUMMARY": str(tmp_path / "step.md"),
         "OPTIONS": "--kv-ctx 64 --kv-chunks 2 --kv-pairs q8_0/q8_0 --kv-decode 0 "
                    "--kv-trajectory 0 --kv-probe off --kv-coverage off --kv-store store",
@@ -123,6 +143,7 @@ def test_the_action_measures_and_compares(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "out").read_text() == f"result={tmp_path}/kv.json\n"
     assert (tmp_path / "kv.html").is_file()
+    assert json.loads((tmp_path / "kv.json").read_text())["settings"]["profile"] == "quick"
     assert "KV-cache matrix, compared" in (tmp_path / "step.md").read_text()
 
 
