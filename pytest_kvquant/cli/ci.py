@@ -58,7 +58,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "ci", help="write a ready-made gate for GitHub, GitLab or git's pre-push hook"
     )
-    parser.add_argument("gate", choices=GATES, help="which one")
+    parser.add_argument("gate", choices=tuple(GATES), help="which one")
     parser.add_argument("--out", type=Path, metavar="PATH", help="file (default: its usual place)")
     parser.add_argument("--force", action="store_true", help="write over a file that is there")
     parser.set_defaults(run=_ci)
