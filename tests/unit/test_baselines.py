@@ -21,6 +21,7 @@ from pytest_kvquant.baselines.file import (
     Chunk,
     Summary,
 )
+from pytest_kvquant.cli.main import main
 from pytest_kvquant.results.library import CacheType, Device, Library
 
 CONDITIONS = BaselineConditions(
@@ -235,3 +236,51 @@ def test_a_writer_that_is_killed_leaves_the_old_file_or_the_new_one(tmp_path: Pa
             os.kill(writer.pid, signal.SIGKILL)
         assert not place.exists() or place.read_text() in contents
     assert place.read_text() in contents
+
+
+def test_git_knows_a_point_for_every_commit_that_moved_a_baseline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``kvquant history --git``: a pair that a commit left alone goes on at its level."""
+
+    def git(*words: str) -> None:
+        subprocess.run(
+            ["git", "-c", "user.name=n", "-c", "user.email=e@x", *words],
+            cwd=tmp_path, capture_output=True, check=True,
+        )  # fmt: skip
+
+    def accept(pair: str, kl_mean: float) -> None:
+        summary = Summary(kl_mean=kl_mean, ln_ppl=0.01, ppl=150.0, top1=0.9)
+        one = msgspec.structs.replace(make(pair=pair, chunks=2), summary=summary)
+        (tmp_path / "baselines" / f"{pair.replace('/', '-')}.json").write_text(file.encode(one))
+
+    (tmp_path / "baselines").mkdir()
+    git("init", "-q")
+    accept("q4_0/q4_0", 0.015)
+    accept("q8_0/q8_0", 0.001)
+    git("add", ".")
+    git("commit", "-qm", "one")
+    accept("q4_0/q4_0", 0.03)
+    git("commit", "-qam", "two")
+    (tmp_path / "README").write_text("no baseline")
+    git("add", ".")
+    git("commit", "-qm", "three")
+    assert main(["history", "--git", str(tmp_path / "baselines")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    moved = next(line for line in lines if "q4_0/q4_0" in line)
+    still = next(line for line in lines if "q8_0/q8_0" in line)
+    assert [word in moved for word in ("▁█", "0.0150", "0.0300", "+100.0%")] == [True] * 4
+    assert "▁▁" in still
+    assert any("2 runs" in line for line in lines)
+    other = tmp_path / "none"
+    other.mkdir()
+    assert main(["history", "--git", str(other)]) == 2
+    assert "git knows no baseline under" in capsys.readouterr().err
+
+
+def test_the_version_names_plugin_bindings_and_library(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert not ended.value.code
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told] == ["pytest-kvquant", "llama-cpp-python", "library"]
