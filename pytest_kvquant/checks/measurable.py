@@ -7,21 +7,29 @@ from pytest_kvquant.checks.facts import FLOOR_FACTOR, fact, unseen
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.results.cell import Check
 
+UNUSUAL = 1e-3
+"""Nats: f16 of the embedded model shows up to 5e-4 on CPUs, where kernels of batches differ."""
 
-def check_measurable(budget: float, floor: float) -> Check:
-    """The budget is large enough to be told from the machine's noise."""
+
+def check_measurable(budget: float, floor: float, *, packaged: bool = False) -> Check:
+    """The budget is large enough to be told from the machine's noise.
+
+    Args:
+        packaged: the budget is nobody's choice: on a machine whose f16 shows no more than usual it
+            is left open, not failed.
+    """
     least = FLOOR_FACTOR * floor
-    measurable = budget == 0.0 or budget >= least
-    return fact(
-        "measurable",
-        "pass" if measurable else "fail",
-        f"the noise floor is KL {floor:.2g}"
-        if measurable
-        else f"a budget of KL {budget:g} is not measurable here: f16 against itself shows "
-        f"{floor:.2g}, and a budget takes {FLOOR_FACTOR:g} times that ({least:.2g})",
-        figure=budget,
-        limit=least,
+    if budget == 0.0 or budget >= least:
+        return fact("measurable", "pass", f"the noise floor is KL {floor:.2g}",
+                    figure=budget, limit=least)  # fmt: skip
+    text = (
+        f"a budget of KL {budget:g} is not measurable here: f16 against itself shows "
+        f"{floor:.2g}, and a budget takes {FLOOR_FACTOR:g} times that ({least:.2g})"
     )
+    usual = packaged and floor <= UNUSUAL
+    more = "; it is the package's, for its own model: [budgets] takes one for this batch"
+    verdict, text = ("inconclusive", text + more) if usual else ("fail", text)
+    return fact("measurable", verdict, text, figure=budget, limit=least)
 
 
 @check("measurable", title="measurable budget", test="test_measurable", group="identity",
@@ -37,4 +45,4 @@ def measurable(subject: Subject) -> Check:
     if subject.floor is None:
         return unseen("measurable", "what f16 shows against itself")
     budget = subject.budgets["kl_mean"] if subject.kl_owned else 0.0
-    return check_measurable(budget, subject.floor.kl)
+    return check_measurable(budget, subject.floor.kl, packaged=subject.kl_packaged)

@@ -49,6 +49,8 @@ class Subject(NamedTuple):
     ``operations.shift_head``."""
     kl_owned: bool = True
     """Whether the budget for mean KL is the owner's, and has to be measurable."""
+    kl_packaged: bool = False
+    """Whether it is the embedded model's own, which nobody chose for this batch."""
     kl_scale: float | None = None
     """Mean KL, nats, of which the cell's batch shapes may differ by a share; ``None``: its
     budget."""

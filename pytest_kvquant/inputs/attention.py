@@ -37,7 +37,7 @@ SCALED_BY_SIZE = frozenset({"jais"})
 CHUNKED = frozenset({"llama4"})
 """Architectures whose windows begin at multiples of their length."""
 
-WINDOWS = {"phi3": 0, "smallthinker": 4096}
+WINDOWS = {"phi3": 0, "smallthinker": 4096, "llama4": 8192}
 """Lengths that llama.cpp takes whatever the header says."""
 
 OTHER_SCALES = frozenset({"deepseek2", "grok", "llama4", "granite", "granitemoe", "granitehybrid"})

@@ -50,17 +50,13 @@ class Expectation(NamedTuple):
 
 
 def row_bytes(entry: Mapping[str, int], heads: int, dim: int) -> int:
-    """Bytes of a cache row: whole blocks, and where they do not divide the head, padded heads.
+    """Bytes of a cache row: each head is padded to whole blocks of its type.
 
     Args:
         heads: 0: not known, ``dim`` is the whole row.
     """
-    block = entry["block"]
-    heads = heads or 1
-    elements = heads * dim
-    if elements % block:
-        elements = heads * -(-dim // block) * block
-    return elements // block * entry["bytes"]
+    blocks = -(-dim // entry["block"])
+    return (heads or 1) * blocks * entry["bytes"]
 
 
 class Need(NamedTuple):

@@ -47,6 +47,12 @@ class Bounds:
         every = self._ready.embedded or settings.compare_cells
         return owned_gates(owned_budgets(pair, settings.budgets, every=every))
 
+    def packaged(self, pair: Pair, gate: str) -> bool:
+        """Whether a gate is held against what the package says of its own model."""
+        settings = self._ready.settings
+        chosen = owned_gates(owned_budgets(pair, settings.budgets, every=False))
+        return self._ready.embedded and self._ready.other_build is None and gate not in chosen
+
     def declared(self, pair: Pair) -> frozenset[str]:
         """What ``[expect]`` says that fails of a cell, on the device of this run."""
         ready = self._ready

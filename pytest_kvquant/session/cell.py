@@ -124,6 +124,7 @@ def _subject(pair: Pair, budgets: Budgets, expected: str | None, inputs: CellInp
         reference_memory=None if pair == REFERENCE else inputs.control.memory,
         declared=declared_failures(pair, inputs.library.device, inputs.expect),
         kl_owned="kl_mean" in inputs.owned,
+        kl_packaged=inputs.kl_packaged,
     )
 
 

@@ -43,6 +43,8 @@ class CellInputs(NamedTuple):
     """Asked how the types of a pair round; ``None``: nobody is."""
     owned: frozenset[str] = frozenset()
     """Absolute gates for which the owner has budgets."""
+    kl_packaged: bool = False
+    """Whether the budget for mean KL comes from the package, not from ``[budgets]``."""
     same_pair: bool = False
     """Whether a cell is compared with the same pair, of another build."""
     examiner: Examiner | None = None

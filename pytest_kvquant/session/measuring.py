@@ -115,6 +115,7 @@ class Measuring:
             emulation=compared.emulation,
             quantizers=compared.quantizers,
             owned=self._bounds.owned(pair),
+            kl_packaged=self._bounds.packaged(pair, "kl_mean"),
             same_pair=ready.settings.compare_cells,
             examiner=self._examiner,
             expect=ready.settings.expect,

@@ -70,9 +70,9 @@ def model(known: Known) -> Path:
     return FOLDER / "models" / known.file
 
 
-def measured(known: Known, tmp_path: Path, hook: str = "") -> dict[str, Cell]:
+def measured(known: Known, tmp_path: Path, hook: str = "", chunks: int = 2) -> dict[str, Cell]:
     session = start(
-        tmp_path, pairs=PAIRS, model=model(known), ctx=512, chunks=2,
+        tmp_path, pairs=PAIRS, model=model(known), ctx=512, chunks=chunks,
         order="sequential", decode=32, trajectory=0, coverage="off", hook=hook,
     )  # fmt: skip
     for pair in PAIRS:
@@ -134,7 +134,9 @@ plant(change_logits=spoilt)
 
 
 def test_a_planted_fault_is_red(known: Known, tmp_path: Path) -> None:
-    cells = measured(known, tmp_path, hook=FAULT)
+    cells = measured(
+        known, tmp_path, hook=FAULT, chunks=8
+    )  # two decide nothing beside a healthy cell
     assert {cells[pair].verdict for pair in PAIRS} <= {"fail", "inactive"}
     assert cells["f16/f16"].verdict == "pass"
 

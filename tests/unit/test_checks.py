@@ -109,6 +109,13 @@ def test_a_budget_is_ten_times_the_floor_at_least() -> None:
     assert check_measurable(0.0, 1e-3).verdict == "pass"
 
 
+def test_what_the_package_says_of_its_own_model_is_no_fault_of_a_build() -> None:
+    """An f16 that shows what it usually does between batches leaves it open; more is a finding."""
+    assert check_measurable(0.0018, 4e-4, packaged=True).verdict == "inconclusive"
+    assert check_measurable(0.0018, 4e-4).verdict == "fail"
+    assert check_measurable(0.0018, 2e-3, packaged=True).verdict == "fail"
+
+
 def test_only_quantized_cells_can_be_inactive() -> None:
     pair = Pair("q8_0", "q8_0")
     assert check_active(pair, True, 0.0, 0.0).verdict == "fail"
@@ -117,6 +124,13 @@ def test_only_quantized_cells_can_be_inactive() -> None:
     # an f16 that is far from itself hides what quantization does; equal bits stay suspicious
     assert check_active(pair, True, 4e-5, 0.46).verdict == "inconclusive"
     assert check_active(pair, True, 0.0, 0.46).verdict == "fail"
+
+
+def test_rows_that_are_quantized_are_quantized_however_little_it_does() -> None:
+    pair = Pair("q8_0", "f16")
+    assert check_active(pair, True, 3e-4, 5e-4).verdict == "fail"
+    assert check_active(pair, True, 3e-4, 5e-4, rows_agree=True).verdict == "pass"
+    assert check_active(pair, True, 0.0, 5e-4, rows_agree=True).verdict == "fail"
 
 
 def a_census(held: float | None, **fields: Any) -> CensusRecord:

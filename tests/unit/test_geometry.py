@@ -50,7 +50,7 @@ def counted(*layers: tuple[Side, Side], window: int = 0) -> census_record.Census
         ("q8_0", 2, 128, 272),
         ("turbo4", 2, 128, 136),
         ("turbo3", 2, 128, 100),
-        ("turbo3", 2, 64, 50),
+        ("turbo3", 2, 64, 100),
         ("turbo3", 2, 80, 100),
     ],
 )

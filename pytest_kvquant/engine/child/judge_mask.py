@@ -14,13 +14,21 @@ MOST_ROWS = 48
 
 
 def judge_mask(
-    node: Node, values: Values, mirror: Mirror, placed: Placed, window: int | None, layer: int
+    node: Node,
+    values: Values,
+    mirror: Mirror,
+    placed: Placed,
+    window: int | None,
+    layer: int,
+    *,
+    chunked: bool = False,
 ) -> list[NodeFinding]:
     """The mask of an attention or softmax node, for every cell of some query rows.
 
     Args:
         window: tokens that the layer looks back on; 0: all; ``None``: either, the header does not
             say which.
+        chunked: windows begin at multiples of their length (``LLAMA_SWA_TYPE_CHUNKED``).
     """
     flash = node.op == "FLASH_ATTN_EXT"
     mask, keys = (node.source(3), node.source(1)) if flash else (node.source(1), node)
@@ -40,7 +48,8 @@ def judge_mask(
             at = stream * each + row
             position, sequence = int(placed.positions[at]), int(placed.sequences[at])
             start = first + (stream * mirror.size if streams > 1 else 0)
-            text = _wrong(given, mirror, position, sequence, start, window, bias=bias)
+            length = position % window + 1 if chunked and window else window
+            text = _wrong(given, mirror, position, sequence, start, length, bias=bias)
             if text:
                 words = f"mask of layer {layer}, query {row} (position {position}): {text}"
                 return [NodeFinding(corner, mask.name, layer, 2, 1, 0, words)]

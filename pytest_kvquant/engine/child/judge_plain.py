@@ -66,8 +66,8 @@ def judge(node: Node, values: Values, layer: int) -> list[NodeFinding] | None:
     if source is None or {node.type, source.type} - {"f32", "f16"}:
         return None
     other = node.source(1) if node.op in PAIRED else None
-    if other is not None and other.op == "NONE" and other.name.endswith(".scale"):
-        return []  # the scale of a weight belongs to its projection
+    if other is not None and (_scales(node) or _scales(source)):
+        return []  # the scale of a weight belongs to its projection, and so does a bias after it
     if any(values.overwritten(one, node) for one in (source, other) if one is not None):
         return None
     meant = _meant(node, source, values)
@@ -82,6 +82,12 @@ def judge(node: Node, values: Values, layer: int) -> list[NodeFinding] | None:
     if "mask" in node.name or meant.min(initial=0) == -np.inf:
         return None  # a mask under way; the one that attention takes is recomputed
     return [_compared(node, found.reshape(meant.shape), meant, layer, LIMIT, _kind(node))]
+
+
+def _scales(node: Node) -> bool:
+    """Whether it applies the scale of a weight."""
+    scale = node.source(1) if node.op == "MUL" else None
+    return scale is not None and scale.op == "NONE" and scale.name.endswith(".scale")
 
 
 def _meant(node: Node, source: Node, values: Values) -> F64 | None:

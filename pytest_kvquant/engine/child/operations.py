@@ -168,7 +168,7 @@ class Stage:
     def _reopen(self, cells: int) -> None:
         context = self._make(cells)
         context.oracle.ledger, old = self.context.oracle.ledger, self.context
-        context.oracle.unknown = old.oracle.unknown
+        context.oracle.unknown.update(old.oracle.unknown)
         old.close()
         self.context = context
 

@@ -26,12 +26,11 @@ from pytest_kvquant.engine.child.judge_mask import judge_mask
 from pytest_kvquant.engine.child.ledger import Ledger
 from pytest_kvquant.engine.child.mirror import Mirrors, Placed
 from pytest_kvquant.engine.child.nodes import Node
+from pytest_kvquant.engine.child.tap import ATTENDS
+from pytest_kvquant.engine.child.unjudged import CACHES, Unjudged
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.engine.child.ways import ROTATIONS, cache_of, mask_made_of, scaled_before
 from pytest_kvquant.numerics.arrays import I64
-
-CACHES = ("cache_k", "cache_v")
-"""How names of the tensors of a KV cache begin."""
 
 COMPRESSED = "compress"
 """In names of states that stand for several tokens, and are turned for positions of their own."""
@@ -56,7 +55,8 @@ class Oracle:
         self.values, self.facts, self.mirrors = values, facts, mirrors
         self.ledger = Ledger()
         self.unknown: Counter[str] = Counter()
-        """Operations that were not understood, by name."""
+        """Operations on which attention rests and that were not understood, by name."""
+        self._unjudged = Unjudged(self.unknown)
         self.judging = True
         self._rows = rows
         self._rng = np.random.default_rng(seed)
@@ -70,6 +70,7 @@ class Oracle:
     def begins(self) -> None:
         """A graph begins."""
         self.values.forget()
+        self._unjudged.begins()
         self._placed.clear()
         self._turned.clear()
         self._caches.clear()
@@ -78,7 +79,7 @@ class Oracle:
         """Follow which token goes to which cell; look at masks before they are used."""
         if node.op == "SET_ROWS" and node.root.name.startswith(CACHES):
             self._follow(node, layer)
-        elif node.op in ("FLASH_ATTN_EXT", "SOFT_MAX") and self.judging:
+        elif node.op in ATTENDS and self.judging:
             self._look_at_mask(node, layer)
         elif node.op == "ROPE" and (root := cache_of(node)) is not None:
             self.values.keep(root)  # turned in place
@@ -90,10 +91,16 @@ class Oracle:
         if self.judging:
             found = self.judge(node, layer)
             if found is None:
-                self.unknown[node.op] += 1
+                self._unjudged.add(node)
             else:
                 self.ledger.add(found, node, self.values)
+            if node.op in ATTENDS or node.op == "SET_ROWS":
+                self._unjudged.rests(node)
         self.values.keep(node)
+
+    def leaves(self, node: Node) -> None:
+        """The output projection of a layer comes next."""
+        self._unjudged.rests(node)
 
     def judge(self, node: Node, layer: int) -> Sequence[NodeFinding] | None:
         """Findings about a computed node; ``None`` where it is not understood."""
@@ -251,8 +258,6 @@ class Oracle:
             self.unknown[f"{made_of} of a mask"] += 1  # an indexer's choice of cells
             return
         window = self.facts.window(layer)
-        if self.facts.chunked and window != 0:
-            self.unknown["mask of a chunked window"] += 1
-            return
-        found = judge_mask(node, self.values, mirror, self._placed[layer], window, layer)
+        placed, chunked = self._placed[layer], self.facts.chunked
+        found = judge_mask(node, self.values, mirror, placed, window, layer, chunked=chunked)
         self.ledger.add(found, node)

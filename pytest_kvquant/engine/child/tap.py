@@ -53,6 +53,9 @@ class Watcher(Protocol):
     def computed(self, node: Node, layer: int) -> None:
         """A wanted node has been computed."""
 
+    def leaves(self, node: Node) -> None:
+        """The output projection of a sampled layer comes next."""
+
 
 class Tap:
     """Made before the context; its :attr:`callback` goes into the context's parameters.
@@ -119,6 +122,8 @@ class Tap:
             weight, _ = name_of(tensor.src[0].contents.name)
             if self._attended and _ENDS.search(weight):  # kv_b may stand before attention, too
                 self._past = True
+                if wanted:
+                    self.watcher.leaves(self._node(address))
                 return False
         return wanted or self.spoil is not None
 
