@@ -15,7 +15,7 @@ from pytest_kvquant.config import speed_tests
 
 speed_tests.SPEED_TESTS += (
     speed_tests.DeclaredSpeedTest(
-        name="vf", title="verification", test="test_verification_speed",
+        name="xq", title="verification", test="test_third_speed",
         document="Four tokens at once, as drafts are verified.",
         help="tokens of the verification test (default: 64; embedded model: 16)",
         at_once=4, tokens=64, embedded=16, floor=0.001,
@@ -56,16 +56,16 @@ def test_a_third_speed_test_is_timed_and_reported(tmp_path: Path) -> None:
     (tmp_path / "hook.py").write_text(COUNTED)
     (tmp_path / "kvquant.toml").write_text(
         f"[environment]\nKVQUANT_WORKER_HOOK = '{tmp_path / 'hook.py'}'\n"
-        '[floors."*/*"]\nvf = 0.002\n'
+        '[floors."*/*"]\nxq = 0.002\n'
     )
     ran = run(tmp_path, "--kv-json=r.json")
-    assert "test_verification_speed[q8_0/q8_0-d0] PASSED" in ran.text, ran.text
-    assert "vf16" in ran.text.partition("Speed over")[2]
+    assert "test_third_speed[q8_0/q8_0-d0] PASSED" in ran.text, ran.text
+    assert "xq16" in ran.text.partition("Speed over")[2]
     result = json.loads((tmp_path / "r.json").read_text())
     (cell,) = [one for one in result["speed"] if one["pair"] == "q8_0/q8_0"]
     (test,) = cell["tests"]
     assert (test["name"], test["n_gen"], test["floor"], test["verdict"]) == (
-        "vf", 16, 0.002, "pass",
+        "xq", 16, 0.002, "pass",
     )  # fmt: skip
     assert test["ratio"] > 0.002
     sizes = (tmp_path / "sizes").read_text().split()
@@ -75,8 +75,8 @@ def test_a_third_speed_test_is_timed_and_reported(tmp_path: Path) -> None:
 
 
 def test_its_option_and_its_floor_are_checked_as_those_of_the_others(tmp_path: Path) -> None:
-    assert "--kv-vf=N" in run(tmp_path, "--help").text
-    none = " and ".join(f"--kv-{name} 0" for name in (*NAMES, "vf"))
-    assert f"{none} leave no speed test" in run(tmp_path, "--kv-vf=0").text
-    (tmp_path / "kvquant.toml").write_text('[floors."*/*"]\nvf = "fast"\n')
-    assert "vf: 'fast' stands where a number belongs" in run(tmp_path).text
+    assert "--kv-xq=N" in run(tmp_path, "--help").text
+    none = " and ".join(f"--kv-{name} 0" for name in (*NAMES, "xq"))
+    assert f"{none} leave no speed test" in run(tmp_path, "--kv-xq=0").text
+    (tmp_path / "kvquant.toml").write_text('[floors."*/*"]\nxq = "fast"\n')
+    assert "xq: 'fast' stands where a number belongs" in run(tmp_path).text

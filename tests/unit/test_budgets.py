@@ -150,18 +150,22 @@ def test_calibrate_writes_a_new_budget(new: str) -> None:
 def test_a_new_budget_counts_where_somebody_set_it(new: str) -> None:
     pair = Pair("q8_0", "q4_0")
     nobody = owned_budgets(pair, {}, every=False)
-    assert owned_gates(nobody) == frozenset()
-    assert owned_gates(owned_budgets(pair, {"*/*": of(kl_q99=1)}, every=False)) == {new}
+    others = owned_gates(nobody)
+    assert new not in others
+    mine = owned_gates(owned_budgets(pair, {"*/*": of(kl_q99=1)}, every=False))
+    assert mine == {*others, new}
     assert new in owned_gates(owned_budgets(pair, {}, every=True))
 
 
 def test_a_gate_whose_author_stands_for_its_budget_counts_everywhere(
     new: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pair = Pair("q8_0", "q4_0")
+    before = owned_gates(owned_budgets(pair, {}, every=False))
     *others, last = registry.declared()
     stands = last._replace(budgets=(last.budgets[0]._replace(always=True),))
     monkeypatch.setattr(registry, "declared", lambda: (*others, stands))
-    assert owned_gates(owned_budgets(Pair("q8_0", "q4_0"), {}, every=False)) == {new}
+    assert owned_gates(owned_budgets(pair, {}, every=False)) == {*before, new}
 
 
 def test_a_gate_that_does_not_say_what_rounding_costs_is_refused() -> None:
