@@ -56,8 +56,8 @@ def test_unfit_pairs_have_a_reason() -> None:
     assert "a quarter" in unfit(cell(top1=0.6))
     spoilt = Check(name="attention", verdict="fail", text="head 3 is off by 1 %")
     assert unfit(msgspec.structs.replace(cell(), checks=(spoilt,))) == "it fails attention"
-    short = Check(name="trajectory", verdict="fail", text="agrees for 1 token")
-    assert unfit(msgspec.structs.replace(cell(), checks=(short,))) == "", "its budget is looked for"
+    shift = Check(name="operations", verdict="fail", text="shift_head: crashed")
+    assert unfit(msgspec.structs.replace(cell(), checks=(shift,))) == "", "its figures are right"
     crashed = Cell(pair="q4_0/q4_0", verdict="crashed", message="SIGSEGV\nmore")
     assert unfit(crashed) == "crashed: SIGSEGV"
 

@@ -80,7 +80,7 @@ def judge(node: Node, values: Values, layer: int) -> list[NodeFinding] | None:
         with np.errstate(over="ignore"):
             meant = meant.astype(np.float16).astype(np.float64)
     if "mask" in node.name or meant.min(initial=0) == -np.inf:
-        return None  # a mask under way; the one that attention takes is recomputed
+        return []  # a mask under way; the one that attention takes is recomputed
     return [_compared(node, found.reshape(meant.shape), meant, layer, LIMIT, _kind(node))]
 
 
