@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from pytest_kvquant.engine.child import judge_write
+from pytest_kvquant.engine.child import judge_plain, judge_write
 from pytest_kvquant.engine.child.facts import Facts
 from pytest_kvquant.engine.child.mirror import Mirrors
+from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.oracle import Oracle
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.engine.child.ways import scaled_before
@@ -40,6 +41,17 @@ def test_a_scale_before_a_rotation_counts() -> None:
     turned = fake(op="MUL_MAT", source=lambda number: (matrix, scaled)[number])
     query = fake(op="PERMUTE", source=lambda _: turned)
     assert scaled_before(query) == 0.0625
+
+
+def test_a_mask_under_way_is_not_a_node_that_nobody_understands() -> None:
+    """The fork casts its mask to f16: each of its runs, and each on CUDA, was left open by that."""
+    hidden = np.array([[0.0, -np.inf], [0.0, 0.0]])
+    values = cast(Values, SimpleNamespace(overwritten=lambda *_: False, whole=lambda _: hidden))
+    mask = fake(op="NONE", name="attn_inp_kq_mask", type="f32")
+    node = fake(op="CPY", name=" (copy)", type="f16", ne=(2, 2, 1, 1),
+                source=lambda number: None if number else mask)  # fmt: skip
+    node.root = node
+    assert judge_plain.judge(cast(Node, node), values, 0) == []
 
 
 def test_rows_are_overwritten_before_they_are_written() -> None:
