@@ -58,6 +58,8 @@ class SpeedPoint(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens in the cache."""
     pp: float | None
     tg: float | None
+    pp_ratio: float | None
+    """The page's script reads both ratios, by the name of the test and ``_ratio``."""
     tg_ratio: float | None
 
 
@@ -248,6 +250,7 @@ def _speeds(speed: SpeedCell | None) -> tuple[SpeedPoint, ...]:
                 depth=depth,
                 pp=pp.median_ts if pp else None,
                 tg=tg.median_ts if tg else None,
+                pp_ratio=pp.ratio if pp else None,
                 tg_ratio=tg.ratio if tg else None,
             )
         )
