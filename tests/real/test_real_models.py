@@ -134,9 +134,8 @@ plant(change_logits=spoilt)
 
 
 def test_a_planted_fault_is_red(known: Known, tmp_path: Path) -> None:
-    cells = measured(
-        known, tmp_path, hook=FAULT, chunks=8
-    )  # two decide nothing beside a healthy cell
+    # Two chunks decide nothing beside a healthy cell.
+    cells = measured(known, tmp_path, hook=FAULT, chunks=8)
     assert {cells[pair].verdict for pair in PAIRS} <= {"fail", "inactive"}
     assert cells["f16/f16"].verdict == "pass"
 

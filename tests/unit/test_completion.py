@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pytest_kvquant.cli.completion import SHELLS
-from pytest_kvquant.cli.main import main, parser
+from pytest_kvquant.cli.main import main
+from tools.pages import command_parsers
 
 pytest.importorskip("shtab")
 
@@ -25,9 +26,7 @@ def _script(shell: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_every_command_is_completed(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A traceback for all commands, as one had its values in a dict."""
     script = _script(shell, capsys)
-    commands = next(one.choices for one in parser()._actions if one.dest == "command")
-    assert commands
-    assert [name for name in commands if name not in script] == []
+    assert [name for name in command_parsers() if name not in script] == []
 
 
 @pytest.mark.parametrize(
