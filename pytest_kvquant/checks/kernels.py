@@ -23,11 +23,6 @@ LADDER_SHARE = 0.1
 """Two batch sizes of one cell may differ by this share of its KL budget: a rounding that falls the
 other way moves a quantized value by a whole step, which f16 does not know."""
 
-FLIPPED_SHARE = 0.45
-"""Or by this share of what its types cost: where two batch sizes take another sum of a rotation,
-whose last bits differ, some values are rounded the other way. Seen on healthy cells: up to 0.34
-(Gemma 3 270M, q8_0/f16); a planted 5 % on a feed-forward of 3 tokens shows 0.66."""
-
 
 @check("attention", title="attention", test="test_attention", group="kernels",
        needs="kernels", order=0)  # fmt: skip
@@ -157,7 +152,7 @@ def ladder(subject: Subject) -> Check | None:
             own = min(batch_noise.usual(found), subject.budgets["kl_mean"])
             turned = 0.0 if batch_noise.on_cpu(found) else own
             least = LADDER_SHARE * subject.budgets["kl_mean"]
-            flipped = FLIPPED_SHARE * batch_noise.median_of_large(found)
+            flipped = batch_noise.FLIPPED_SHARE * batch_noise.median_of_large(found)
             allowed = max(least, flipped, batch_noise.allowed(noise, turned))
         ratio = one.own / allowed if allowed else float(one.own > 0)
         if math.isnan(ratio):  # a disagreement
@@ -171,6 +166,8 @@ def ladder(subject: Subject) -> Check | None:
     )
     same = excess <= 1
     said = "every batch size gives the same logits"
+    if again := sum(one.looks > 1 for one in found.rungs):
+        said += f" ({again} looked at again with other tokens)"
     return fact("ladder", "pass" if same else "fail", said if same else text + _doubt(subject),
                 figure=worst.own, limit=limit)  # fmt: skip
 

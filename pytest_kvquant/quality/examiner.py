@@ -6,7 +6,6 @@ that kills the worker costs that scenario: the next ones go on in a fresh proces
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import time
 from collections.abc import Collection, Sequence
@@ -18,9 +17,8 @@ import msgspec
 from pytest_kvquant.engine.messages.cell import Step
 from pytest_kvquant.engine.messages.kernels import ScenarioPlayed
 from pytest_kvquant.engine.parent.engine import Engine
-from pytest_kvquant.engine.parent.examination import WatchPlan, ascend, play_scenario
+from pytest_kvquant.engine.parent.examination import WatchPlan, play_scenario
 from pytest_kvquant.engine.parent.workers import Workers
-from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.errors import CellError
 from pytest_kvquant.inputs.attention import attention_facts
 from pytest_kvquant.inputs.model import Model
@@ -28,22 +26,12 @@ from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.arrays import I32
 from pytest_kvquant.quality.coverage_plan import Level, sampled, shared_out
 from pytest_kvquant.quality.findings import with_seen
+from pytest_kvquant.quality.ladder import Ladder
 from pytest_kvquant.quality.scenario_limits import own_limit, reference_limit
 from pytest_kvquant.quality.scenarios.registry import Scenario, all_scenarios
 from pytest_kvquant.quality.scenarios.tape import Tape, in_words, spans_of
 from pytest_kvquant.quality.workplace import Workplace
-from pytest_kvquant.results.kernels import (
-    BROKEN,
-    PLACEMENT,
-    Examination,
-    RungRecord,
-    ScenarioRecord,
-)
-
-WITHOUT_FLASH = (1, 4, 33)
-"""Batch sizes in which f16 is computed without flash attention, too."""
-
-NO_TAIL = "the ladder on logits past 256 tokens: this memory does not give up a tail"
+from pytest_kvquant.results.kernels import BROKEN, PLACEMENT, Examination, ScenarioRecord
 
 
 class Examined(NamedTuple):
@@ -135,12 +123,15 @@ class Examiner:
             self.subject.workers,
         )
         try:
-            found = self._sweep(bench, pair, found)
+            found = self._ladder(bench).sweep(pair, found, self._done.get(REFERENCE))
             if found.problem is None:
                 found = self._play_all(bench, pair, found)
         finally:
             bench.close()
         return msgspec.structs.replace(found, seconds=time.perf_counter() - begun)
+
+    def _ladder(self, bench: Workplace) -> Ladder:
+        return Ladder(bench, self._plan, self.level, self.subject.tokens, self._store)
 
     def _play_all(self, bench: Workplace, pair: Pair, found: Examination) -> Examination:
         chosen = [one for one in self._scenarios if self._plays(one, pair)]
@@ -149,44 +140,6 @@ class Examiner:
         if others := len(self._scenarios) - len(chosen):
             found = msgspec.structs.replace(found, elsewhere=(others, len(self._scenarios)))
         return found
-
-    def _sweep(self, bench: Workplace, pair: Pair, found: Examination) -> Examination:
-        try:
-            seen = ascend(
-                bench.worker(), pair, self._plan, self._text(bench),
-                ascends=self.level.ascends, store=self._store,
-            )  # fmt: skip
-        except CellError as error:
-            bench.drop()
-            return msgspec.structs.replace(found, problem=f"{error.verdict}: {error}")
-        found = with_seen(found, seen)
-        if pair == REFERENCE and self.level.name != "minimal":
-            found = self._sweep_without_flash(bench, found)
-        left = () if seen.takes_back else (NO_TAIL,)
-        return msgspec.structs.replace(
-            found,
-            rungs=tuple(RungRecord(**dataclasses.asdict(one)) for one in seen.rungs),
-            left_out=(*found.left_out, *left),
-        )
-
-    def _sweep_without_flash(self, bench: Workplace, found: Examination) -> Examination:
-        """f16 once more, its attention in single operations: they must say the same."""
-        depth = self.level.ascends[min(1, len(self.level.ascends) - 1)][0]
-        try:
-            seen = ascend(
-                bench.worker(), REFERENCE, self._plan, self._text(bench),
-                ascends=[(depth, WITHOUT_FLASH)], store=self._store, flash=False,
-            )  # fmt: skip
-        except CellError as error:
-            bench.drop()
-            left = f"f16 without flash attention: {error.verdict}: {error}"
-            return msgspec.structs.replace(found, left_out=(*found.left_out, left))
-        found = with_seen(found, seen)
-        apart = max((one.reference or 0.0 for one in seen.rungs), default=None)
-        return msgspec.structs.replace(found, without_flash=apart)
-
-    def _text(self, bench: Workplace) -> I32:
-        return from_start(self.subject.tokens, bench.bos)
 
     def _play(
         self, bench: Workplace, pair: Pair, scenario: Scenario, found: Examination

@@ -83,6 +83,8 @@ class RungRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Mean KL against f16 in the same size, nats."""
     fused: float | None = None
     """Mean KL against the same batch without the oracle, nats; 0 for equal bits."""
+    looks: int = 1
+    """Texts that ``own`` and ``fused`` were taken on; they are the smallest."""
 
 
 class ScenarioRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,74 @@
+"""Batch sizes of the ladder that are out of bounds, looked at again with other tokens.
+
+A model that chooses experts turns the last bit of a sum into another expert, and the logits of that
+token jump: on the zoo's gpt-oss-64, whose window puts rows into other cells when they come again,
+f16 was 0.022 nats from itself in a batch of 8, and 4e-6 with other tokens. Such a jump belongs to
+its tokens and does not come back with others. A batch size whose kernels are wrong does, so that
+the smaller of two figures is the one to judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from pytest_kvquant.engine.messages.kernels import Rung
+from pytest_kvquant.quality import batch_noise
+from pytest_kvquant.quality.scenario_limits import f16_apart
+from pytest_kvquant.results.kernels import Examination, RungRecord
+
+MOST = 1.0
+"""Nats, in the mean of a batch: no jump of single tokens comes to so much; it is not excused."""
+
+
+def doubtful(found: Examination, reference: Examination | None) -> list[tuple[int, list[int]]]:
+    """Depths and batch sizes whose figure may be out of bounds, with the largest size of the depth.
+
+    Args:
+        reference: of f16; ``None`` where that is what is judged.
+    """
+    wanted: dict[int, set[int]] = {}
+    for one in found.rungs:
+        if any(_exceeds(one, found, reference)):
+            largest = max(other.tokens for other in found.rungs if other.depth == one.depth)
+            wanted.setdefault(one.depth, {largest}).add(one.tokens)
+    return [(depth, sorted(sizes)) for depth, sizes in sorted(wanted.items())]
+
+
+def _exceeds(
+    one: RungRecord, found: Examination, reference: Examination | None
+) -> tuple[bool, bool]:
+    """Whether its own figure, and that without the oracle, may be out of bounds."""
+    if reference is None:
+        limit = f16_apart(found)
+    else:
+        noise = batch_noise.of_rung(reference, one.depth, one.tokens)
+        flipped = batch_noise.FLIPPED_SHARE * batch_noise.median_of_large(found)
+        limit = max(flipped, batch_noise.allowed(noise, 0.0))
+    fused = None if batch_noise.on_cpu(found) else one.fused  # there no bit may change
+    return limit < (one.own or 0.0) < MOST, limit < (fused or 0.0) < MOST
+
+
+def looked_again(
+    rungs: Collection[RungRecord],
+    asked: Collection[tuple[int, Sequence[int]]],
+    seen: Sequence[Rung],
+) -> tuple[RungRecord, ...]:
+    """The rungs, those that were looked at again with the smaller of both figures."""
+    again = {(one.depth, one.tokens): one for one in seen}
+    wanted = {(depth, size) for depth, sizes in asked for size in sizes}
+
+    def both(one: RungRecord) -> RungRecord:
+        other = again.get((one.depth, one.tokens))
+        if other is None or (one.depth, one.tokens) not in wanted:
+            return one
+        return msgspec.structs.replace(
+            one, own=_smaller(one.own, other.own), fused=_smaller(one.fused, other.fused), looks=2
+        )
+
+    return tuple(both(one) for one in rungs)
+
+
+def _smaller(one: float | None, other: float | None) -> float | None:
+    return one if one is None or other is None else min(one, other)
