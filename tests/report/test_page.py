@@ -126,12 +126,12 @@ def test_one_depth_is_a_named_point_for_every_pair(
     page.open(path)
     timed = {cell.pair for cell in result.speed}
     assert timed
-    for path in ("tg", "pp"):  # each has a ratio of its own
-        page.click(f"#speed-choice button[data-key={path}]")
+    for speed in ("tg", "pp"):  # each has a ratio of its own
+        page.click(f"#speed-choice button[data-key={speed}]")
         words = page.evaluate(
             "[...document.querySelectorAll('#speeds text')].map((e) => e.textContent)"
         )
-        assert timed <= set(words), path
+        assert timed <= set(words), speed
     assert "Speed with" in _text(page, "#speed h2")
     page.click("#speed-choice button[data-key=speed]")
     assert "tok/s" in _text(page, "#speeds")
