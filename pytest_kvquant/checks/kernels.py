@@ -148,12 +148,12 @@ def ladder(subject: Subject) -> Check | None:
         if subject.pair == REFERENCE:  # it cannot be held against itself
             allowed = f16_apart(found)
         else:
-            noise = batch_noise.of_rung(subject.reference_kernels, one.depth, one.tokens)
             own = min(batch_noise.usual(found), subject.budgets["kl_mean"])
             turned = 0.0 if batch_noise.on_cpu(found) else own
             least = LADDER_SHARE * subject.budgets["kl_mean"]
-            flipped = batch_noise.FLIPPED_SHARE * batch_noise.median_of_large(found)
-            allowed = max(least, flipped, batch_noise.allowed(noise, turned))
+            control = subject.reference_kernels
+            healthy = batch_noise.of_pair(found, control, one.depth, one.tokens, turned)
+            allowed = max(least, healthy)
         ratio = one.own / allowed if allowed else float(one.own > 0)
         if math.isnan(ratio):  # a disagreement
             ratio = math.inf

@@ -66,6 +66,19 @@ def of_sizes(found: Examination | None, sizes: Collection[int]) -> float:
     return max(one.own or 0.0 for one in rungs if one.tokens in nearest)
 
 
+def of_pair(
+    found: Examination, reference: Examination | None, depth: int, tokens: int, turned: float
+) -> float:
+    """Nats that a healthy pair may be apart in this batch size, no budget being involved.
+
+    Args:
+        reference: of f16.
+        turned: the KL whose roundings may fall the other way, see :func:`allowed`; 0: none may.
+    """
+    noise = of_rung(reference, depth, tokens)
+    return max(FLIPPED_SHARE * median_of_large(found), allowed(noise, turned))
+
+
 def median_of_large(found: Examination) -> float:
     """The pair's KL against f16 in rungs of 16 tokens or more, their median: one wrong batch size
     does not make room for itself."""

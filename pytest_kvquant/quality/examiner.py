@@ -123,15 +123,13 @@ class Examiner:
             self.subject.workers,
         )
         try:
-            found = self._ladder(bench).sweep(pair, found, self._done.get(REFERENCE))
+            ladder = Ladder(bench, self._plan, self.level, self.subject.tokens, self._store)
+            found = ladder.sweep(pair, found, self._done.get(REFERENCE))
             if found.problem is None:
                 found = self._play_all(bench, pair, found)
         finally:
             bench.close()
         return msgspec.structs.replace(found, seconds=time.perf_counter() - begun)
-
-    def _ladder(self, bench: Workplace) -> Ladder:
-        return Ladder(bench, self._plan, self.level, self.subject.tokens, self._store)
 
     def _play_all(self, bench: Workplace, pair: Pair, found: Examination) -> Examination:
         chosen = [one for one in self._scenarios if self._plays(one, pair)]

@@ -51,7 +51,7 @@ class Ladder(NamedTuple):
         """The findings with rungs and nodes of a pair; a death is a finding, too.
 
         Args:
-            reference: of f16; not looked at where that is the pair.
+            reference: of f16; ``None`` where that is the pair.
         """
         try:
             seen = self._ascend(pair, self.level.ascends)
@@ -66,7 +66,7 @@ class Ladder(NamedTuple):
         )
         if pair == REFERENCE and self.level.name != "minimal":
             found = self._sweep_without_flash(found)
-        return self._look_again(pair, found, None if pair == REFERENCE else reference)
+        return self._look_again(pair, found, reference)
 
     def _sweep_without_flash(self, found: Examination) -> Examination:
         """f16 once more, its attention in single operations: they must say the same."""
@@ -74,17 +74,15 @@ class Ladder(NamedTuple):
         stops = [(depth, WITHOUT_FLASH)]
         try:
             seen = self._ascend(REFERENCE, stops, flash=False)
-            found, apart = with_seen(found, seen), _apart(seen)
-            if apart is None:
+            found = with_seen(found, seen)
+            if not seen.rungs:
                 return found
+            apart = _apart(seen)
             if not apart <= f16_apart(found):
                 self._ascend(REFERENCE, stops, again=True)
-                other = _apart(self._ascend(REFERENCE, stops, flash=False, again=True))
-                apart = apart if other is None else min(apart, other)
+                apart = min(apart, _apart(self._ascend(REFERENCE, stops, flash=False, again=True)))
         except CellError as error:
-            self.bench.drop()
-            left = f"f16 without flash attention: {error.verdict}: {error}"
-            return msgspec.structs.replace(found, left_out=(*found.left_out, left))
+            return self._given_up(found, "f16 without flash attention", error)
         return msgspec.structs.replace(found, without_flash=apart)
 
     def _look_again(
@@ -96,11 +94,14 @@ class Ladder(NamedTuple):
         try:
             seen = self._ascend(pair, asked, again=True)
         except CellError as error:
-            self.bench.drop()
-            left = f"a second look at batch sizes: {error.verdict}: {error}"
-            return msgspec.structs.replace(found, left_out=(*found.left_out, left))
-        rungs = second_look.looked_again(found.rungs, asked, seen.rungs)
+            return self._given_up(found, "a second look at batch sizes", error)
+        rungs = second_look.looked_again(found.rungs, seen.rungs)
         return msgspec.structs.replace(with_seen(found, seen), rungs=rungs)
+
+    def _given_up(self, found: Examination, what: str, error: CellError) -> Examination:
+        self.bench.drop()
+        left = f"{what}: {error.verdict}: {error}"
+        return msgspec.structs.replace(found, left_out=(*found.left_out, left))
 
     def _ascend(
         self, pair: Pair, stops: Stops, *, flash: bool = True, again: bool = False
@@ -113,5 +114,5 @@ class Ladder(NamedTuple):
         )  # fmt: skip
 
 
-def _apart(seen: Ascended) -> float | None:
-    return max((one.reference or 0.0 for one in seen.rungs), default=None)
+def _apart(seen: Ascended) -> float:
+    return max(one.reference or 0.0 for one in seen.rungs)

@@ -30,38 +30,29 @@ def doubtful(found: Examination, reference: Examination | None) -> list[tuple[in
     """
     wanted: dict[int, set[int]] = {}
     for one in found.rungs:
-        if any(_exceeds(one, found, reference)):
+        if reference is None:
+            limit = f16_apart(found)
+        else:
+            limit = batch_noise.of_pair(found, reference, one.depth, one.tokens, 0.0)
+        fused = None if batch_noise.on_cpu(found) else one.fused  # there no bit may change
+        if may_be_a_jump(one.own, limit) or may_be_a_jump(fused, limit):
             largest = max(other.tokens for other in found.rungs if other.depth == one.depth)
             wanted.setdefault(one.depth, {largest}).add(one.tokens)
     return [(depth, sorted(sizes)) for depth, sizes in sorted(wanted.items())]
 
 
-def _exceeds(
-    one: RungRecord, found: Examination, reference: Examination | None
-) -> tuple[bool, bool]:
-    """Whether its own figure, and that without the oracle, may be out of bounds."""
-    if reference is None:
-        limit = f16_apart(found)
-    else:
-        noise = batch_noise.of_rung(reference, one.depth, one.tokens)
-        flipped = batch_noise.FLIPPED_SHARE * batch_noise.median_of_large(found)
-        limit = max(flipped, batch_noise.allowed(noise, 0.0))
-    fused = None if batch_noise.on_cpu(found) else one.fused  # there no bit may change
-    return limit < (one.own or 0.0) < MOST, limit < (fused or 0.0) < MOST
+def may_be_a_jump(apart: float | None, limit: float) -> bool:
+    """Whether a figure, nats, is out of bounds and yet small enough for a jump of single tokens."""
+    return apart is not None and limit < apart < MOST
 
 
-def looked_again(
-    rungs: Collection[RungRecord],
-    asked: Collection[tuple[int, Sequence[int]]],
-    seen: Sequence[Rung],
-) -> tuple[RungRecord, ...]:
-    """The rungs, those that were looked at again with the smaller of both figures."""
+def looked_again(rungs: Collection[RungRecord], seen: Sequence[Rung]) -> tuple[RungRecord, ...]:
+    """The rungs, those that were seen again with the smaller of both figures."""
     again = {(one.depth, one.tokens): one for one in seen}
-    wanted = {(depth, size) for depth, sizes in asked for size in sizes}
 
     def both(one: RungRecord) -> RungRecord:
         other = again.get((one.depth, one.tokens))
-        if other is None or (one.depth, one.tokens) not in wanted:
+        if other is None:
             return one
         return msgspec.structs.replace(
             one, own=_smaller(one.own, other.own), fused=_smaller(one.fused, other.fused), looks=2

@@ -49,12 +49,11 @@ def test_a_fused_kernel_is_looked_at_again_where_kernels_round_otherwise() -> No
 @pytest.mark.parametrize(("second", "kept"), [(2e-4, 2e-4), (5e-2, 2.2e-2)])
 def test_the_smaller_of_both_figures_is_judged(second: float, kept: float) -> None:
     found = examined(*JUMPED)
-    asked = doubtful(found, None)
     seen = [
         Rung(depth=250, tokens=64, own=None, reference=None, fused=None),
         Rung(depth=250, tokens=8, own=second, reference=None, fused=None),
     ]
-    rungs = {(one.depth, one.tokens): one for one in looked_again(found.rungs, asked, seen)}
+    rungs = {(one.depth, one.tokens): one for one in looked_again(found.rungs, seen)}
     assert rungs[250, 8].own == kept
     assert rungs[250, 8].looks == 2
     assert rungs[250, 64].own is None
