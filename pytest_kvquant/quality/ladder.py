@@ -78,7 +78,7 @@ class Ladder(NamedTuple):
             if not seen.rungs:
                 return found
             apart = _apart(seen)
-            if not apart <= f16_apart(found):
+            if second_look.may_be_a_jump(apart, f16_apart(found)):
                 self._ascend(REFERENCE, stops, again=True)
                 apart = min(apart, _apart(self._ascend(REFERENCE, stops, flash=False, again=True)))
         except CellError as error:
