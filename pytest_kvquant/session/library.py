@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -26,14 +26,19 @@ from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.results.library import Library
 
 
-def identify(worker: Worker, engine: Engine) -> Library:
+def identify(
+    worker: Worker, engine: Engine, meanwhile: Callable[[], None] = lambda: None
+) -> Library:
     """What a library is, and can do.
+
+    Args:
+        meanwhile: done while the worker loads it.
 
     Raises:
         LibraryError: it cannot be loaded.
     """
     try:
-        identity = worker.library(engine.directory, full=True)
+        identity = worker.library(engine.directory, full=True, meanwhile=meanwhile)
     except CellUnsupported as error:  # says everything itself
         raise LibraryError(str(error)) from None
     except CellError as error:

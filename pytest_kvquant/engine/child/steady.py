@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class SteadyMessages:
                 pass
             contexts.append(memory_left(self.library))
         pause = (time.perf_counter() - begun) / (BLOCKS + CONTEXTS)
-        idle = self._left_alone(pause) if set(contexts[0]) - {"host"} else []
+        idle = self._left_alone(pause) if _gpu_moves(decode) or _gpu_moves(contexts) else []
         self.channel.tell(MemoryRead(decode=decode, contexts=contexts, tokens=BLOCK, idle=idle))
 
     def _left_alone(self, pause: float) -> list[dict[str, int]]:
@@ -78,3 +79,13 @@ class SteadyMessages:
         none = np.zeros(1, np.int32)
         for position in range(start, start + BLOCK):
             context.decode(none, none + position, none, none + 1)
+
+
+def _gpu_moves(readings: Sequence[Mapping[str, int]]) -> bool:
+    """Whether what a GPU has left was not the same at every reading but the first."""
+    return any(
+        one[name] != two[name]
+        for one, two in pairwise(readings[1:])
+        for name in one
+        if name != "host"
+    )
