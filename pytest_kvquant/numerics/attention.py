@@ -41,6 +41,10 @@ class Attended(NamedTuple):
     """Shape ``(rows, value size)``."""
     by_score: F64
     """Derivative of ``out`` by the logarithm of a common factor of all scores."""
+    by_each_score: F64
+    """Shape ``(rows,)``: expected squared change of ``out``, in squares of what each score is
+    moved by for itself: Σ w²·|v − out|². A common factor may move nothing where scores are alike,
+    and each for itself still does."""
     halves: F64
     """Shape ``(rows,)``: expected squared error if sums are kept in f16."""
     singles: F64
@@ -80,10 +84,13 @@ def attend(q: F64, k: F64, v: F64, mask: F64, how: Scores) -> Attended:
     out = weights @ v
     moved = weights * (score - (weights * score).sum(axis=1, keepdims=True))
     halves, most = _accumulated(weights, v)
-    square = np.square(weights) @ squares(v)
+    shares = np.square(weights)
+    square = shares @ squares(v)
+    each = square - 2 * np.einsum("re,re->r", out, shares @ v) + squares(out) * shares.sum(axis=1)
     return Attended(
         out,
         moved @ v,
+        np.maximum(each, 0),
         HALF_ROUNDING * (halves + square),
         SINGLE_ROUNDING * (halves + 16 * square) + 1e-13 * most,
         HALF_ROUNDING * square,

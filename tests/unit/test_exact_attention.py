@@ -75,6 +75,22 @@ def test_the_model_of_sums_in_half_precision_is_near_and_above_simulated_ones(se
     assert max(wrong) < 2
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_scores_that_move_each_for_itself_move_the_output_as_modelled(alike: bool) -> None:
+    """Of keys that are alike a common factor moves nothing: 8 tokens of turbo4/turbo2 failed."""
+    q, k, v, mask = example(4, rows=4, cells=6)
+    k = np.repeat(k[:1], 6, axis=0) if alike else k
+    how = Scores(0.2)
+    meant = attention.attend(q, k, v, mask, how)
+    rng, step, moved = np.random.default_rng(5), 1e-4, np.zeros(4)
+    score = attention.scores(q, k, how)
+    for _ in range(4000):
+        weights = attention.weights_of(score + step * rng.normal(size=score.shape), mask, how)
+        moved += attention.squares(weights @ v - meant.out) / step**2 / 4000
+    assert moved == pytest.approx(meant.by_each_score, rel=0.1)
+    assert not alike or attention.squares(meant.by_score).max() < 1e-20
+
+
 def test_a_value_that_is_not_finite_is_infinitely_wrong() -> None:
     q, k, v, mask = example(2)
     meant = attention.attend(q, k, v, mask, Scores(0.2))

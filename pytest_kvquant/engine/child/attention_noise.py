@@ -139,9 +139,10 @@ def noise_of(meant: attention.Attended, head: Head, types: Types, *, on_cpu: boo
     largest = np.abs(head.how.scale) * size
     if not on_cpu:
         per_score = HALF_UNIT * np.maximum(1.0, largest)
+        moved = squares(meant.by_score) + squares(meant.out) * 1e-2
     else:  # a sum of d products, rounded d times to its own size
         per_score = SINGLE_UNIT * np.sqrt(head.q.shape[1]) * largest
-    moved = squares(meant.by_score) + squares(meant.out) * 1e-2
+        moved = squares(meant.by_score) + meant.by_each_score
     by_scores = np.square(np.minimum(per_score, 1.0) + 8 * SINGLE_UNIT) * moved
     if on_cpu and types.v != "f16":
         return np.asarray(meant.singles + by_scores) + 1e-30
