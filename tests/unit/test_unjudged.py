@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from itertools import count
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
+from pytest_kvquant.engine.child.facts import Facts
+from pytest_kvquant.engine.child.mirror import Mirrors
 from pytest_kvquant.engine.child.nodes import Node
+from pytest_kvquant.engine.child.oracle import Oracle
 from pytest_kvquant.engine.child.unjudged import Unjudged
 
 ADDRESSES = count(1)
@@ -20,7 +24,7 @@ class Made:
     def __init__(self, op: str, *sources: Made, name: str = "", view_of: Made | None = None):
         self.op, self.name, self.address = op, name, next(ADDRESSES)
         self.made_of, self.root = sources, view_of or self
-        self.original = self
+        self.original, self.elements = self, 1
 
     @property
     def sources(self) -> Any:
@@ -79,3 +83,14 @@ def test_each_is_counted_once_and_another_graph_begins_anew() -> None:
     watched.begins()
     watched.rests(cast("Node", attention))
     assert not unknown
+
+
+def test_what_a_recurrent_state_rests_on_is_none_of_attentions() -> None:
+    """Its rows are written by the operation that writes the cache."""
+    oracle = Oracle(Mock(), Facts(), Mirrors((), unified=True), seed=0)
+    state = Made("NONE", name="cache_r_l0")
+    strange = Made("FANCY", residual)
+    oracle.begins()
+    oracle.computed(cast("Node", strange), 0)
+    oracle.computed(cast("Node", Made("SET_ROWS", strange, view_of=state)), 0)
+    assert not oracle.unknown

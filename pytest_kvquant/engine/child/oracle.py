@@ -77,7 +77,7 @@ class Oracle:
 
     def ahead(self, node: Node, layer: int) -> None:
         """Follow which token goes to which cell; look at masks before they are used."""
-        if node.op == "SET_ROWS" and node.root.name.startswith(CACHES):
+        if _writes_cache(node):
             self._follow(node, layer)
         elif node.op in ATTENDS and self.judging:
             self._look_at_mask(node, layer)
@@ -94,7 +94,7 @@ class Oracle:
                 self._unjudged.add(node)
             else:
                 self.ledger.add(found, node, self.values)
-            if node.op in ATTENDS or node.op == "SET_ROWS":
+            if node.op in ATTENDS or _writes_cache(node):
                 self._unjudged.rests(node)
         self.values.keep(node)
 
@@ -139,7 +139,7 @@ class Oracle:
         return found
 
     def _judge_set_rows(self, node: Node, layer: int) -> Sequence[NodeFinding] | None:
-        if not node.root.name.startswith(CACHES):
+        if not _writes_cache(node):
             return []
         return judge_write.judge(node, self.values, self._rng, layer)
 
@@ -261,3 +261,8 @@ class Oracle:
         placed, chunked = self._placed[layer], self.facts.chunked
         found = judge_mask(node, self.values, mirror, placed, window, layer, chunked=chunked)
         self.ledger.add(found, node)
+
+
+def _writes_cache(node: Node) -> bool:
+    """Whether rows go into a KV cache; those of a recurrent state are none of attention's."""
+    return node.op == "SET_ROWS" and node.root.name.startswith(CACHES)
