@@ -211,6 +211,30 @@ def test_rows_rounded_by_threads_are_the_same_rows() -> None:
     assert ran.returncode == 0, ran.stderr
 
 
+HALVES = """
+import numpy as np
+
+from pytest_kvquant.engine.child.codec import Codecs
+from pytest_kvquant.engine.child.library import LoadedLibrary
+
+halves = Codecs(LoadedLibrary(None))["f16"]
+every = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(256, 256)
+np.testing.assert_array_equal(halves.floats(every.view(np.uint8)), every.astype(np.float32))
+rng = np.random.default_rng(0)
+sizes = 10.0 ** rng.integers(-9, 5, (256, 256))
+values = (rng.standard_normal((256, 256)) * sizes).astype(np.float32).clip(-65504, 65504)
+np.testing.assert_array_equal(halves.quantize(values).view(np.float16), values.astype(np.float16))
+"""
+
+
+def test_the_library_converts_halves_to_the_bits_that_numpy_gives() -> None:
+    """Rows of an emulated cell go through its functions, which are several times as fast."""
+    ran = subprocess.run(
+        [sys.executable, "-c", HALVES], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
 @pytest.mark.parametrize("pair", ["q8_0/q8_0", "f16/q8_0"])
 def test_queries_are_rounded_as_the_kernel_rounds_them(pair: str, tmp_path: Path) -> None:
     """Random weights: attention is nearly even, V's rounding averages out, and that of queries,

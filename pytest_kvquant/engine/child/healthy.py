@@ -205,12 +205,12 @@ class Rounder(Callback):
 
     def _rounded(self, fresh: U8, how: SideStored, heads: int) -> U8:
         """As :func:`rounded`; of many rows each thread takes a part, mostly outside Python."""
-        codec = self._codecs[how.type]
+        codec, halves = self._codecs[how.type], self._codecs["f16"]
         if self._pool is None or len(fresh) < 2 * THREADS:
-            return rounded(fresh, codec, how, heads)
+            return rounded(fresh, codec, halves, how, heads)
         basis_of(codec, how.elements)  # found once, not by each
         parts = np.array_split(fresh, THREADS)
-        found = self._pool.map(lambda rows: rounded(rows, codec, how, heads), parts)
+        found = self._pool.map(lambda rows: rounded(rows, codec, halves, how, heads), parts)
         return np.concatenate(list(found))
 
 
@@ -244,6 +244,7 @@ def written_cells(node: Node) -> I64:
 def rounded(
     fresh: U8,
     codec: Codec,
+    halves: Codec,
     how: SideStored,
     heads: int,
 ) -> U8:
@@ -251,12 +252,13 @@ def rounded(
 
     Args:
         fresh: shape ``(rows, bytes)``.
+        halves: of f16, which it converts several times as fast as NumPy does, to the same bits.
         heads: of a row; only asked for where the cell pads them.
 
     Raises:
         BadLibrary: padded rows that do not divide into heads.
     """
-    values = fresh.view(np.float16).astype(np.float32)
+    values = halves.floats(fresh)
     rows, elements = values.shape
     parts = heads if how.elements != elements else 1
     if elements % parts or how.elements % parts or how.elements < elements:
@@ -270,7 +272,7 @@ def rounded(
     if basis.matrix is not None:
         back = back.reshape(-1, len(basis.matrix)) @ basis.matrix.T
     plain = rotate(back.reshape(-1, wide), how.rotation)[:, :width]
-    return plain.astype(np.float16).reshape(rows, -1).view(np.uint8)
+    return halves.quantize(plain).reshape(rows, -1)
 
 
 def basis_of(codec: Codec, elements: int) -> Basis:
