@@ -94,7 +94,7 @@ def kv_heads(of: Fields, architecture: str, layers: int) -> tuple[int, ...]:
         if "{arch}.attention.head_count_kv" in of
         else heads
     )
-    without = {*_recurrent(of, architecture, layers), *_sharing(of, architecture, layers)}
+    without = {*_recurrent(of, architecture, layers), *sharing(of, architecture, layers)}
     without |= set(range(trunk_layers(of, architecture, layers), layers))
     if architecture in _FEED_FORWARD_LAYERS:
         hidden = of.counts("{arch}.feed_forward_length", layers, 0)
@@ -113,7 +113,7 @@ def _recurrent(of: Fields, architecture: str, layers: int) -> set[int]:
     return {layer for layer in range(layers) if (layer + 1) % every}
 
 
-def _sharing(of: Fields, architecture: str, layers: int) -> set[int]:
+def sharing(of: Fields, architecture: str, layers: int) -> set[int]:
     """Layers at the end that read the cache of an earlier one."""
     own = _OWN_CACHES.get(architecture, layers)
     shared = of.count("{arch}.attention.shared_kv_layers", 0, most=layers)

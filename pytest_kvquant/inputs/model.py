@@ -17,6 +17,7 @@ from pytest_kvquant.inputs.caches import (
     caches,
     head_share,
     kv_heads,
+    sharing,
     windows,
 )
 from pytest_kvquant.inputs.choice import chosen
@@ -59,6 +60,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     n_head: int
     n_head_kv: tuple[int, ...]
     """KV heads per layer; 0 for a layer without KV cache."""
+    sharing: tuple[int, ...] = ()
+    """Layers that read the KV cache of an earlier one."""
     head_dim_k: int
     head_dim_v: int
     causal: bool
@@ -208,6 +211,7 @@ def _describe(header: Header, architecture: str, files: tuple[Path, ...]) -> Mod
         n_embd=width,
         n_head=max(heads),
         n_head_kv=kv_heads(of, architecture, layers),
+        sharing=tuple(sorted(sharing(of, architecture, layers))),
         head_dim_k=of.count("{arch}.attention.key_length", share, most=MOST_WIDTH),
         head_dim_v=of.count("{arch}.attention.value_length", share, most=MOST_WIDTH),
         causal=True,

@@ -53,8 +53,9 @@ def level(name: str, *, cells: int, ubatch: int, depths: tuple[int, ...] = ()) -
         left = ("further layers and depths", "scenarios of the level full")
         return Level(name, tuple(sorted(ascends.items())), 2, scenarios=True, left_out=left)
     everywhere = {0: whole, near: LADDER, cells // 2: LADDER, end: LADDER}
-    everywhere |= {depth: LADDER for depth in depths if 0 < depth <= cells - 65}
-    return Level(name, tuple(sorted(everywhere.items())), 4, scenarios=True, left_out=())
+    everywhere |= {depth: LADDER for depth in depths if 0 < depth <= end}
+    deeper = tuple(f"depth {depth:,}" for depth in depths if depth > end)
+    return Level(name, tuple(sorted(everywhere.items())), 4, scenarios=True, left_out=deeper)
 
 
 ON_EVERY_PAIR = frozenset({"shift_head"})
@@ -88,10 +89,28 @@ def shared_out(names: Sequence[str], pairs: Sequence[Pair]) -> dict[str, frozens
     return found
 
 
-def sampled(layers: list[int], count: int, seed: int) -> tuple[int, ...]:
-    """The first and the last layer, and others by the seed."""
-    if len(layers) <= count:
-        return tuple(layers)
+def sampled(
+    layers: Sequence[int],
+    count: int,
+    seed: int,
+    *,
+    windowed: Sequence[bool] = (),
+    sharing: Sequence[int] = (),
+) -> tuple[int, ...]:
+    """The first and the last layer, others by the seed, and at least one of each kind.
+
+    Args:
+        layers: with a cache of their own.
+        count: of these, about.
+        windowed: by layer; empty: no layer has a window.
+        sharing: layers that read the cache of an earlier one: the last of its kind, which is
+            among those that are chosen.
+    """
     rng = np.random.default_rng(seed)
-    inner = rng.permutation(layers[1:-1])[: count - 2].tolist()
-    return tuple(sorted({layers[0], layers[-1], *(int(one) for one in inner)}))
+    inner = rng.permutation(layers[1:-1])[: max(0, count - 2)].tolist()
+    chosen = {*layers[:1], *layers[-1:], *(int(one) for one in inner)}
+
+    def last_of_each_kind(some: Sequence[int]) -> set[int]:
+        return set({one < len(windowed) and windowed[one]: one for one in some}.values())
+
+    return tuple(sorted({*chosen, *last_of_each_kind(layers), *last_of_each_kind(sharing)}))

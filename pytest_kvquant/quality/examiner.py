@@ -71,7 +71,13 @@ class Examiner:
         self._bos: int | None = None
         held = [number for number, heads in enumerate(subject.model.n_head_kv) if heads]
         self._plan = WatchPlan(
-            layers=sampled(held, level.layers, subject.seed),
+            layers=sampled(
+                held,
+                level.layers,
+                subject.seed,
+                windowed=subject.model.windowed or (),
+                sharing=subject.model.sharing,
+            ),
             facts=attention_facts(subject.model),
             seed=subject.seed,
             batch=max(subject.ubatch, 1),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.settings import Settings
@@ -16,9 +17,13 @@ from pytest_kvquant.quality.coverage_plan import level
 from pytest_kvquant.quality.examiner import Examined, Examiner
 from pytest_kvquant.quality.task import Task
 from pytest_kvquant.results.library import Library
+from pytest_kvquant.session.speed_plan import make_plan
 
 CELLS = 512
-"""Tokens of the context that is filled, unless deeper is asked for."""
+"""Tokens of the context that is filled, at least; from ``standard`` on as many as a chunk has."""
+
+BESIDE = 128
+"""Cells beyond the deepest depth: the largest batch of the ladder fits."""
 
 
 def make_examiner(
@@ -28,9 +33,10 @@ def make_examiner(
     name = settings.coverage_level
     if name == "off":
         return None
-    tokens = task.chunks.ravel()
-    depths = tuple(depth for depth in settings.depths or () if name == "full")
-    cells = min(len(tokens), max([CELLS, *(depth + 128 for depth in depths)]))
+    on_cpu = not library.gpus_in_use(settings.gpu_layers)
+    depths = _visited(settings, model, on_cpu=on_cpu) if name == "full" else ()
+    chunk = CELLS if name == "minimal" else settings.ctx
+    cells = max([CELLS, chunk, *(depth + BESIDE for depth in depths)])
     if model.context_trained:
         cells = min(cells, model.context_trained)
     ubatch = min(settings.ubatch, cells)
@@ -38,7 +44,7 @@ def make_examiner(
         task.engine,
         model,
         settings.gpu_layers,
-        tokens[:cells].copy(),
+        np.resize(task.chunks.ravel(), cells),
         ubatch=ubatch,
         threads=1 if name == "minimal" else task.shape.threads,
         seed=settings.seed,
@@ -49,6 +55,13 @@ def make_examiner(
         workers=task.workers,
     )
     return Examiner(examined, level(name, cells=cells, ubatch=ubatch, depths=depths))
+
+
+def _visited(settings: Settings, model: Model, *, on_cpu: bool) -> tuple[int, ...]:
+    """Depths at which the run is anyway: those that were asked for, or that speed is timed at."""
+    if settings.depths is not None or settings.speed == "off":
+        return settings.depths or ()
+    return make_plan(settings, model.context_trained, on_cpu=on_cpu).depths
 
 
 def with_kernels(subject: Subject, examiner: Examiner | None) -> Subject:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pytest_kvquant.engine.child.edges import edges
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics import attention
@@ -32,16 +33,22 @@ def _heads(rng: np.random.Generator, heads: int, most: int) -> list[int]:
     return sorted({0, heads - 1, *(int(one) for one in others)})
 
 
+def _streams(rng: np.random.Generator, streams: int, rows: int) -> list[int]:
+    """The first, the last, and one between; all where each has few rows."""
+    if rows <= FEW_ROWS or streams <= 2:
+        return list(range(streams))
+    return [0, int(rng.integers(1, streams - 1)), streams - 1]
+
+
 def choose(rng: np.random.Generator, heads: int, rows: int, streams: int, most: int) -> Sample:
-    """First, last and one other head and stream; rows first, last, near multiples of 32, others."""
-    edges = {0, rows - 1, rows // 2, *(edge + d for edge in (32, 256) for d in (-1, 0))}
-    picked = {row for row in edges if 0 <= row < rows}
+    """First, last and other heads and streams; rows at edges, in the middle, others."""
+    picked = {rows // 2, *edges(rng, rows)}
     while len(picked) < min(most, rows):
         picked.add(int(rng.integers(rows)))
     return Sample(
         _heads(rng, heads, MANY_HEADS if rows <= FEW_ROWS else FEW_HEADS),
         np.array(sorted(picked)[:: max(1, len(picked) // (2 * most))], np.int64),
-        sorted({0, streams - 1}),
+        _streams(rng, streams, rows),
     )
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pytest_kvquant.engine.child.edges import edges
 from pytest_kvquant.engine.child.finding import Corner, NodeFinding
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
@@ -126,9 +127,8 @@ def _head(elements: int, block: int) -> int:
 def _sample(rows: int, rng: np.random.Generator) -> I64:
     if rows <= MOST_ROWS:
         return np.arange(rows)
-    edges = {0, 1, rows - 1, rows - 2, *(edge + d for edge in (32, 256) for d in (-1, 0))}
-    some = set(rng.choice(rows, MOST_ROWS // 2, replace=False).tolist())
-    return np.array(sorted({row for row in edges | some if row < rows}), np.int64)
+    some = {1, rows - 2, *rng.choice(rows, MOST_ROWS // 2, replace=False).tolist()}
+    return np.array(sorted(some | edges(rng, rows)), np.int64)
 
 
 def _words(side: str, node: Node, found: Write, compared: writes.Written) -> str:

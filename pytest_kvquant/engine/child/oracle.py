@@ -29,7 +29,13 @@ from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.tap import ATTENDS
 from pytest_kvquant.engine.child.unjudged import CACHES, Unjudged
 from pytest_kvquant.engine.child.values import Values
-from pytest_kvquant.engine.child.ways import ROTATIONS, cache_of, mask_made_of, scaled_before
+from pytest_kvquant.engine.child.ways import (
+    ROTATIONS,
+    cache_of,
+    holder_of,
+    mask_made_of,
+    scaled_before,
+)
 from pytest_kvquant.numerics.arrays import I64
 
 COMPRESSED = "compress"
@@ -233,13 +239,13 @@ class Oracle:
             except LookupError as error:
                 self.ledger.add([NodeFinding(corner, node.name, layer, 2, 1, 0, str(error))], node)
                 return
-            self._check_positions(node, layer, corner)
+            self._check_positions(node, layer, corner, self._placed[layer])
         elif len(cells) == len(self._cells.get(layer, ())) and (cells != self._cells[layer]).any():
             text = f"V of layer {layer} is written to other cells than its K"
             self.ledger.add([NodeFinding(corner, node.name, layer, 2, 1, 0, text)], node)
 
-    def _check_positions(self, node: Node, layer: int, corner: Corner) -> None:
-        meant = self._placed[layer].positions
+    def _check_positions(self, node: Node, layer: int, corner: Corner, placed: Placed) -> None:
+        meant = placed.positions
         for name, given in self._turned.get(layer, ()):
             found = given[: len(meant)]
             if len(given) % len(meant) == 0 and (found != meant).any():
@@ -251,14 +257,18 @@ class Oracle:
                 self.ledger.add([NodeFinding(corner, node.name, layer, 2, 1, 0, text)], node)
 
     def _look_at_mask(self, node: Node, layer: int) -> None:
-        mirror = self.mirrors.by_layer.get(layer)
-        if mirror is None or layer not in self._placed or not self.mirrors.trusted:
+        holder = holder_of(node, layer)
+        mirror, placed = self.mirrors.by_layer.get(holder), self._placed.get(holder)
+        if mirror is None or placed is None or not self.mirrors.trusted:
             return
+        if holder != layer:  # which writes nothing itself
+            corner = Corner("parameters", tokens=len(placed.positions), backend=node.backend)
+            self._check_positions(node, layer, corner, placed)
         if (made_of := mask_made_of(node)) is not None:
             self.unknown[f"{made_of} of a mask"] += 1  # an indexer's choice of cells
             return
         window = self.facts.window(layer)
-        placed, chunked = self._placed[layer], self.facts.chunked
+        chunked = self.facts.chunked
         found = judge_mask(node, self.values, mirror, placed, window, layer, chunked=chunked)
         self.ledger.add(found, node)
 

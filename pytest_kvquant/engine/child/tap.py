@@ -106,11 +106,11 @@ class Tap:
             self.begin()
         self._asked_for.add(address)
         self.ggml.graph[name] = address
-        layer = _layer_of(name)
+        if op in VIEWS:
+            return False  # of another layer's cache, maybe: some layers read an earlier one's
+        layer = None if op == "CONT" and name.startswith(b"cache_") else _layer_of(name)
         if layer is not None and layer != self._layer:
             self._layer, self._past, self._attended = layer, False, False
-        if op in VIEWS:
-            return False
         self._attended = self._attended or op in ATTENDS
         if self.spoil_ahead is not None:
             self.spoil_ahead(self._node(address), self._layer)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from pytest_kvquant.engine.child.nodes import Node
+
+_KEYS = re.compile(r"cache_k_l(\d+)")
 
 ROTATIONS = {"attn_inp_k_rot", "attn_inp_v_rot"}
 """Inputs of the graph that hold a Hadamard matrix."""
@@ -44,6 +48,14 @@ def _rotates(node: Node) -> bool:
     """Whether it is a rotation that the graph makes before keys are quantized."""
     left = node.source(0) if node.op == "MUL_MAT" else None
     return left is not None and left.name in ROTATIONS
+
+
+def holder_of(node: Node, layer: int) -> int:
+    """The layer whose keys an attention reads: mostly its own."""
+    keys = node.source(1) if node.op == "FLASH_ATTN_EXT" else node.source(0)
+    while keys is not None and not (found := _KEYS.search(keys.root.name)):
+        keys = keys.original.source(0) if keys.original is not None else None
+    return layer if keys is None or found is None else int(found[1])
 
 
 def cache_of(node: Node) -> Node | None:

@@ -599,16 +599,14 @@ def _operations() -> list[Planted]:
             0,
             {"after": "restore_file"},
         ),
-        Planted(
-            "slots", "second stream reads the first", "attention", "stream", 0, {"streams": True}
-        ),
+        Planted("slots", "second stream reads the first", "attention", "stream", 0, {"streams": 2}),
         Planted(
             "slots",
             "values 1 % in the last stream",
             "attention",
             "values",
             0.01,
-            {"streams": True, "stream": -1},
+            {"streams": 2, "stream": -1},
             near=True,
         ),
         Planted(
@@ -744,7 +742,7 @@ LATER: tuple[Planted, ...] = (
     Planted("head sizes and groups", "scores 1 % in one KV head's group", "attention", "scores",
             0.01, {"group": 1}, near=True),
     Planted("slots", "scores 1 % in the second stream", "attention", "scores", 0.01,
-            {"streams": True, "stream": 1}, near=True),
+            {"streams": 2, "stream": 1}, near=True),
     Planted("cache writes", "one row of K in 97 is that before it", "write", "rare", 97,
             {"side": "k"}),
     Planted("tails", "sign of one lane in the tail", "attention", "sign", -3, {"head": 0}),
@@ -752,5 +750,9 @@ LATER: tuple[Planted, ...] = (
             {"after": "seq_rm"}),
     Planted("masks", "softcap missing for 2 tokens", "attention", "no softcap", 0,
             {"tokens": [2, 2]}, Q8, GEMMA),
+    Planted("slots", "values 1 % in a stream between", "attention", "values", 0.01,
+            {"streams": 3, "stream": 1}, near=True),
+    Planted("graph inputs", "rope base 1 % in a layer that reads another's cache", "rope", "base",
+            0.01, {"layer": 4}, Q8, "gemma4-512", near=True),
 )  # fmt: skip
-"""Ten kinds that came when all limits stood: not part of the halves above."""
+"""Kinds that came when all limits stood: not part of the halves above."""

@@ -142,7 +142,7 @@ def spoil_attention(context: Any, node: Node, layer: int) -> None:
     values = context.oracle.values
     inputs = Inputs.of(node)
     tokens, heads, streams = inputs.q.ne[1], inputs.q.ne[2], inputs.q.ne[3]
-    if WHERE.get("streams") and streams < 2:
+    if streams < WHERE.get("streams", 1):
         return
     chosen = range(heads) if "head" not in WHERE else [WHERE["head"] % heads]
     if "group" in WHERE:  # all query heads of one KV head
