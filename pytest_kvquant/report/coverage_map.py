@@ -23,7 +23,7 @@ LENGTHS = ((256, "up to 256 cells"), (4096, "up to 4,096 cells"), (1 << 40, "mor
 HEADS = ("64", "80", "96", "112", "128", "192/128", "256", "320/256", "512", "576/512")
 """Elements of a head of K/V: those of models in use."""
 
-MASKS = ("causal", "softcap", "sinks", "alibi", "streams")
+MASKS = ("causal", "window", "softcap", "sinks", "alibi", "streams")
 CHECKS = {"ladder": "batch sizes", "fused": "without oracle"}
 """Checks of kernels that are of no single node."""
 AROUND = ("cache writes", "graph inputs", *CHECKS.values())

@@ -50,23 +50,34 @@ SURE = 6.0
 
 
 def judge(
-    node: Node, values: Values, rng: np.random.Generator, layer: int, most: int
+    node: Node,
+    values: Values,
+    rng: np.random.Generator,
+    layer: int,
+    most: int,
+    *,
+    windowed: bool = False,
 ) -> list[NodeFinding]:
-    """The worst sampled head of a FLASH_ATTN_EXT node."""
+    """The worst sampled head of a FLASH_ATTN_EXT node.
+
+    Args:
+        most: rows that are looked at, about.
+        windowed: whether the layer has a window.
+    """
     inputs, how = Inputs.of(node), parameters(node)
     sample = choose(rng, inputs.q.ne[2], inputs.q.ne[1], inputs.q.ne[3], most)
     on_cpu = node.on_cpu
     worst: NodeFinding | None = None
     for head in heads_of(node, values, sample):
-        found = _judge_head(head, node, inputs, how, layer, on_cpu=on_cpu)
+        found = _judge_head(head, node, inputs, how, layer, on_cpu=on_cpu, windowed=windowed)
         if worst is None or not found.ratio <= worst.ratio:
             worst = found
     return [worst] if worst is not None else []
 
 
-def corner_of(node: Node, inputs: Inputs, how: Parameters, seen: int) -> Corner:
+def corner_of(node: Node, inputs: Inputs, how: Parameters, seen: int, *, windowed: bool) -> Corner:
     """Under which conditions an attention node ran."""
-    kinds = ["alibi" if how.bias else "causal"]
+    kinds = ["alibi" if how.bias else "window" if windowed else "causal"]
     kinds += ["sinks"] if inputs.sinks is not None else []
     kinds += ["softcap"] if how.softcap else []
     kinds += ["streams"] if inputs.q.ne[3] > 1 else []
@@ -78,12 +89,19 @@ def corner_of(node: Node, inputs: Inputs, how: Parameters, seen: int) -> Corner:
 
 
 def _judge_head(
-    head: Head, node: Node, inputs: Inputs, how: Parameters, layer: int, *, on_cpu: bool
+    head: Head,
+    node: Node,
+    inputs: Inputs,
+    how: Parameters,
+    layer: int,
+    *,
+    on_cpu: bool,
+    windowed: bool,
 ) -> NodeFinding:
     types = Types(inputs.k.type, inputs.v.type, adds_in_half())
     ratio, found = against_arithmetic(head, types, on_cpu=on_cpu)
     seen = int((head.mask > -np.inf).sum(axis=1).max(initial=0))
-    corner = corner_of(node, inputs, how, seen)
+    corner = corner_of(node, inputs, how, seen, windowed=windowed)
     text = _words(corner, head, found, seen) if not ratio <= 1 else ""
     return NodeFinding(corner, node.name, layer, ratio, 1.0, found.error, text)
 

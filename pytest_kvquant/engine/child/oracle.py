@@ -123,7 +123,10 @@ class Oracle:
         return [] if node.op in OUTSIDE else None
 
     def _judge_flash_attn_ext(self, node: Node, layer: int) -> Sequence[NodeFinding]:
-        found = judge_attention.judge(node, self.values, self._rng, layer, self._rows)
+        windowed = bool(self.facts.window(layer))
+        found = judge_attention.judge(
+            node, self.values, self._rng, layer, self._rows, windowed=windowed
+        )
         inputs = Inputs.of(node)
         said = parameters(node)
         before = scaled_before(inputs.q)
