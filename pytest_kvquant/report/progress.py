@@ -181,7 +181,10 @@ class Progress:
     def cell(self, pair: Pair, words: str, seconds: float) -> None:
         """A pair is finished: a line of it that stays."""
         number = f"{self._numbers.get(pair, 0)}/{self._cells}"
-        self._line(f"kvquant: {number} {pair}  {words}  {format.seconds(seconds)}{self._left()}")
+        text = f"kvquant: {number} {pair}  {words}  {format.seconds(seconds)}{self._left()}"
+        if self._live and self._terminal is not None:
+            text = folded(text, self._terminal._tw.fullwidth)
+        self._line(text)
 
     def rates(self) -> Mapping[str, float]:
         """Seconds that a unit of each phase took, of which one was done."""
@@ -203,10 +206,10 @@ class Progress:
             return
         name, pair = phase
         where = f"{self._numbers.get(pair, 1)}/{self._cells} {pair}: " if pair is not None else ""
-        text = f"kvquant: {where}{WORDS.get(name, name)}{more}{self._left()}"
+        text = f"kvquant: {where}{WORDS.get(name, name)}{more}"
         width = self._terminal._tw.fullwidth
         with self._uncaptured():
-            self._terminal.rewrite(text[: width - 1], erase=True)
+            self._terminal.rewrite(within(text, self._left(), width - 1), erase=True)
             self._shown = True
 
     def _line(self, text: str) -> None:
@@ -230,6 +233,35 @@ class Progress:
         else:
             with self._capture.global_and_fixture_disabled():
                 yield
+
+
+def within(text: str, left: str, width: int) -> str:
+    """One line of at most that width: what is in work is cut before what is left.
+
+    >>> within("kvquant: 2/3 q8_0/q8_0: quality, decode path, greedy text", ", 3 min left", 50)
+    'kvquant: 2/3 q8_0/q8_0: quality, de..., 3 min left'
+    """
+    room = max(width - len(left), 0)
+    if len(text) > room:
+        text = f"{text[: max(room - 3, 0)]}..."
+    return f"{text}{left}"[:width]
+
+
+def folded(text: str, width: int) -> str:
+    """A line that stays, on a terminal: between its parts, which two blanks stand apart.
+
+    >>> print(folded("kvquant: 2/3 q8_0/q8_0  pass  KL 0.004  46 s, about 3 min left", 40))
+    kvquant: 2/3 q8_0/q8_0  pass  KL 0.004
+             46 s, about 3 min left
+    """
+    lines = [""]
+    for part in text.split("  "):
+        longer = f"{lines[-1]}  {part}" if lines[-1] else part
+        if lines[-1] and len(longer) > width:
+            lines.append(" " * len("kvquant: ") + part)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
 
 
 def _rewrites(terminal: pytest.TerminalReporter | None, config: pytest.Config) -> bool:

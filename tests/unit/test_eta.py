@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_kvquant.numerics import compiled
 from pytest_kvquant.numerics.eta import CALM, Kind, error, known_calm, left, pace
-from pytest_kvquant.report.progress import Clock
+from pytest_kvquant.report.progress import Clock, folded, within
 from pytest_kvquant.session import pace as remembering
 
 seconds = st.floats(0.01, 1e4)
@@ -149,3 +149,20 @@ def test_a_run_that_compiled_is_not_the_measure_of_the_next(tmp_path: Path) -> N
     (tmp_path / compiled.FOLDER / "stamp" / "visit.nbi").touch()
     (tmp_path / compiled.FOLDER / "stamp" / "visit.1.nbc").touch()
     assert remembering.kept_loops(tmp_path) == 1
+
+
+@given(st.text(alphabet="ab ,", max_size=90), st.integers(40, 100))
+def test_what_is_left_is_never_cut(text: str, width: int) -> None:
+    """At 80 columns the line ended "greedy text, batch shapes, about"."""
+    left = ", about 12 min 30 s left"
+    line = within(text, left, width)
+    assert line.endswith(left)
+    assert len(line) <= width
+
+
+def test_a_line_that_stays_breaks_between_its_parts() -> None:
+    line = "kvquant: 2/3 q8_0/q8_0  inconclusive  KL 0.00407  top-1 95.69%  4 min, about 40 s left"
+    assert folded(line, 120) == line
+    first, second = folded(line, 80).splitlines()
+    assert first == "kvquant: 2/3 q8_0/q8_0  inconclusive  KL 0.00407  top-1 95.69%"
+    assert second == "         4 min, about 40 s left"
