@@ -75,11 +75,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
         raise pytest.UsageError(NOT_WINDOWS)
     from pytest_kvquant.hooks import MatrixHooks
-    from pytest_kvquant.session.benchmark_tables import silence_benchmark_tables
+    from pytest_kvquant.session.benchmark_tables import leave_no_folder, silence_benchmark_tables
     from pytest_kvquant.session.stash import SUITE
 
     config.pluginmanager.register(MatrixHooks(), "kvquant-matrix")
     silence_benchmark_tables(config)
+    leave_no_folder(config)
     pytest.register_assert_rewrite("pytest_kvquant.suite")
     from pytest_kvquant.session.watching import RunHooks
 

@@ -40,6 +40,19 @@ def test_the_tables_of_benchmark_are_off_unless_asked_for(folder: Path, timed: O
     assert "OPS" in asked.text
 
 
+def test_no_empty_folder_is_left(timed: Outcome, folder: Path) -> None:
+    """pytest-benchmark makes `.benchmarks` when it starts, also where nothing will be saved."""
+    assert timed.code == 0
+    assert not (folder / ".benchmarks").exists()
+
+
+def test_benchmark_still_saves_where_it_is_asked_to(tmp_path: Path) -> None:
+    """Beside, as ever: what the run before knows nothing of."""
+    ran = pytest_in(tmp_path, "--kv-matrix", *TIMED, "--benchmark-autosave", "-k", "decode_speed")
+    assert ran.code == 0, ran.text
+    assert list((tmp_path / ".benchmarks").rglob("*.json"))
+
+
 def test_cells_are_judged_one_after_the_other(timed: Outcome, folder: Path) -> None:
     collected = pytest_in(folder, "--kv-matrix", *TIMED, "--collect-only", "-q").text
     pairs = re.findall(r"\[(f16/f16|q8_0/q8_0)", collected)
@@ -59,21 +72,27 @@ def test_the_tables_of_an_article(folder: Path) -> None:
 FAILING = "[budgets.'q4_0/q8_0']\nkl_mean = 1e-9\n"
 
 
-def test_a_hopeless_cell_ends_the_run(folder: Path) -> None:
+@pytest.fixture(scope="module")
+def hopeless(folder: Path) -> Outcome:
+    """A run whose first pair cannot hold its budget; its result is ``hopeless.json``."""
     (folder / "strict.toml").write_text(FAILING)
-    ran = pytest_in(
+    return pytest_in(
         folder, "--kv-matrix", "--kv-config=strict.toml", "--kv-ctx=64", "--kv-profile=pr",
         "--kv-speed=off", "--kv-probe=off", "--kv-store=store", "--kv-fail-fast", "--kv-recall=0",
-        "--kv-coverage=off", "--kv-pairs=q4_0/q8_0,q8_0/q8_0,q8_0/q4_0", "--kv-json=r.json",
+        "--kv-coverage=off", "--kv-pairs=q4_0/q8_0,q8_0/q8_0,q8_0/q4_0",
+        "--kv-json=hopeless.json",
     )  # fmt: skip
-    assert ran.code == 1
-    assert "--kv-fail-fast: q4_0/q8_0 failed; 2 of 4 pairs were not measured" in ran.text
-    last = ran.text.rstrip().splitlines()[-1]
+
+
+def test_a_hopeless_cell_ends_the_run(folder: Path, hopeless: Outcome) -> None:
+    assert hopeless.code == 1
+    assert "--kv-fail-fast: q4_0/q8_0 failed; 2 of 4 pairs were not measured" in hopeless.text
+    last = hopeless.text.rstrip().splitlines()[-1]
     assert last.startswith("FAIL · 1 of 4 pairs pass · q4_0/q8_0: KL ")
     assert "× budget" in last
     from pytest_kvquant.results.file import read
 
-    (cell,) = [cell for cell in read(folder / "r.json").cells if cell.pair == "q4_0/q8_0"]
+    (cell,) = [one for one in read(folder / "hopeless.json").cells if one.pair == "q4_0/q8_0"]
     assert cell.quality is not None
     assert cell.quality.prefill.chunks < 8
     assert cell.quality.decode is None
@@ -92,13 +111,12 @@ def test_x_stops_at_the_first_cell_that_fails(folder: Path) -> None:
 
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
 @pytest.mark.parametrize("columns", ["60", "80", "120", "200"])
+@pytest.mark.usefixtures("hopeless")
 def test_every_width_is_clean(folder: Path, columns: str, environment: dict[str, str]) -> None:
     from pytest_kvquant.report.terminal import render
     from pytest_kvquant.results.file import read
 
-    if not (folder / "r.json").exists():
-        pytest.skip("the run before wrote no result")
-    result = read(folder / "r.json")
+    result = read(folder / "hopeless.json")
     text = render(result, width=int(columns), colour=False, ascii_only="TERM" in environment)
     *body, last = text.splitlines()
     assert max(map(len, body)) <= int(columns)
