@@ -63,6 +63,8 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
         """One line."""
         best, *others = self.candidates
         line = f"{self.workload} ({self.what}): {self.best} ({best.text})"
+        if self.best == "f16/f16":
+            line += ", for a quantized cache loses more than it gains here"
         if self.corpus:
             line += f", KL on {self.corpus}"
         if others:

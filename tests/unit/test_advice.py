@@ -143,6 +143,16 @@ def test_pairs_are_compared_at_one_depth() -> None:
         assert {candidate.depth for candidate in one.candidates} == {8192}
 
 
+def test_f16_is_no_advice_for_the_longest_context() -> None:
+    """KL 0 outweighed the size: it named f16/f16, which holds the fewest tokens of all."""
+    cells = [a_cell("f16/f16", 0.0, 1), a_cell("q4_0/q4_0", 0.09, 3.5)]
+    coding, _, most = advise(cells, [])
+    assert most.best == "q4_0/q4_0"
+    assert [one.pair for one in most.candidates] == ["q4_0/q4_0"]
+    assert coding.best == "f16/f16"
+    assert "for a quantized cache loses more than it gains here; also q4_0/q4_0" in coding.text
+
+
 def test_without_a_choice_there_is_no_advice() -> None:
     assert advise([a_cell("f16/f16", 0.0, 1)], [a_speed("f16/f16", 1, 1)]) == ()
     assert advise([], []) == ()
