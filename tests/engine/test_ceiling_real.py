@@ -19,6 +19,7 @@ from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.inputs import geometry
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.results.ceiling import Ceiling
+from pytest_kvquant.session.speed import SpeedRun
 from pytest_kvquant.speed.methods import find_ways
 
 PAIR = Pair("q8_0", "q8_0")
@@ -53,6 +54,24 @@ def test_the_search_ends_within_five_percent_and_leaves_nothing_behind(
     assert (found.batch, found.ubatch, found.sequences) == (2048, 512, 64)
     assert {child.pid for child in psutil.Process().children(recursive=True)} == before
     assert psutil.swap_memory().used - swap < 0.1 * room, "a tenth is for others on this machine"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces a memory limit")
+def test_the_search_has_a_memory_limit_of_its_own(tmp_path: Path, wide: Path) -> None:
+    """``--kv-ceiling-memory``: of the search alone; without it ``--kv-memory-limit`` counts."""
+
+    def speeds(name: str, **limits: float) -> SpeedRun:
+        return run.start(
+            tmp_path / name, model=wide, pairs=(str(PAIR),), ceiling_max=1 << 20, **limits
+        ).speed
+
+    own = speeds("own", memory_limit=1.0, ceiling_memory=0.3)
+    both = speeds("both", memory_limit=0.3)
+    found, same = own.ceiling(PAIR), both.ceiling(PAIR)
+    assert found.limited
+    assert found.memory == same.memory == 300_000_000
+    assert found.tokens == pytest.approx(same.tokens, rel=0.05)
+    assert own.setup.memory_limit == 1_000_000_000, "pairs are timed under the other"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces a memory limit")
