@@ -41,6 +41,7 @@ def _add(commands: Commands, name: str, what: str) -> None:
 
 
 def _compare(parsed: argparse.Namespace) -> int:
+    from pytest_kvquant.cli.drawing import screen_width
     from pytest_kvquant.report.compare import as_markdown, as_text, compare
     from pytest_kvquant.results.file import read
 
@@ -50,7 +51,7 @@ def _compare(parsed: argparse.Namespace) -> int:
         from pytest_kvquant.report.diff import render
 
         write(parsed.html, render(found, before, after).encode())
-    say(as_markdown(found) if parsed.markdown else as_text(found))
+    say(as_markdown(found) if parsed.markdown else as_text(found, width=screen_width()))
     if found.conditions and not parsed.across:
         differing = "; ".join(found.conditions)
         print(

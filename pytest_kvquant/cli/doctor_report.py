@@ -55,7 +55,7 @@ def as_text(report: Report) -> str:
     ]
     if report.pairs:
         devices = list(report.pairs[0].largest_context)
-        header = ["K/V", "bytes/token", "× f16", *(f"tokens on {name}" for name in devices)]
+        header = ["K/V", "bytes/token", "× smaller", *(f"tokens on {name}" for name in devices)]
         rows = [header, *(_row(pair, devices) for pair in report.pairs)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
         lines.append("")

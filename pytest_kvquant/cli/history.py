@@ -30,6 +30,7 @@ def add(commands: Commands) -> None:
 
 
 def _history(parsed: argparse.Namespace) -> int:
+    from pytest_kvquant.cli.drawing import screen_width
     from pytest_kvquant.report import history
 
     if parsed.git:
@@ -44,5 +45,5 @@ def _history(parsed: argparse.Namespace) -> int:
     if parsed.html is not None:
         refuse_inputs(parsed.html, parsed.folder.rglob("*.json"))
         write(parsed.html, history.render(found).encode())
-    say(paragraph(history.as_text(found, parsed.metric)))
+    say(paragraph(history.as_text(found, parsed.metric, width=screen_width())))
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from rich.console import Console
@@ -148,15 +148,27 @@ def as_text(comparison: Comparison, *, width: int = 110) -> str:
     console = Console(
         markup=False, emoji=False, file=out, width=width, highlight=False, no_color=True
     )
-    table = Table(title=comparison.headline, title_justify="left")
-    for at, name in enumerate(HEAD):
-        table.add_column(name, justify="left" if at < 2 else "right", no_wrap=True)
-    for cell in comparison.cells:
-        table.add_row(*_line(cell))
-    console.print(table)
+    console.print(comparison.headline, soft_wrap=True)
+    lines = [_line(cell) for cell in comparison.cells]
+    told = [at for at in range(len(HEAD)) if any(line[at] not in ("", "–") for line in lines)]
+    whole = _table(lines, told)
+    if whole.__rich_measure__(console, console.options.update(max_width=1000)).maximum <= width:
+        console.print(whole)
+    else:
+        console.print(_table(lines, [at for at in told if at < TOP1]))
+        console.print(_table(lines, [at for at in told if at == 0 or at >= TOP1]))
     for line in _notes(comparison):
         console.print(line, markup=False)
     return out.getvalue()
+
+
+def _table(lines: Sequence[Sequence[str]], columns: Sequence[int]) -> Table:
+    table = Table()
+    for at in columns:
+        table.add_column(HEAD[at], justify="left" if at < 2 else "right", no_wrap=True)
+    for line in lines:
+        table.add_row(*(line[at] for at in columns))
+    return table
 
 
 def as_markdown(comparison: Comparison) -> str:
@@ -220,6 +232,9 @@ def _kl_change(cell: CellComparison) -> Change | None:
 
 
 HEAD = ("pair", "what", "KL (nats)", "→", "change", "±", "top-1", "→", "decode × f16", "→")
+
+TOP1 = HEAD.index("top-1")
+"""Where a table is divided that is wider than its screen."""
 
 
 def _line(cell: CellComparison) -> list[str]:

@@ -158,9 +158,12 @@ def as_text(found: Iterable[PairHistory], metric: str, *, width: int = 110) -> s
     for one in found:
         title = f"{one.title}\n{_span(one.started)}"
         if not one.trends[metric]:
-            console.print(f"{title}\nnone of its runs has {HEADS[metric]}", markup=False)
+            console.print(
+                f"{title}\nnone of its runs has {HEADS[metric]}", markup=False, soft_wrap=True
+            )
             continue
-        table = Table(title=title, title_justify="left")
+        console.print(title, markup=False, soft_wrap=True)
+        table = Table()
         for at, name in enumerate(("pair", "trend", HEADS[metric], "→", "change", "new level")):
             table.add_column(name, justify="left" if at in (0, 1, 5) else "right")
         for trend in one.trends[metric]:
@@ -192,8 +195,10 @@ def render(found: Sequence[PairHistory]) -> str:
     metrics = [one for one in SHOWN if any(series.trends.get(one.key) for series in found)]
     pairs = dict.fromkeys(t.pair for one in found for ts in one.trends.values() for t in ts)
     rows = [{"pair": pair, **dict(zip("kv", pair.split("/"), strict=True))} for pair in pairs]
-    data = {"rows": rows, "series": found, "metrics": metrics}
-    return render_page("history.html.j2", "history.js", data, series=found, metrics=metrics)
+    data = {"rows": rows, "series": found, "metrics": metrics, "heads": HEADS}
+    return render_page(
+        "history.html.j2", "history.js", data, series=found, metrics=metrics, span=_span
+    )
 
 
 def _series(title: str, runs: Sequence[Snapshot]) -> PairHistory:

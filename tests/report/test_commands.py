@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from pytest_kvquant.cli.main import CLOSED_PIPE, main
+from pytest_kvquant.report.snapshot import of_result
 from pytest_kvquant.results.cell import Check
 from pytest_kvquant.results.file import encode, read
 from pytest_kvquant.results.result import SCHEMA, Result
@@ -333,6 +334,26 @@ def test_merge_refuses_two_outcomes_of_a_pair(
     assert "has other logits for f16/f16" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_comparison_fits_its_screen(
+    small: Result,
+    columns: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It took 95 columns of every screen, three of them empty where no speed was measured."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    path = _write(tmp_path / "a.json", small)
+    assert main(["compare", path, path]) == 0
+    whole = capsys.readouterr().out
+    assert max(map(len, whole.splitlines())) <= columns
+    assert "top-1" in whole
+    quiet = _write(tmp_path / "b.json", replace(small, speed=()))
+    assert main(["compare", quiet, quiet]) == 0
+    assert "decode" not in capsys.readouterr().out
+
+
 def test_history(small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for day in range(1, 9):
         worse = _quality(small, 1.5 if day > 5 else 1.0 + day / 1000)
@@ -346,8 +367,13 @@ def test_history(small: Result, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "▁▁▁▁▁|███" in line
     assert "2026-11-06" in line
     assert "KL (nats)" in told.out
+    one = of_result(small)
+    assert one.title in told.out.splitlines(), "a title was broken at the width of its table"
+    text = page.read_text()
+    assert f"<h2>{one.title.split(' · ')[0]}</h2>" in text
+    assert "8 runs, 2026-11-01" in text
     assert "other.json is not a result" in told.err
-    assert "series-0" in page.read_text()
+    assert "series-0" in text
 
 
 def test_what_a_project_holds_beside_results_is_a_line_each_kind(

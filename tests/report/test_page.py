@@ -226,6 +226,29 @@ def test_the_same_figure_has_the_same_digits_in_page_and_terminal(
     assert shown == [python(x) for x in figures]
 
 
+def test_names_of_points_do_not_lie_on_the_axis(
+    page: browsers.Page, tmp_path: Path, matrix: Callable[..., Result]
+) -> None:
+    """On a phone the name of the smallest pair stood on the topmost figure of the axis."""
+    path = tmp_path / "few.html"
+    path.write_text(render(matrix(types=("f16", "q8_0"))), encoding="utf-8")
+    page.emulate(width=390, height=844)
+    page.open(path)
+    names, axis = (
+        page.evaluate(
+            "[...document.querySelectorAll('#tradeoff text')].filter((one) => "
+            f"{test}(one.textContent)).map((one) => {{ const box = one.getBoundingClientRect();"
+            " return [box.left, box.top, box.right, box.bottom]; })"
+        )
+        for test in ("/^[a-z]+[0-9_]+\\/[a-z0-9_]+$/.test", "/^[0-9.]+$/.test")
+    )
+    assert len(names) > 1
+    assert axis
+    for left, top, right, bottom in names:
+        for a, b, c, d in axis:
+            assert right <= a or c <= left or bottom <= b or d <= top
+
+
 def test_the_page_of_a_history(
     page: browsers.Page, tmp_path: Path, matrix: Callable[..., Result]
 ) -> None:
@@ -236,4 +259,5 @@ def test_the_page_of_a_history(
     page.emulate(width=1200, height=900)
     page.open(path)
     assert "q8_0/q8_0" in _text(page, "#series-0")
+    assert "KL (nats)" in _text(page, "#series-0")
     assert page.complaints == []

@@ -128,7 +128,7 @@ def test_a_moved_field_is_named_with_what_fits(build: Build, tmp_path: Path) -> 
     said = abi.complaint(tmp_path / "libllama.so", "0.3.23", library, bindings(old)) or ""
     assert "llama-cpp-python 0.3.23 does not fit" in said
     assert "llama_context_params.n_threads is 0 instead of 4" in said
-    assert "pip install 'llama-cpp-python==0.3.36'" in said
+    assert "pip install --no-cache-dir 'llama-cpp-python==0.3.36'" in said
 
 
 @needs_compiler

@@ -227,7 +227,7 @@ def _advice(fits: Sequence[str]) -> str:
     others = f" ({', '.join(fits[:-1])} would do as well)" if len(fits) > 1 else ""
     return (
         f"Install bindings that fit: CMAKE_ARGS=-DLLAMA_BUILD=OFF pip install "
-        f"'llama-cpp-python=={fits[-1]}'{others}."
+        f"--no-cache-dir 'llama-cpp-python=={fits[-1]}'{others}."
     )
 
 

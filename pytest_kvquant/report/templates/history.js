@@ -11,7 +11,7 @@
       legend: kv.legend(),
       grid: { left: 64, right: 20, top: 34, bottom: 84 },
       xAxis: axis("", { type: "category", data: one.started.map((when) => when.slice(0, 16).replace("T", " ")), boundaryGap: false }),
-      yAxis: axis(metric.label, { type: log ? "log" : "value", scale: true, nameGap: 50, axisLabel: { formatter: (x) => (metric.unit === "share" ? `${+(100 * x).toFixed(2)}%` : String(+x.toPrecision(3))) } }),
+      yAxis: axis(view.heads[metric.key], { type: log ? "log" : "value", scale: true, nameGap: 50, axisLabel: { formatter: (x) => (metric.unit === "share" ? `${+(100 * x).toFixed(2)}%` : String(+x.toPrecision(3))) } }),
       tooltip: kv.tooltip((point) => `<div class="tip"><b>${escape(point.seriesName)}</b> ${escape(show[metric.unit](point.value[1]))}<br>` +
         `${escape(one.started[point.value[0]])}<br>${escape(one.builds[point.value[0]])}</div>`),
       series: trends.filter((trend) => !log || trend.values.some((value) => value > 0)).map((trend) => {
@@ -31,7 +31,7 @@
   view.series.forEach((one, number) => kv.table(`series-${number}`, () => {
     const trends = one.trends[metric.key] || [];
     return {
-      head: [metric.label, ...one.started.map((when) => when.slice(0, 16).replace("T", " "))],
+      head: [view.heads[metric.key], ...one.started.map((when) => when.slice(0, 16).replace("T", " "))],
       rows: trends.map((trend) => [trend.pair, ...one.started.map((_, run) => {
         const at = trend.runs.indexOf(run);
         return at < 0 ? "–" : show[metric.unit](trend.values[at]);

@@ -139,7 +139,7 @@
     return {
       toolbox: kv.tools(),
       grid: { left: 58, right: coloured ? 66 : 24, top: 34, bottom: 46 },
-      xAxis: axis("bytes per token", { type: "value", scale: true, nameGap: 28, axisLabel: { formatter: (x) => x.toLocaleString("en-US") } }),
+      xAxis: axis("bytes per token", { type: "value", scale: true, boundaryGap: ["10%", "6%"], nameGap: 28, axisLabel: { formatter: (x) => x.toLocaleString("en-US") } }),
       yAxis: axis(log ? "mean KL, nats" : "top-1 agreement", {
         type: log ? "log" : "value", scale: true, nameGap: 46,
         axisLabel: { formatter: (x) => (log && x <= floor * 1.001 ? "0" : log ? String(+x.toPrecision(1)) : `${+(100 * x).toFixed(1)}%`) },
