@@ -72,10 +72,13 @@ def _quality(result: Result, rows: Sequence[Row]) -> Sheet:
         f"Quality of {result.model.name} on {result.corpus.name}, "
         f"{shape.ctx:,} tokens of context, against {result.reference.subject}"
     )
+    # A pair may be decided after fewer chunks than another: their PPLs are of other tokens then.
+    apart = len({row.chunks for row in rows if row.chunks is not None}) > 1
     lines = tuple(
         (
             row.pair,
             _text(row.ppl, "{:.4f}".format),
+            *((_text(_ppl_of_f16(row), "{:.4f}".format),) if apart else ()),
             _text(row.ppl_delta, format.signed),
             _text(row.kl, format.kl),
             _text(row.top1, format.percent_number),
@@ -84,8 +87,13 @@ def _quality(result: Result, rows: Sequence[Row]) -> Sheet:
         )
         for row in rows
     )
-    head = ("K/V", "PPL", "PPL delta", "KL (nats)", "top-1 (%)", "smaller (×)", "verdict")
+    own = ("f16's, same tokens",) if apart else ()
+    head = ("K/V", "PPL", *own, "PPL delta", "KL (nats)", "top-1 (%)", "smaller (×)", "verdict")
     return Sheet(title, head, lines)
+
+
+def _ppl_of_f16(row: Row) -> float | None:
+    return None if row.ppl is None or row.ppl_delta is None else row.ppl - row.ppl_delta
 
 
 def _speed(rows: Sequence[Row]) -> Sheet:

@@ -18,6 +18,7 @@ from pytest_kvquant.errors import ResultError
 from pytest_kvquant.report import snapshot
 from pytest_kvquant.report.article import FORMATS, article, sheets
 from pytest_kvquant.report.export import tables
+from pytest_kvquant.report.html import render as render_page
 from pytest_kvquant.report.terminal import render as render_terminal
 from pytest_kvquant.results.cell import HealthyRecord
 from pytest_kvquant.results.file import encode
@@ -45,6 +46,23 @@ def test_the_tables_of_an_article_have_every_pair_and_units(timed: Result) -> No
     assert speed.head == (
         "K/V", "pp @ 0 (tok/s)", "tg @ 0 (tok/s)", "pp @ 8,192 (tok/s)", "tg @ 8,192 (tok/s)",
     )  # fmt: skip
+
+
+def test_perplexities_of_other_tokens_are_not_put_below_each_other(timed: Result) -> None:
+    """f16/f16 was decided after 4 chunks, the others after 8: its 50.5 stood above their 54.1."""
+    first = timed.cells[0]
+    assert first.quality is not None
+    fewer = msgspec.structs.replace(first.quality.prefill, chunks=1)
+    quality = msgspec.structs.replace(first.quality, prefill=fewer)
+    cells = (msgspec.structs.replace(first, quality=quality), *timed.cells[1:])
+    apart = msgspec.structs.replace(timed, cells=cells)
+    sheet = sheets(apart)[0]
+    assert sheet.head[1:4] == ("PPL", "f16's, same tokens", "PPL delta")
+    for _, own, reference, delta, *_ in sheet.lines:
+        assert float(own) - float(reference) == pytest.approx(float(delta), abs=2e-4)
+    note = "between pairs of other chunks only the delta"
+    assert note in render_page(apart)
+    assert note not in render_page(timed)
 
 
 @pytest.mark.parametrize("how", FORMATS)
