@@ -120,6 +120,7 @@ class MatrixHooks:
                 reporter = session.config.pluginmanager.getplugin("terminalreporter")
                 if reporter is not None:
                     reporter.showfspath = False
+                    reporter._show_progress_info = False  # else "[100%]", alone on a line
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(

@@ -34,6 +34,12 @@ def test_the_matrix_is_the_last_thing_and_below_it_one_line(timed: Outcome) -> N
     assert "of 2 pairs pass" in lines[-1]
 
 
+def test_no_percentage_stands_where_no_dots_do(timed: Outcome) -> None:
+    """pytest ended the lines of the pairs with a line of blanks and "[100%]"."""
+    assert "2/2 q8_0/q8_0" in timed.text
+    assert "[100%]" not in timed.text
+
+
 def test_the_tables_of_benchmark_are_off_unless_asked_for(folder: Path, timed: Outcome) -> None:
     assert "OPS" not in timed.text
     asked = pytest_in(folder, "--kv-matrix", *TIMED, "--benchmark-sort=name", "-k", "decode_speed")
