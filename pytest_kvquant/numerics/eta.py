@@ -16,6 +16,9 @@ from typing import NamedTuple
 TRUST = 0.35
 """Units that a guess is worth beside what was measured of its own kind."""
 
+TELLS = 0.1
+"""From this share of it on, a piece of work tells how long it takes."""
+
 CALM = 1.0
 """Seconds of guessed work that "this machine is as guessed" is worth: of two fast units it is not
 concluded that the rest will be as fast."""
@@ -36,6 +39,8 @@ class Kind(NamedTuple):
     """Seconds that the unit in work has taken so far; 0 where none is."""
     share: float = 0.0
     """How far the unit in work is, 0 to 1, where it says so; else 0."""
+    size: float = 1.0
+    """Units of what is in work: pairs that are timed together are one piece of it."""
     steady: bool = True
     """Whether what its units take tells of the machine; not where much of it happens once: code is
     compiled and loaded in the first run and not in the next."""
@@ -86,25 +91,31 @@ def left(kinds: Iterable[Kind], calm: float = CALM) -> float:
     Args:
         calm: see :func:`pace`.
 
-    The unit in work counts with what is left of it: by its own word where it says how far it is,
-    else by what units of its kind take; one that takes longer than that is about to end.
+    The piece in work counts with what is left of it: by its own word where it says how far it is,
+    else by what units of its kind take; one that takes longer than that is about to end. What it
+    says of itself counts for the units that follow it too.
     """
     kinds = list(kinds)
     factor = pace(kinds, calm)
     seconds = 0.0
     for kind in kinds:
-        each = rate(kind, factor if kind.steady else 1.0)
         open_units = max(kind.planned - kind.done, 0.0)
+        size = min(open_units, kind.size)
+        tells = kind.begun > 0 and size > 0 and TELLS <= kind.share <= 1
+        known = kind
+        if tells:
+            known = kind._replace(done=kind.done + kind.share * size, spent=kind.spent + kind.begun)
+        each = rate(known, factor if kind.steady else 1.0)
         seconds += open_units * each
-        if open_units <= 0 or kind.begun <= 0:
+        if size <= 0 or kind.begun <= 0:
             continue
-        if 0.1 <= kind.share <= 1:
+        if tells:
             whole = kind.begun / kind.share
             weight = kind.share
-            expected = weight * whole + (1 - weight) * max(each, kind.begun)
-            seconds += expected - kind.begun - min(open_units, 1.0) * each
+            expected = weight * whole + (1 - weight) * max(size * each, kind.begun)
+            seconds += expected - kind.begun - size * each
         else:
-            seconds -= min(kind.begun, min(open_units, 1.0) * each)
+            seconds -= min(kind.begun, size * each)
     return max(seconds, 0.0)
 
 

@@ -17,7 +17,7 @@ import pytest
 from pytest_kvquant import format
 from pytest_kvquant.machine.escape import one_line
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.numerics.eta import CALM, Kind, known_calm, left
+from pytest_kvquant.numerics.eta import CALM, TELLS, Kind, known_calm, left
 
 if TYPE_CHECKING:
     from _pytest.capture import CaptureManager
@@ -37,8 +37,8 @@ SETTLE_SECONDS = 2.0
 
 
 TELLING = ("first", "speed")
-"""Kinds of which one has to be done before a forecast is worth anything, where no earlier run told
-what they take: a guess knows neither the model nor the machine."""
+"""Kinds of which one has to be done, or to tell how far it is, before a forecast is worth anything,
+where no earlier run told what they take: a guess knows neither the model nor the machine."""
 
 
 class _Phase(NamedTuple):
@@ -47,6 +47,8 @@ class _Phase(NamedTuple):
     begun: float
     inner: float
     """Seconds that phases within it have taken so far."""
+    units: float
+    """Of its kind, that it is planned to do."""
 
 
 class Clock:
@@ -63,6 +65,8 @@ class Clock:
         self._trusted, self._calm = False, CALM
         self._stack: list[_Phase] = []
         self._share = 0.0
+        self._first: tuple[float, float] | None = None
+        """When the innermost phase first said how far it is, and how far it was."""
 
     def plan(self, kinds: Mapping[str, Kind], *, trusted: bool = True) -> None:
         """What is to be done.
@@ -73,14 +77,19 @@ class Clock:
         self._kinds, self._trusted = dict(kinds), trusted
         self._calm = known_calm(self._kinds.values()) if trusted else CALM
 
-    def begin(self, name: str, pair: Pair | None) -> None:
-        """A phase begins."""
-        self._stack.append(_Phase(name, pair, self._now(), 0.0))
-        self._share = 0.0
+    def begin(self, name: str, pair: Pair | None, units: float = 1.0) -> None:
+        """A phase begins: so many units of its kind."""
+        self._stack.append(_Phase(name, pair, self._now(), 0.0, units))
+        self._share, self._first = 0.0, None
 
     def share(self, share: float) -> None:
-        """How far the innermost phase is, 0 to 1."""
+        """How far the innermost phase is, 0 to 1.
+
+        What it took before it first said so (a process was started) is not taken for its pace.
+        """
         self._share = share
+        if self._first is None:
+            self._first = self._now(), share
 
     def end(self, units: float) -> float:
         """The innermost phase has ended; its own seconds."""
@@ -90,7 +99,7 @@ class Clock:
             outer = self._stack[-1]
             self._stack[-1] = outer._replace(inner=outer.inner + took)
         own = max(took - last.inner, 0.0)
-        self._share = 0.0
+        self._share, self._first = 0.0, None
         if (kind := self._kinds.get(last.name)) is not None:
             done = kind.done + units
             self._kinds[last.name] = kind._replace(
@@ -122,18 +131,29 @@ class Clock:
         kinds = dict(self._kinds)
         if not kinds or not (self._stack or any(kind.done for kind in kinds.values())):
             return None
-        telling = [kinds[name] for name in TELLING if name in kinds and kinds[name].planned]
-        if not self._trusted and any(not kind.done for kind in telling):
-            return None
         inner = 0.0
         for at, one in enumerate(reversed(self._stack)):
             if (kind := kinds.get(one.name)) is not None:
                 own = self._now() - one.begun - one.inner - inner
-                kinds[one.name] = kind._replace(
-                    begun=max(own, 1e-9), share=self._share if at == 0 else 0.0
-                )
+                own = max(own, 1e-9)
+                share = self._paced(own) if at == 0 else 0.0
+                kinds[one.name] = kind._replace(begun=own, share=share, size=one.units)
             inner = self._now() - one.begun
+        telling = [kinds[name] for name in TELLING if name in kinds and kinds[name].planned]
+        if not self._trusted and any(not kind.done and kind.share < TELLS for kind in telling):
+            return None
         return left(kinds.values(), self._calm)
+
+    def _paced(self, own: float) -> float:
+        """The share of its seconds that the innermost phase has taken, as far as it says."""
+        if self._first is None:
+            return 0.0
+        since, first = self._first
+        moved = self._share - first
+        if moved < TELLS:
+            return 0.0
+        rest = (self._now() - since) / moved * (1 - self._share)
+        return own / (own + rest)
 
 
 class Progress:
@@ -162,9 +182,9 @@ class Progress:
         self._clock.plan(kinds, trusted=trusted)
         self._cells = cells
 
-    def begin(self, phase: str, pair: Pair | None = None) -> None:
+    def begin(self, phase: str, pair: Pair | None = None, units: float = 1.0) -> None:
         """A phase begins."""
-        self._clock.begin(phase, pair)
+        self._clock.begin(phase, pair, units)
         if pair is not None and phase != "control":
             self._numbers.setdefault(pair, len(self._numbers) + 1)
         self._status("")
@@ -172,7 +192,7 @@ class Progress:
     def step(self, what: str, done: int, of: int) -> None:
         """How far the phase is."""
         self._clock.share(done / of if of else 0.0)
-        self._status(f", {what}")
+        self._status(f", {what}" if what else "")
 
     def end(self, units: float = 1.0) -> None:
         """The innermost phase has ended."""

@@ -111,7 +111,7 @@ class Compared:
     def _computed(self, done: int, of: int) -> None:
         """So many of the missing chunks of the reference were computed; 0: it begins."""
         if not done:
-            self._observer.begin("reference")
+            self._observer.begin("reference", None, of)
         self._observer.step(f"{done} of {of} chunks", done, of)
         if done == of:
             self._observer.end(of)

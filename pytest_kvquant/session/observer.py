@@ -27,8 +27,8 @@ class Observer(Protocol):
     def rates(self) -> Mapping[str, float]:
         """Seconds that a unit of each phase took, of which one was done."""
 
-    def begin(self, phase: str, pair: Pair | None = None) -> None:
-        """A phase begins: one of those of the plan."""
+    def begin(self, phase: str, pair: Pair | None = None, units: float = 1.0) -> None:
+        """A phase begins: one of those of the plan, and so many of its units."""
 
     def step(self, what: str, done: int, of: int) -> None:
         """How far the phase is; ``of`` 0 where nobody knows."""
@@ -57,7 +57,7 @@ class Listener:
         """Not kept."""
         return {}
 
-    def begin(self, phase: str, pair: Pair | None = None) -> None:
+    def begin(self, phase: str, pair: Pair | None = None, units: float = 1.0) -> None:
         """Not told."""
 
     def step(self, what: str, done: int, of: int) -> None:
@@ -95,7 +95,7 @@ def phase(
     observer: Observer, name: str, pair: Pair | None = None, units: float = 1.0
 ) -> Iterator[None]:
     """A phase from its beginning to its end, however it ends; so many units are done then."""
-    observer.begin(name, pair)
+    observer.begin(name, pair, units)
     try:
         yield
     finally:

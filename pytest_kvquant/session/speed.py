@@ -217,6 +217,7 @@ class SpeedRun:
             timesheet=self._workers.timesheet,
             watch=self._watch,
             roofs=self._roofs(),
+            told=lambda what, share: self._observer.step(what, round(1000 * share), 1000),
         )
 
     def _roofs(self) -> Roofs | None:

@@ -39,6 +39,28 @@ class Sweeping(Protocol):
         """All was timed at this depth."""
 
 
+class _Told:
+    """Says how far the timing of a group is.
+
+    Args:
+        tests: that it takes at most.
+    """
+
+    def __init__(self, setup: SpeedSetup, tests: int) -> None:
+        self._setup, self._tests = setup, tests
+        self._begun, self._name = 0, ""
+
+    def begin(self, name: str) -> None:
+        """The next test begins."""
+        self._begun, self._name = self._begun + 1, name
+        self.round(0.0)
+
+    def round(self, share: float) -> None:
+        """How far it is, in the rounds that it takes at least."""
+        done = self._begun - 1 + min(share, 1.0)
+        self._setup.told(self._name, min(done / self._tests, 1.0))
+
+
 class TimedCell(NamedTuple):
     """A cell of those in turn."""
 
@@ -61,6 +83,7 @@ def sweep(
     reference = len(cells)
     both = [sides(cell.pair, setup) for cell in cells]
     together = [*(own for own, _ in both), both[0][1]]
+    told = _Told(setup, len(depths) * len(plan.kinds))
     with streams(together, plan.context(max(depths)), setup, accounts) as worker:
         for depth in depths:
             opened = ((at, cell.open([depth])) for at, cell in enumerate(cells))
@@ -73,11 +96,12 @@ def sweep(
                 left = [at for at, kinds in going.items() if kind in kinds]
                 if not left:
                     continue
+                told.begin(title(kind, plan.count(kind), depth))
                 _say(accounts, f"timing {title(kind, plan.count(kind), depth)}")
                 asked = [
                     TimedCell(at, cells[at].pair, cells[at].before(kind, depth)) for at in left
                 ]
-                found = take(worker, kind, depth, asked, reference, plan, setup)
+                found = take(worker, kind, depth, asked, reference, plan, setup, told)
                 if any(series.disturbed for series in found):
                     cool_down(found)
                     found = take(worker, kind, depth, asked, reference, plan, setup)
@@ -96,6 +120,7 @@ def take(
     reference: int,
     plan: SpeedPlan,
     setup: SpeedSetup,
+    told: _Told | None = None,
 ) -> list[RoundSeries]:
     """Rounds of one test at the depth that the streams are at, of each cell until they decide.
 
@@ -108,7 +133,7 @@ def take(
     repeats = dict(zip(every, warmed.repeats, strict=True))
     taken: dict[int, list[Round]] = {cell.stream: [] for cell in cells}
     limits = {cell.stream: _limits(cell, kind, depth, plan, setup) for cell in cells}
-    told, going = setup.watch(), list(cells)
+    company, going = setup.watch(), list(cells)
     while going:
         order = [reference, *(cell.stream for cell in going)]
         ns = worker.samples(kind, count, [*order, *reversed(order)])
@@ -119,7 +144,9 @@ def take(
             for cell in going
             if not _enough(taken[cell.stream], limits[cell.stream], plan.rules)
         ]
-    seconds, disturbed = (time.perf_counter() - begun) / len(cells), told()
+        if told is not None:
+            told.round(max(map(len, taken.values())) / plan.rules.least)
+    seconds, disturbed = (time.perf_counter() - begun) / len(cells), company()
     return [
         RoundSeries(
             kind=kind,

@@ -74,6 +74,8 @@ class SpeedSetup(NamedTuple):
     """Begins to watch who else uses the device; what it gives tells, in words, or nothing."""
     roofs: Roofs | None = None
     """What the machine permits; ``None``: not wanted."""
+    told: Callable[[str, float], None] = lambda _what, _share: None
+    """Told what is being timed, and how far all is that is timed together, 0 to 1."""
 
 
 class Account:

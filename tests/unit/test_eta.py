@@ -166,3 +166,25 @@ def test_a_line_that_stays_breaks_between_its_parts() -> None:
     first, second = folded(line, 80).splitlines()
     assert first == "kvquant: 2/3 q8_0/q8_0  inconclusive  KL 0.00407  top-1 95.69%"
     assert second == "         4 min, about 40 s left"
+
+
+def test_pairs_timed_together_tell_what_is_left_before_the_first_is_done() -> None:
+    """The speed of nine pairs: nothing was said for nine tenths of the run."""
+    now = 0.0
+    clock = Clock(lambda: now)
+    clock.plan({"speed": Kind(11, 1.0)}, trusted=False)
+    clock.begin("speed", None, 9)
+    now = 5.0  # a process was started
+    clock.share(0.0)
+    assert clock.left() is None
+    told = []
+    for step in range(1, 10):
+        now = 5.0 + 4.0 * step
+        clock.share(step / 10)
+        told.append((clock.left(), 45.0 - now + 2 * 45 / 9))
+    for said, truth in told:
+        assert said is not None
+        assert said == pytest.approx(truth, rel=0.3)
+    now = 45.0
+    clock.end(9)
+    assert clock.left() == pytest.approx(10, rel=0.1)
