@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import msgspec
+
 from pytest_kvquant.cli.commands import Commands
 from pytest_kvquant.cli.files import say, write
 
@@ -46,13 +48,13 @@ def _compare(parsed: argparse.Namespace) -> int:
     from pytest_kvquant.results.file import read
 
     before, after = read(parsed.before), read(parsed.after)
-    found = compare(before, after)
+    found = msgspec.structs.replace(compare(before, after), across=parsed.across)
     if parsed.html is not None:
         from pytest_kvquant.report.diff import render
 
         write(parsed.html, render(found, before, after).encode())
     say(as_markdown(found) if parsed.markdown else as_text(found, width=screen_width()))
-    if found.conditions and not parsed.across:
+    if not found.judged:
         differing = "; ".join(found.conditions)
         print(
             f"kvquant {parsed.command}: conditions differ ({differing}): nothing is judged. "

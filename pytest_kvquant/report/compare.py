@@ -22,7 +22,7 @@ from pytest_kvquant.report.conditions_apart import (
     require_same_tokens,
     shared_chunks,
 )
-from pytest_kvquant.report.matrix_rows import Row
+from pytest_kvquant.report.matrix_rows import Row, Tone
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.drift_words import sentence
 from pytest_kvquant.results.result import Result
@@ -65,6 +65,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Conditions that differ and move figures or speeds by themselves: machine, batches,
     variables."""
 
+    across: bool = False
+    """Whether it is judged although conditions differ."""
     apart: tuple[str, ...] = ()
     """Names of all that differs."""
     gone_tests: tuple[str, ...] = ()
@@ -78,6 +80,18 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return any(cell.worse for cell in self.cells) or bool(self.vanished)
 
     @property
+    def judged(self) -> bool:
+        """Whether it says anything: not where other things differ than what is compared."""
+        return self.across or not self.conditions
+
+    @property
+    def tone(self) -> Tone:
+        """How it reads: what is not judged is no green."""
+        if not self.judged:
+            return "open"
+        return "bad" if self.worse else "good"
+
+    @property
     def vanished(self) -> str:
         """What the earlier result has and the later one lacks, in words; empty: nothing."""
         gone, tests = self.only_before, self.gone_tests
@@ -89,6 +103,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def headline(self) -> str:
         """The comparison in one sentence."""
+        if not self.judged:
+            return f"Not judged: conditions differ ({'; '.join(self.conditions)})."
         worse = [cell.after.pair for cell in self.cells if cell.worse]
         vanished = f" {self.vanished[:1].upper()}{self.vanished[1:]}." if self.vanished else ""
         if worse:
@@ -178,7 +194,7 @@ def as_markdown(comparison: Comparison) -> str:
     folded below.
     """
     page = markdown.Page(markdown.LIMIT)
-    page.add(f"## {'❌' if comparison.worse else '✅'} KV-cache matrix, compared\n\n")
+    page.add(f"## {markdown.MARKS[comparison.tone]} KV-cache matrix, compared\n\n")
     page.add(f"**{markdown.plain(comparison.headline)}**\n\n")
     worse = (
         f"- ❌ {markdown.code(cell.after.pair)} {markdown.plain(_in_words(cell))}\n"

@@ -32,5 +32,5 @@ def render(found: Comparison, before: Result, after: Result) -> str:
         columns=columns,
         facts=list(zip(facts(before), facts(after), strict=False)),
         anchor=anchor,
-        tone="bad" if found.worse else "good",
+        tone=found.tone,
     )

@@ -164,10 +164,18 @@ def test_other_conditions_are_named_and_not_judged(
     )
     one, two = _write(tmp_path / "a.json", small), _write(tmp_path / "b.json", other)
     assert main(["compare", one, two]) == 2
-    said = capsys.readouterr().err
+    out, said = capsys.readouterr()
     assert "→ GGML_X=1" in said
     assert f"threads: {small.settings.threads} → 64" in said
-    assert main(["compare", one, two, "--across"]) == 0
+    assert "got worse" not in out
+    page = tmp_path / "d.html"
+    assert main(["diff", one, two, "--markdown", "--html", str(page)]) == 2
+    summary = capsys.readouterr().out
+    assert "✅" not in summary, "the summary of a pull request was green, and nothing was judged"
+    assert summary.startswith("## ⚠️ KV-cache matrix, compared\n\n**Not judged: conditions differ (")
+    assert "<strong>Not judged</strong>" in page.read_text()
+    assert main(["compare", one, two, "--across", "--markdown"]) == 0
+    assert capsys.readouterr().out.startswith("## ✅")
 
 
 def test_the_summary_has_arrows_and_what_failed_first(
