@@ -189,6 +189,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("summary", TEXT, "PATH", "write a markdown summary (default: $GITHUB_STEP_SUMMARY)"),
     Option("variant", TEXT, "NAME", "under the environment of this table of [variants]"),
     Option("live", FLAG, "", "rewrite the page after every pair; it follows the run by itself"),
+    Option("lines", TEXT, "PATH", "add a line of JSON here whenever a pair is finished"),
     Option(
         "table",
         TEXT,
@@ -221,7 +222,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "what is kept and shown": (
         "store", "store-limit", "baselines", "ratchet", "json", "report", "summary", "live",
-        "table", "evidence",
+        "lines", "table", "evidence",
     ),
 }  # fmt: skip
 """Options by purpose, as ``--help`` shows them."""

@@ -77,6 +77,7 @@ class Settings(
     report: Path | None = None
     summary: Path | None = None
     live: bool = False
+    lines: Path | None = None
     table: Literal["article", "article:csv", "article:latex"] | None = None
     evidence: Path | None = None
     probe: Literal["off", "fail", "always"] = "always"

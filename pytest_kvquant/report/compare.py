@@ -87,9 +87,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def tone(self) -> Tone:
         """How it reads: what is not judged is no green."""
-        if not self.judged:
-            return "open"
-        return "bad" if self.worse else "good"
+        return "open" if not self.judged else "bad" if self.worse else "good"
 
     @property
     def vanished(self) -> str:
@@ -249,8 +247,7 @@ def _kl_change(cell: CellComparison) -> Change | None:
 
 HEAD = ("pair", "what", "KL (nats)", "→", "change", "±", "top-1", "→", "decode × f16", "→")
 
-TOP1 = HEAD.index("top-1")
-"""Where a table is divided that is wider than its screen."""
+TOP1 = HEAD.index("top-1")  # there a table is divided that is wider than its screen
 
 
 def _line(cell: CellComparison) -> list[str]:

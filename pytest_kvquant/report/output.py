@@ -12,6 +12,8 @@ from pathlib import Path
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.errors import RunRefused
 from pytest_kvquant.machine.files import replace
+from pytest_kvquant.report.cell_line import PairLine
+from pytest_kvquant.results import nonfinite
 from pytest_kvquant.results.file import encode
 from pytest_kvquant.results.result import Result
 
@@ -25,7 +27,7 @@ def check(settings: Settings) -> None:
     Raises:
         RunRefused: a file cannot be written there, or what a page needs is not installed.
     """
-    for flag in ("json", "report", "summary"):
+    for flag in ("json", "report", "summary", "lines"):
         path = getattr(settings, flag)
         if path is not None and (reason := _obstacle(path)):
             raise RunRefused(f"--kv-{flag} {path}: {reason}.")
@@ -70,7 +72,7 @@ def write(settings: Settings, result: Result, shell: Mapping[str, str]) -> list[
 
 def _refuse_collisions(settings: Settings) -> None:
     """A file that the run reads, or writes already, is not written over."""
-    named = ("model", "corpus", "speed_baseline", "json", "report", "summary")
+    named = ("model", "corpus", "speed_baseline", "json", "report", "summary", "lines")
     taken: dict[str, str] = {}
     for flag in named:
         given = getattr(settings, flag)
@@ -96,6 +98,19 @@ def write_live(settings: Settings, result: Result, missing: str) -> None:
     assert settings.report is not None
     with contextlib.suppress(OSError):
         replace(settings.report, render(result, incomplete=missing).encode())
+
+
+def add_line(path: Path, line: PairLine) -> None:
+    """Add what a pair has come to; a line is whole or not there, also of several processes.
+
+    A line that cannot be written does not stop the run: the result has all of it.
+    """
+    with contextlib.suppress(OSError):
+        where = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(where, nonfinite.encode(line) + b"\n")
+        finally:
+            os.close(where)
 
 
 def _no_folder(path: Path) -> str | None:

@@ -20,6 +20,7 @@ NOT_REPEATED = (
     "evidence",
     "fresh",
     "live",
+    "lines",
     "table",
 )
 """Options that choose cells and outputs: the command that repeats one cell leaves them out."""

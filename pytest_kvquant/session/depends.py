@@ -21,8 +21,8 @@ from pytest_kvquant.machine.versions import driver_version, os_version
 from pytest_kvquant.results.library import Library
 
 OUTPUTS = (
-    "json", "report", "summary", "evidence", "store", "store_limit", "baselines", "fresh",
-    "devices", "timeout", "strict",
+    "json", "report", "summary", "live", "lines", "table", "evidence", "store", "store_limit",
+    "baselines", "fresh", "devices", "timeout", "strict",
 )  # fmt: skip
 """Settings that no measured figure depends on; a process of pytest-xdist has its own device."""
 

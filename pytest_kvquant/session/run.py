@@ -15,7 +15,7 @@ from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.machine.files import cache_folder
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.report import output
-from pytest_kvquant.report.cell_line import in_a_line
+from pytest_kvquant.report.cell_line import as_line, in_a_line
 from pytest_kvquant.results.baseline import BaselineRecord
 from pytest_kvquant.results.ceiling import Ceiling
 from pytest_kvquant.results.cell import Cell, Check
@@ -113,6 +113,7 @@ class Session:
         )
         self.forecast = Forecast(ready, compared, self.speed.plan, observer)
         self._last_finished = time.perf_counter()
+        self._started, self._told_pairs = clock.started, 0
 
     @property
     def pairs(self) -> list[Pair]:
@@ -196,14 +197,25 @@ class Session:
         speeds, ceilings = self.speed.cells([pair]), self.speed.ceilings([pair])
         if not (cells or speeds or ceilings):
             return
-        words = in_a_line(
+        parts = (
             next(iter(cells), None),
             next(iter(speeds), None),
             next(iter(map(self.verdicts.ceiling, ceilings)), None),
         )
         now = time.perf_counter()
-        self._observer.cell(pair, words, now - self._last_finished)
-        self._last_finished = now
+        seconds, self._last_finished = now - self._last_finished, now
+        self._observer.cell(pair, in_a_line(*parts), seconds)
+        self._told_pairs += 1
+        if self.settings.lines is not None:
+            line = as_line(
+                *parts,
+                run=self._started,
+                pair=str(pair),
+                number=self._told_pairs,
+                of=len(self.account.selected),
+                seconds=seconds,
+            )
+            output.add_line(self.settings.lines, line)
         if self.settings.live:
             output.write_live(self.settings, self.result(), self.account.missing())
 

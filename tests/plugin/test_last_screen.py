@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -143,13 +144,23 @@ def pytest_runtest_logreport(report):
 """
     )
     ran = pytest_in(folder, "--kv-matrix", *SMALL, "--kv-store=store", "--kv-pairs=q8_0/q8_0",
-                    "--kv-live", "--kv-report=live.html", "-p", "conftest")  # fmt: skip
+                    "--kv-live", "--kv-report=live.html", "--kv-lines=kv.jsonl", "-p", "conftest",
+                    "--kv-json=whole.json")  # fmt: skip
     (folder / "conftest.py").unlink()
     assert ran.code == 0, ran.text
     seen, last = ((folder / name).read_text() for name in ("seen.html", "live.html"))
     assert "1 of 2 pairs are measured, 1 to come." in seen
     assert 'id="follow"' in seen
     assert 'id="incomplete"' not in last
+    lines = [json.loads(line) for line in (folder / "kv.jsonl").read_text().splitlines()]
+    assert [(one["pair"], one["number"], one["of"]) for one in lines] == [
+        ("f16/f16", 1, 2), ("q8_0/q8_0", 2, 2),
+    ]  # fmt: skip
+    whole = json.loads((folder / "whole.json").read_text())
+    assert {one["run"] for one in lines} == {whole["environment"]["started"]}
+    kls = [cell["quality"]["prefill"]["kl_mean"] for cell in whole["cells"]]
+    assert [one["kl_mean"] for one in lines] == kls
+    assert [one["verdict"] for one in lines] == [cell["verdict"] for cell in whole["cells"]]
 
 
 def test_a_live_page_needs_a_page(folder: Path) -> None:
