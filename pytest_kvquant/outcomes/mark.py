@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from pytest_kvquant.checks import registry
-from pytest_kvquant.config.complaints import nearest
+from pytest_kvquant.config.complaints import complaint, nearest
 from pytest_kvquant.config.file import why_no_budget
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.matrix import Pair
@@ -49,10 +49,11 @@ def read_mark(node: pytest.Item) -> Mark:
     given = dict(marker.kwargs)
     if isinstance(given.get("pairs"), str):
         given["pairs"] = [given["pairs"]]
-    try:
-        mark = msgspec.convert(given, Mark)
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"@pytest.mark.{NAME}: {error}.") from None
+    if (wrong := complaint(Mark, given)) is not None:
+        keys, text = wrong
+        where = "" if keys[0] not in Mark.__struct_fields__ else f"{'.'.join(keys)}: "
+        raise SettingsError(f"@pytest.mark.{NAME}: {where}{text}")
+    mark = msgspec.convert(given, Mark)
     units = _judged_again()
     for key, value in mark.budgets.items():
         if key not in units:
@@ -60,8 +61,8 @@ def read_mark(node: pytest.Item) -> Mark:
                 f"@pytest.mark.{NAME}: budgets has '{key}', and figures kept per chunk are "
                 f"judged by {', '.join(units)}{nearest(key, units)}"
             )
-        if wrong := why_no_budget(key, value, units[key]):
-            raise SettingsError(f"@pytest.mark.{NAME}: {wrong}.")
+        if why := why_no_budget(key, value, units[key]):
+            raise SettingsError(f"@pytest.mark.{NAME}: {why}.")
     return mark
 
 

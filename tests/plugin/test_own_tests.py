@@ -67,6 +67,8 @@ WRONG = {
     'pairs=["q8_0"]': "write K/V",
     'budgets={"kl": 1}': "kl",
     'budgets={"kl_mean": -1}': "from 0 up",
+    'pears="q8_0/*"': "unknown key 'pears'; did you mean 'pairs'?",
+    'budgets={"kl_mean": "x"}': "budgets.kl_mean: 'x' stands where a number belongs.",
 }
 
 
