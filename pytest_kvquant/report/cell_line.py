@@ -28,7 +28,7 @@ class PairLine(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     """The gravest of quality, speed and context."""
     reasons: tuple[str, ...] = ()
-    """What does not pass, in words."""
+    """What failed, in a few words each."""
     kl_mean: float | None = None
     """Mean KL, nats per token."""
     top1: float | None = None
