@@ -42,6 +42,10 @@ class Known(NamedTuple):
     """Of f16, as ``llama-perplexity -c 512 --chunks 2`` printed it."""
     kernel_fault: Planted
     """One that lives in q8_0/q8_0 alone."""
+    twice: dict[str, float]
+    """Added to every other logit of the pair of that type, this doubles its KL. One dose does not
+    serve all: 0.5 is a KL of 0.025 nats, on Gemma 4.4 times what q8_0 costs, and 1.16 times (1.07
+    to 1.28 after 8 chunks: open) what q4_0 does."""
 
 
 PAIRS = ("q8_0/q8_0", "q4_0/q4_0")
@@ -53,8 +57,8 @@ SCORES = Planted(
 )  # fmt: skip
 
 KNOWN = (
-    Known(SMOLLM2.file, 52.9071, HALF_OF_V),
-    Known(GEMMA3.file, 59.2886, SCORES),
+    Known(SMOLLM2.file, 52.9071, HALF_OF_V, {"q8_0": 0.2, "q4_0": 0.69}),
+    Known(GEMMA3.file, 59.2886, SCORES, {"q8_0": 0.27, "q4_0": 1.11}),
 )
 
 
@@ -70,10 +74,13 @@ def model(known: Known) -> Path:
     return FOLDER / "models" / known.file
 
 
-def measured(known: Known, tmp_path: Path, hook: str = "", chunks: int = 2) -> dict[str, Cell]:
+def measured(
+    known: Known, tmp_path: Path, hook: str = "", chunks: int = 2, **settings: Any
+) -> dict[str, Cell]:
+    chosen = {"decode": 32, "trajectory": 0, "coverage": "off", **settings}
     session = start(
         tmp_path, pairs=PAIRS, model=model(known), ctx=512, chunks=chunks,
-        order="sequential", decode=32, trajectory=0, coverage="off", hook=hook,
+        order="sequential", hook=hook, **chosen,
     )  # fmt: skip
     for pair in PAIRS:
         session.measure(Pair.parse(pair))
@@ -126,17 +133,28 @@ def test_the_fork_is_green_with_its_shift_crash_declared(known: Known, tmp_path:
 
 
 FAULT = """
-def spoilt(logits, *_):
-    return logits + np.float32(0.5) * (np.arange(logits.shape[1]) % 2).astype(np.float32)
+planted_in = []
 
-plant(change_logits=spoilt)
+def noted(type_k, type_v):
+    planted_in[:] = [type_k]
+    return type_k, type_v
+
+def spoilt(logits, *_):
+    more = np.float32(DOSES[planted_in[0]])
+    return logits + more * (np.arange(logits.shape[1]) % 2).astype(np.float32)
+
+plant(noted, spoilt)
 """
 
 
-def test_a_planted_fault_is_red(known: Known, tmp_path: Path) -> None:
+def test_twice_the_kl_is_red(known: Known, tmp_path: Path) -> None:
     # Two chunks decide nothing beside a healthy cell.
-    cells = measured(known, tmp_path, hook=FAULT, chunks=8)
-    assert {cells[pair].verdict for pair in PAIRS} <= {"fail", "inactive"}
+    hook = f"DOSES = {known.twice}\n{FAULT}"
+    cells = measured(known, tmp_path, hook=hook, chunks=8, decode=0, recall=0)
+    for pair in PAIRS:
+        ratio = next(gate for gate in cells[pair].gates if gate.name == "kl_ratio")
+        assert ratio.figure == pytest.approx(2, rel=0.15), pair
+        assert (ratio.verdict, cells[pair].verdict) == ("fail", "fail"), pair
     assert cells["f16/f16"].verdict == "pass"
 
 
