@@ -10,8 +10,10 @@ import pytest
 from support.run import measure, start
 
 from pytest_kvquant.config.setup import parse_words
+from pytest_kvquant.data import EMBEDDED_MODEL
 from pytest_kvquant.errors import ModelError, RunRefused
 
+QUERIES = "blk.0.attn_q.weight"
 FEW = {"decode": 0, "trajectory": 0, "chunks": 2}
 
 
@@ -42,6 +44,35 @@ def test_options_that_change_the_model_show_in_its_perplexity(
     words: str, tmp_path: Path, usual: float
 ) -> None:
     assert abs(ppl(tmp_path, words) - usual) > 0.005 * usual
+
+
+def adapter(path: Path) -> Path:
+    """A LoRA adapter of rank 4 for the first layer's queries of the embedded model."""
+    weight = next(
+        one for one in gguf.GGUFReader(EMBEDDED_MODEL).tensors if one.name == QUERIES
+    )  # fmt: skip
+    taken, given = map(int, weight.shape)
+    rng = np.random.default_rng(0)
+    writer = gguf.GGUFWriter(path, "qwen3")
+    writer.add_string("general.type", "adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 8.0)
+    for end, shape in (("a", (4, taken)), ("b", (given, 4))):
+        rows = 0.2 * rng.standard_normal(shape).astype(np.float32)
+        writer.add_tensor(f"{QUERIES}.lora_{end}", rows)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_lora_adapters_are_applied_with_their_scales(tmp_path: Path, usual: float) -> None:
+    first, second = adapter(tmp_path / "a.gguf"), adapter(tmp_path / "b.gguf")
+    none = ppl(tmp_path / "none", f"--lora {first}:0.0,{second}:0.0")
+    some = ppl(tmp_path / "some", f"--lora {first}:0.0 --lora-scaled {second}:0.7")
+    assert none == pytest.approx(usual, rel=1e-4)
+    assert some > 1.01 * usual
 
 
 def test_a_control_vector_is_applied_with_its_scale(tmp_path: Path, usual: float) -> None:

@@ -195,7 +195,9 @@ def attach(library: LoadedLibrary, context: Address, model: Adapted) -> None:
     """
     llama = library.llama
     if model.adapters:
-        pointers = (ctypes.c_void_p * len(model.adapters))(*[one for one, _ in model.adapters])
+        # The bindings return a typed pointer, which an array of addresses does not take as it is.
+        addresses = [ctypes.cast(one, ctypes.c_void_p) for one, _ in model.adapters]
+        pointers = (ctypes.c_void_p * len(addresses))(*addresses)
         scales = (ctypes.c_float * len(model.adapters))(*[scale for _, scale in model.adapters])
         take = library.function(
             "llama_set_adapters_lora", ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p,
