@@ -7,7 +7,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from support.run import measure, start
+from support.run import measure, run, start
 
 from pytest_kvquant.config.setup import parse_words
 from pytest_kvquant.data import EMBEDDED_MODEL
@@ -31,9 +31,22 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> float:
     return ppl(tmp_path_factory.mktemp("usual"), "")
 
 
-def test_options_that_change_no_figure(tmp_path: Path, usual: float) -> None:
-    words = "--no-mmap --swa-full -kvu --no-op-offload -np 8 -ot ffn=CPU --numa distribute"
+@pytest.mark.parametrize(
+    "words", ["--no-mmap --swa-full -kvu --no-op-offload -np 8 -ot ffn=CPU --numa distribute",
+              "-np 3", "-np 2 --mlock -sm layer -mg 0 -ts 1 -ncmoe 2 -nkvo -tb 1 -fa auto"],
+)  # fmt: skip
+def test_options_that_change_no_figure(words: str, tmp_path: Path, usual: float) -> None:
     assert ppl(tmp_path, words) == pytest.approx(usual, rel=1e-4)
+
+
+@pytest.mark.parametrize("words", ["-np 3 -kvu", "-np 3 --no-kv-unified"])
+def test_the_oracle_knows_how_sequences_share_the_cache(words: str, tmp_path: Path) -> None:
+    """Of the operations, too: some have streams, others have to be in a unified cache."""
+    cells = run(tmp_path, "f16/f16", setup=parse_words(words), coverage="standard", **FEW)
+    cell = cells["f16/f16"]
+    assert cell.kernels is not None
+    assert cell.kernels.scenarios
+    assert {one.text for one in cell.checks if one.verdict == "fail"} == set()
 
 
 @pytest.mark.parametrize(
@@ -101,6 +114,7 @@ def test_a_control_vector_is_applied_with_its_scale(tmp_path: Path, usual: float
         ("--lora absent.gguf", "absent.gguf: there is no such file"),
         ("--rpc 127.0.0.1:1", "has no RPC backend: build llama.cpp with -DGGML_RPC=ON"),
         ("--override-kv a=4", "write key=type:value"),
+        ("-np 257", "parallel 257: this build holds 256 sequences at most"),
     ],
 )
 def test_what_this_build_has_not_is_one_line(words: str, said: str, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
 """Tensors of experts, as llama.cpp's ``--cpu-moe`` names them."""
 
 _PLAIN_CONTEXT = {
-    "kv-offload": "offload_kqv", "op-offload": "op_offload", "kv-unified": "kv_unified",
+    "kv-offload": "offload_kqv", "op-offload": "op_offload",
     "swa-full": "swa_full", "threads-batch": "n_threads_batch", "rope-freq-base": "rope_freq_base",
     "rope-freq-scale": "rope_freq_scale", "yarn-orig-ctx": "yarn_orig_ctx",
     "yarn-ext-factor": "yarn_ext_factor", "yarn-attn-factor": "yarn_attn_factor",
@@ -63,6 +63,9 @@ class ModelSetup:
 
     def prepare(self) -> None:
         """What goes before the backends start."""
+        sequences, most = whole(self._setup, "parallel"), self._llama.llama_max_parallel_sequences()
+        if sequences > most:
+            raise BadLibrary(f"parallel {sequences}: this build holds {most} sequences at most.")
         if "numa" in self._setup:
             self._llama.llama_numa_init(choice(self._setup, "numa", NUMA))
 
@@ -171,8 +174,21 @@ def apply_context(library: LoadedLibrary, params: ctypes.Structure, setup: Optio
         params.rope_scaling_type = choice(setup, "rope-scaling", ROPE_SCALING)
     if "rope-scale" in setup:
         params.rope_freq_scale = 1 / number(setup, "rope-scale")
-    if "parallel" in setup:
-        params.n_seq_max = max(params.n_seq_max, whole(setup, "parallel"))
+    if flag(setup, "kv-unified", False):  # what has to be unified stays so
+        params.kv_unified = True
+    _hold(params, whole(setup, "parallel"))
+
+
+def _hold(params: ctypes.Structure, sequences: int) -> None:
+    """Make the context hold so many sequences at least, each in as many tokens as before.
+
+    Without a unified cache llama.cpp divides ``n_ctx`` by ``n_seq_max``.
+    """
+    if sequences <= params.n_seq_max:
+        return
+    if not params.kv_unified:
+        params.n_ctx = params.n_ctx // params.n_seq_max * sequences
+    params.n_seq_max = sequences
 
 
 class Adapted(Protocol):

@@ -17,6 +17,7 @@ from pytest_kvquant.engine.child.nodes import Ggml
 from pytest_kvquant.engine.child.oracle import Oracle
 from pytest_kvquant.engine.child.tap import Tap
 from pytest_kvquant.engine.child.values import Values
+from pytest_kvquant.engine.options import flag
 from pytest_kvquant.numerics.arrays import F32, I32
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Watched(Context):
         **shape: Unpack[ContextFields],
     ) -> None:
         llama = model.llama
+        unified = unified or flag(model.setup, "kv-unified", False)
         self.mirrors = Mirrors(
             layers,
             unified=unified or shape["sequences"] == 1,
