@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -59,7 +59,7 @@ def resolve(
         word = command_line.get(option.field)
         if word is not None:
             values[option.field] = parsed(option, word)
-    _set_up(values)
+    _set_up(values, typed={name for name, word in command_line.items() if word is not None})
     try:
         settings = msgspec.convert(values, Settings, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
@@ -81,16 +81,18 @@ def _of_variant(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, environment=environment)
 
 
-def _set_up(values: dict[str, object]) -> None:
-    """Put the options of llama.cpp together: tables of the file, then words as typed."""
+def _set_up(values: dict[str, object], typed: Collection[str]) -> None:
+    """Put the options of llama.cpp together: tables and keys of the file, then words as typed."""
     setup: dict[str, object] = {}
     for table in (values.pop("context", {}), values.get("setup", {})):
         if isinstance(table, dict):
             setup |= table
-    if isinstance(text := values.get("llama"), str):
-        setup |= parse_words(text)
-    if isinstance(rpc := values.get("rpc"), list) and rpc:
-        setup["rpc"] = list(rpc)
+    for name in sorted(("llama", "rpc"), key=lambda one: one in typed):
+        value = values.get(name)
+        if name == "llama" and isinstance(value, str):
+            setup |= parse_words(value)
+        elif name == "rpc" and isinstance(value, list) and value:
+            setup["rpc"] = list(value)
     if setup:
         values["setup"] = setup
 

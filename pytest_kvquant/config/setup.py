@@ -60,7 +60,7 @@ SETUP_OPTIONS: tuple[SetupOption, ...] = (
     SetupOption("context", "op-offload", "flag", "host tensors' operations on the device", (),
                 ("--no-op-offload",)),
     SetupOption("context", "kv-unified", "flag", "one buffer for all sequences", ("-kvu",),
-                ("--no-kv-unified",)),
+                ("--no-kv-unified", "-no-kvu")),
     SetupOption("context", "swa-full", "flag", "window layers keep all tokens"),
     SetupOption("context", "parallel", "int", "sequences that a context can hold at least",
                 ("-np",)),
@@ -87,6 +87,9 @@ OURS = {
 }  # fmt: skip
 """Options of llama.cpp that the plugin has options of its own for."""
 
+ON, OFF = ("true", "on", "1", "enabled"), ("false", "off", "0", "disabled")
+"""Values of a switch."""
+
 FILES = ("lora", "control-vector")
 
 SetupValue: TypeAlias = bool | int | float | str | list[float | str]
@@ -110,17 +113,29 @@ def parse_words(text: str) -> Setup:
         spelling, equals, value = words.pop(0).partition("=")
         option = _spelled(spelling)
         if option.kind == "flag":
-            found[option.name] = spelling not in option.negative
+            on = _switched(spelling, value) if equals else True
+            found[option.name] = on is not (spelling in option.negative)
             continue
-        if not equals and not words:
+        value = value if equals or not words else words.pop(0)
+        if not value.strip(", "):
             raise SettingsError(f"--kv-llama: {spelling} needs a value.")
-        value = value if equals else words.pop(0)
-        if option.kind in ("numbers", "words"):
+        if option.kind == "words":  # adds up where it is said again
             lists.setdefault(option.name, []).extend(part for part in value.split(",") if part)
         else:
             found[option.name] = value
     given = {**found, **lists}
     return {name: _checked(_named(name), value) for name, value in given.items()}
+
+
+def _switched(spelling: str, value: str) -> bool:
+    """What the value of a switch means, in the words that llama.cpp knows."""
+    for on, words in ((True, ON), (False, OFF)):
+        if value.lower() in words:
+            return on
+    raise SettingsError(
+        f"--kv-llama: {spelling}={value}: a switch is one of {', '.join((*ON, *OFF))}, or stands "
+        "without a value."
+    )
 
 
 def parse_table(table: str, values: Mapping[str, object], path: Path) -> Setup:
@@ -194,8 +209,14 @@ def _converted(option: SetupOption, value: object) -> SetupValue:
         return value
     if option.kind in ("numbers", "words"):
         items = value if isinstance(value, list) else str(value).split(",")
+        if any(isinstance(item, bool) for item in items):
+            raise TypeError
         return [float(item) if option.kind == "numbers" else str(item) for item in items]
+    if isinstance(value, bool) and option.choices:
+        return str(value).lower()  # is none of them, and is told which are
     if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError
+    if option.kind == "int" and isinstance(value, float):
         raise TypeError
     kinds: dict[str, type[int | float | str]] = {"int": int, "number": float, "word": str}
     return kinds[option.kind](value)

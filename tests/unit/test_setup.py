@@ -42,6 +42,10 @@ def test_words_of_llama_cpp_s_command_line() -> None:
         ("-mg one", "that takes a whole number"),
         ("-ts a,b", "that takes numbers with commas"),
         ("'", "No closing quotation"),
+        ("--mlock=maybe", "--mlock=maybe: a switch is one of true, on, 1, enabled, false"),
+        ("--mlock=", "--mlock=: a switch is one of"),
+        ("--lora=", "--lora needs a value"),
+        ("-ts ,", "-ts needs a value"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(text: str, said: str) -> None:
@@ -49,6 +53,52 @@ def test_what_cannot_be_meant_is_one_line(text: str, said: str) -> None:
         parse_words(text)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["true", "1", "on", "Enabled"])
+def test_a_switch_means_what_its_value_says(word: str) -> None:
+    assert parse_words(f"--mlock={word} --swa-full={word}") == {"mlock": True, "swa-full": True}
+    assert parse_words(f"--no-mmap={word} -nkvo={word}") == {"mmap": False, "kv-offload": False}
+
+
+@pytest.mark.parametrize("word", ["false", "0", "off", "DISABLED"])
+def test_a_switch_can_be_put_off_by_its_value(word: str) -> None:
+    assert parse_words(f"--mlock={word} --swa-full={word}") == {"mlock": False, "swa-full": False}
+    assert parse_words(f"--no-mmap={word} -nkvo={word}") == {"mmap": True, "kv-offload": True}
+
+
+def test_what_is_said_twice_counts_as_llama_cpp_counts_it() -> None:
+    """Lists of things add up, shares of devices do not; the last word counts."""
+    assert parse_words("-ts 3,1 -ts 1,1 -ot a=CPU -ot b=CPU -kvu -no-kvu -mg 0 -mg 1") == {
+        "tensor-split": [1.0, 1.0], "override-tensor": ["a=CPU", "b=CPU"], "kv-unified": False,
+        "main-gpu": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("[model]\nn-cpu-moe = 3.7", "that takes a whole number"),
+        ("[model]\ntensor-split = [true, 1]", "that takes numbers with commas"),
+        ('[model]\nmlock = "off"', "that takes true or false"),
+        ("[context]\nflash-attn = true", "it is one of on, off, auto"),
+    ],
+)
+def test_no_value_of_a_table_is_bent_into_another(line: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "kvquant.toml").write_text(line)
+    with pytest.raises(SettingsError) as caught:
+        resolve({}, config=None, root=tmp_path, budgets=registry.budget_units())
+    assert said in str(caught.value)
+
+
+def test_servers_as_typed_beat_those_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "kvquant.toml").write_text('rpc = ["a:1"]\nllama = "--rpc b:1 -mg 1"\n')
+    for typed, servers in (
+        ({}, ["a:1"]), ({"llama": "--rpc c:1"}, ["c:1"]), ({"rpc": "d:1"}, ["d:1"]),
+        ({"llama": "--rpc c:1", "rpc": "d:1"}, ["d:1"]),
+    ):  # fmt: skip
+        found = resolve(typed, config=None, root=tmp_path, budgets=registry.budget_units())
+        assert found.setup["rpc"] == servers
 
 
 def test_tables_and_words_together(tmp_path: Path) -> None:
