@@ -39,13 +39,13 @@ def warnings(
         why = "--kv-llama switched it off" if switched_off else "its header does not say how"
         return [
             f"contexts of {tokens:,} tokens: the model was trained on {original:,}, reaches "
-            f"{trained:,} by scaled ropes (YaRN), and {why}: give --kv-llama '--rope-scaling yarn "
+            f"{trained:,} by scaled ropes (YaRN), and {why}: give --kv-llama='--rope-scaling yarn "
             f"--rope-scale {trained / original:g} --yarn-orig-ctx {original}'"
         ]
     if trained and tokens > trained and "rope-scaling" not in setup:
         return [
             f"contexts of {tokens:,} tokens: the model was trained for {trained:,}, and what it "
-            "writes beyond means little; scaled ropes reach further (--kv-llama '--rope-scaling "
+            "writes beyond means little; scaled ropes reach further (--kv-llama='--rope-scaling "
             f"yarn --rope-scale {tokens / trained:.3g} --yarn-orig-ctx {trained}'), if it was made "
             "for them"
         ]

@@ -28,13 +28,18 @@ NOT_REPEATED = (
 
 def typed_options(config: pytest.Config, file: str | None) -> list[str]:
     """The options as typed, for the command that repeats one cell."""
-    words = ["--kv-config", file] if file else []
+    words = _with_value("--kv-config", file) if file else []
     for option in OPTIONS:
         value = config.getoption(option.dest, None)
         if value is None or option.field in NOT_REPEATED:
             continue
-        words += [option.flag] if option.kind == "flag" else [option.flag, value]
+        words += [option.flag] if option.kind == "flag" else _with_value(option.flag, value)
     return words
+
+
+def _with_value(flag: str, value: str) -> list[str]:
+    """An option and its value; what begins with a dash would be taken for options of pytest."""
+    return [f"{flag}={value}"] if value.startswith("-") else [flag, value]
 
 
 def taken_for_a_path(config: pytest.Config) -> str:

@@ -51,4 +51,4 @@ def test_what_is_said(
 
 def test_the_advice_can_be_typed() -> None:
     (line,) = warnings(model(131072), {**YARN, "qwen3.rope.scaling.type": "none"}, 65536, {})
-    assert "--rope-scaling yarn --rope-scale 4 --yarn-orig-ctx 32768" in line
+    assert "--kv-llama='--rope-scaling yarn --rope-scale 4 --yarn-orig-ctx 32768'" in line
