@@ -11,7 +11,7 @@ from pytest_kvquant.config.complaints import misfit
 from pytest_kvquant.config.file import CONFIG_NAME, from_file, read_file
 from pytest_kvquant.config.options import OPTIONS
 from pytest_kvquant.config.settings import Settings
-from pytest_kvquant.config.setup import parse_words
+from pytest_kvquant.config.setup import checked, parse_words
 from pytest_kvquant.config.words import parsed
 from pytest_kvquant.errors import SettingsError
 
@@ -92,7 +92,7 @@ def _set_up(values: dict[str, object], typed: Collection[str]) -> None:
         if name == "llama" and isinstance(value, str):
             setup |= parse_words(value)
         elif name == "rpc" and isinstance(value, list) and value:
-            setup["rpc"] = list(value)
+            setup["rpc"] = checked("rpc", value)
     if setup:
         values["setup"] = setup
 

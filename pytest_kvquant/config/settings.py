@@ -12,7 +12,10 @@ from pytest_kvquant.config.overrides import Expect, FloorOverride
 from pytest_kvquant.config.setup import SetupValue
 from pytest_kvquant.config.speed_tests import NAMES
 
-_INT32 = ("ctx", "batch", "ubatch", "threads", "chunks", "gpu_layers", "recall")
+_INT32 = (
+    "ctx", "batch", "ubatch", "threads", "chunks", "gpu_layers", "recall", "decode", "trajectory",
+    "ceiling_max", "rounds", *NAMES,
+)  # fmt: skip
 """What llama.cpp takes as an int32."""
 
 
@@ -133,6 +136,7 @@ class Settings(
         if self.depths is not None:
             _require(bool(self.depths), "depths", "needs at least one depth")
             _require(min(self.depths, default=0) >= 0, "depths", "must not be negative")
+            _require(max(self.depths, default=0) < 1 << 31, "depths", "must be below 2^31")
         _require(self.threads is None or self.threads > 0, "threads", "must be above zero")
         _require(self.gpu_layers >= -1, "gpu-layers", "must be -1 (all) or a number of layers")
         _require(self.seed >= 0, "seed", "must not be negative")

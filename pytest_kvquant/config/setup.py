@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from pytest_kvquant.config.complaints import unknown
+from pytest_kvquant.config.setup_rules import why_not
 from pytest_kvquant.errors import SettingsError
 
 Kind = Literal["flag", "int", "number", "word", "numbers", "words"]
@@ -124,7 +125,7 @@ def parse_words(text: str) -> Setup:
         else:
             found[option.name] = value
     given = {**found, **lists}
-    return {name: _checked(_named(name), value) for name, value in given.items()}
+    return {name: checked(name, value) for name, value in given.items()}
 
 
 def _switched(spelling: str, value: str) -> bool:
@@ -149,8 +150,17 @@ def parse_table(table: str, values: Mapping[str, object], path: Path) -> Setup:
     for key, value in values.items():
         if key not in known:
             raise unknown(key, known, path, f" in [{table}]", (table,))
-        found[key] = _checked(_named(key), value)
+        found[key] = checked(key, value)
     return found
+
+
+def checked(name: str, value: object) -> SetupValue:
+    """The value of an option, if it can be meant.
+
+    Raises:
+        SettingsError: it cannot.
+    """
+    return _checked(_named(name), value)
 
 
 def as_words(setup: Setup) -> dict[str, str]:
@@ -194,6 +204,9 @@ def _checked(option: SetupOption, value: object) -> SetupValue:
         ) from None
     if option.choices and found not in option.choices:
         raise SettingsError(f"{option.name} = {value!r}: it is one of {', '.join(option.choices)}.")
+    if wrong := why_not(option.name, option.kind, found):
+        shown = "" if isinstance(found, list) else f" = {value}"
+        raise SettingsError(f"{option.name}{shown}: {wrong}.")
     return found
 
 

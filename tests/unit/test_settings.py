@@ -21,7 +21,7 @@ WORDS = {
     "pairs": "q8_0/q4_0", "skip": "q4_0/*", "ctx": "256", "profile": "quick", "chunks": "4",
     "scored": "100", "order": "sequential", "seed": "7", "threads": "3", "gpu-layers": "5",
     "batch": "1024", "ubatch": "128", "timeout": "12.5", "store": "refs", "store-limit": "1.5",
-    "json": "r.json", "speed": "off", "healthy": "off", "llama": "-fa off",
+    "json": "r.json", "speed": "off", "healthy": "off", "llama": "-fa off", "rpc": "a:1,b:2",
 }  # fmt: skip
 """One word per option that differs from its default."""
 

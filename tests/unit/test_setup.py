@@ -101,6 +101,62 @@ def test_servers_as_typed_beat_those_of_the_file(tmp_path: Path) -> None:
         assert found.setup["rpc"] == servers
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("--override-kv a=4", "a=4: write key=type:value"),
+        ("--override-kv a=int:x", "a=int:x: an int is a whole number of 64 bits"),
+        (f"--override-kv a=int:{1 << 63}", "an int is a whole number of 64 bits"),
+        ("--override-kv a=float:nan", "a float is a number"),
+        ("--override-kv a=bool:yes", "a bool is true or false"),
+        (f"--override-kv a=str:{'x' * 128}", "a str has at most 127 bytes"),
+        (f"--override-kv {'é' * 64}=int:1", "a key has at most 127 bytes"),
+        ("--rope-scale 0", "rope-scale = 0: it must be above zero"),
+        ("--rope-scale nan", "nan is not a number that llama.cpp can take"),
+        ("--rope-freq-base -1", "it must not be negative"),
+        ("--yarn-ext-factor 1e39", "1e+39 is not a number that llama.cpp can take"),
+        ("--yarn-orig-ctx -1", "a whole number from 0"),
+        ("-mg 4294967296", "a whole number from 0 to 2147483647"),
+        ("-np 0", "a whole number from 1"),
+        ("-tb 0", "a whole number from 1"),
+        ("-ncmoe 1000000000", "a whole number from 0 to 10000"),
+        ("-ts 0,0", "one share has to be above zero"),
+        ("-ts 1,-1", "it must not be negative"),
+        ("-ot exps", "exps: write pattern=buffer type"),
+        ("-ot '(a=CPU'", "(a is no regular expression"),
+        ("--lora a.gguf:inf", "inf is not a scale"),
+        ("--control-vector :0.5", "write FILE or FILE:SCALE"),
+        ("--rpc nowhere", "nowhere: write HOST:PORT"),
+        ("--rpc a:99999", "a:99999: write HOST:PORT"),
+    ],
+)
+def test_values_that_no_library_can_mean_do_not_reach_a_worker(text: str, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_words(text)
+    assert said in str(caught.value)
+
+
+def test_values_at_their_ends_do() -> None:
+    parse_words(
+        f"--override-kv a.b=int:-{1 << 63} --override-kv c=str: --override-kv d=bool:false "
+        "--override-kv e=float:1e-5 --rope-scale 0.5 --rope-freq-scale 0 --yarn-ext-factor -1 "
+        r"-ts 0,1 -ncmoe 0 --lora a:b.gguf,c.gguf:-0.5 -ot 'blk\\.\\d+=CUDA0,[[:digit:]]=CPU'"
+    )
+
+
+def test_servers_of_their_own_option_are_looked_at_too(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="rpc: nowhere: write HOST:PORT"):
+        resolve({"rpc": "nowhere"}, config=None, root=tmp_path, budgets=registry.budget_units())
+
+
+@pytest.mark.parametrize("name", ["depths", "decode", "pp", "ceiling_max"])
+def test_no_count_is_larger_than_llama_cpp_s(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"must be below 2\^31"):
+        resolve(
+            {name: str(1 << 31)}, config=None, root=tmp_path, budgets=registry.budget_units()
+        )  # fmt: skip
+
+
 def test_tables_and_words_together(tmp_path: Path) -> None:
     (tmp_path / "kvquant.toml").write_text(
         '[model]\npath = "m.gguf"\nsplit-mode = "row"\nmmap = false\nlora = ["a.gguf:0.5"]\n'
