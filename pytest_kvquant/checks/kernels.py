@@ -86,6 +86,8 @@ def attention_placement(subject: Subject) -> Check | None:
     if wrong and control and any(one.operation == PLACEMENT for one in control.failures):
         text = f"{wrong[0].text}; so is f16's: no pair of types can run there"
         return fact("attention_placement", "pass", text)
+    if wrong and subject.gpus and not subject.kv_offload:
+        return fact("attention_placement", "pass", f"{wrong[0].text}, as --no-kv-offload asks")
     if wrong and not subject.off_device:
         return fact("attention_placement", "fail", wrong[0].text)
     if wrong:

@@ -26,11 +26,12 @@ def check_off_device(
     Args:
         operations: ``None`` where they could not be read.
         device: the one that computes.
-        gpu: whether it is another than the CPU, and all layers were asked to be on it.
+        gpu: whether it is another than the CPU, and all layers were asked to be on it, with their
+            cache.
         declared: whether ``[expect]`` says that they do not.
     """
     if not gpu:
-        return fact(NAME, "pass", "the CPU computes, as asked")
+        return fact(NAME, "pass", "the CPU computes on the cache, as asked")
     if not operations:
         return fact(NAME, "inconclusive", "the library does not tell which device computes what")
     if text := off_device_text(operations, device):

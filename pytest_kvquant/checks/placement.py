@@ -37,14 +37,21 @@ def placement(log: str) -> Placement:
     )
 
 
-def check_placement(found: Placement, gpus: Iterable[str], gpu_layers: int) -> Check:
-    """Asked for a GPU, the KV cache must not be on the CPU."""
+def check_placement(
+    found: Placement, gpus: Iterable[str], gpu_layers: int, *, kv_offload: bool = True
+) -> Check:
+    """Asked for a GPU, the KV cache must not be on the CPU; kept off it, it must be there."""
     wanted = list(gpus) if gpu_layers != 0 else []
     where = ", ".join(f"{device} {size:g} MiB" for device, size in found.kv_buffers.items())
     splits = f"; {found.graph_splits} graph splits" if found.graph_splits is not None else ""
     if not found.kv_buffers:
         return fact("placement", "inconclusive", "the library does not say where the cache lies")
     on_cpu = [device for device in found.kv_buffers if device.startswith("CPU")]
+    if wanted and not kv_offload:
+        if len(on_cpu) < len(found.kv_buffers):
+            text = f"the KV cache is on {where}, although --no-kv-offload was asked for"
+            return fact("placement", "fail", text)
+        return fact("placement", "pass", f"KV cache on {where}, as asked{splits}")
     if wanted and on_cpu and gpu_layers < 0:
         return fact(
             "placement",
@@ -69,4 +76,9 @@ def where_it_lies(subject: Subject) -> Check:
     """
     if subject.cell.placement is None:
         return unseen("placement", "where the cache lies")
-    return check_placement(subject.cell.placement, subject.gpus, subject.gpu_layers)
+    return check_placement(
+        subject.cell.placement,
+        subject.gpus,
+        subject.gpu_layers,
+        kv_offload=subject.kv_offload,
+    )

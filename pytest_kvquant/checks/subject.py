@@ -36,6 +36,9 @@ class Subject(NamedTuple):
     """What the configuration says that it is substituted by."""
     gpus: tuple[str, ...] = ()
     gpu_layers: int = -1
+    """Layers on them that were asked for; -1: all."""
+    kv_offload: bool = True
+    """Whether the cache goes to the device that computes; llama.cpp's ``--no-kv-offload``."""
     off_device: bool = False
     """Whether ``[expect]`` says that its attention runs on the CPU."""
     shapes: Mapping[str, float] = {}
@@ -61,5 +64,5 @@ class Subject(NamedTuple):
 
     @property
     def all_on_gpu(self) -> bool:
-        """Whether a device other than the CPU was asked to compute all layers."""
-        return bool(self.gpus) and self.gpu_layers < 0
+        """Whether a device other than the CPU was asked to compute all layers, cache included."""
+        return bool(self.gpus) and self.gpu_layers < 0 and self.kv_offload

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from pytest_kvquant.engine.options import flag
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import CellError
@@ -45,7 +46,9 @@ def try_pairs(
                 worker.library(engine.directory)
                 worker.model(model, gpu_layers=gpu_layers)
                 while left:
-                    found.append(_try(worker, left[0], library.device))
+                    trial = _try(worker, left[0], library.device)
+                    kept = not flag(engine.setup, "kv-offload", True)
+                    found.append(trial._replace(off_device="") if kept else trial)
                     left.pop(0)
             except CellError as error:
                 pair = left.pop(0)

@@ -74,6 +74,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     weights: Weights | None = None
     """What a token costs in weights; ``None``: not known."""
 
+    def holds(self, gpu_layers: int) -> bool:
+        """Whether so many layers on a GPU are all of them: -1 asks for that, and so does 99."""
+        return gpu_layers < 0 or gpu_layers > self.n_layer
+
 
 def simple_caches(model: Model) -> tuple[CacheShape, ...]:
     """The caches of a model whose layers differ in nothing but their heads and windows."""

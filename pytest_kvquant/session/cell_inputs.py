@@ -37,6 +37,8 @@ class CellInputs(NamedTuple):
     workloads: Workloads
     off_device: frozenset[Pair] = frozenset()
     """Pairs that are declared to leave their attention to the CPU."""
+    kv_offload: bool = True
+    """Whether caches go to the device that computes."""
     emulation: HealthyGround | None = None
     """What a healthy cell is emulated with; ``None`` between two builds, or switched off."""
     quantizers: Quantizers | None = None

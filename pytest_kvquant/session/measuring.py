@@ -6,6 +6,7 @@ import traceback
 
 from pytest_kvquant.checks.distinct import twins
 from pytest_kvquant.config.expectations import off_device, substitute, substitutes
+from pytest_kvquant.engine.options import flag
 from pytest_kvquant.errors import CellError, ReferenceBroken, RunRefused
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.cell import Cell
@@ -112,6 +113,7 @@ class Measuring:
             self._prober,
             compared.workloads,
             off_device=self.off_device,
+            kv_offload=flag(ready.settings.setup, "kv-offload", True),
             emulation=compared.emulation,
             quantizers=compared.quantizers,
             owned=self._bounds.owned(pair),

@@ -13,6 +13,7 @@ from pytest_kvquant.config import patterns as place
 from pytest_kvquant.config.expectations import off_device, substitutes
 from pytest_kvquant.config.floors import Floors, resolve_floors
 from pytest_kvquant.config.patterns import DepthPattern
+from pytest_kvquant.engine.options import flag
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.machine.company import Company
 from pytest_kvquant.machine.hardware import Hardware, cpu_name, describe
@@ -211,6 +212,7 @@ class SpeedRun:
             stored=self._stored,
             expected=substitutes(self._expect),
             off_device=lambda pair: off_device(pair, self._expect, self._library.device),
+            options=settings.setup,
             other=self._ready.timed_against,
             declared=self.cliff_declared,
             same_pair=settings.compare_cells,
@@ -221,13 +223,13 @@ class SpeedRun:
         )
 
     def _roofs(self) -> Roofs | None:
-        """What the machine permits; unknown where layers lie on several kinds of device.
+        """What the machine permits; unknown where layers or caches lie on several kinds of device.
 
         Not of the embedded model, whose samples of milliseconds are for a first look.
         """
         settings, model = self._settings, self._model
         gpus = self._library.gpus_in_use(settings.gpu_layers)
-        if settings.model is None or (gpus and 0 <= settings.gpu_layers <= model.n_layer):
+        if settings.model is None or (gpus and not self._all_on_gpu):
             return None
         return Roofs(
             model,
@@ -235,6 +237,17 @@ class SpeedRun:
             gpus[0].name if gpus else None,
             batch=settings.batch,
             ubatch=settings.ubatch,
+        )
+
+    @property
+    def _all_on_gpu(self) -> bool:
+        """Whether nothing was asked to stay with the CPU."""
+        options = self._settings.setup
+        stays = ("override-tensor", "cpu-moe", "n-cpu-moe")
+        return (
+            self._model.holds(self._settings.gpu_layers)
+            and flag(options, "kv-offload", True)
+            and not any(options.get(name) for name in stays)
         )
 
     def _watch(self) -> Callable[[], str]:

@@ -17,6 +17,7 @@ from pytest_kvquant.config.floors import Floors
 from pytest_kvquant.config.overrides import MIXED
 from pytest_kvquant.config.speed_tests import SPEED_TESTS
 from pytest_kvquant.engine.messages.timing import WarmedUp
+from pytest_kvquant.engine.options import Options, flag
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.timed import TimedWorker
 from pytest_kvquant.engine.parent.timesheet import Timesheet
@@ -54,6 +55,8 @@ class SpeedSetup(NamedTuple):
     batch: int
     ubatch: int
     threads: int
+    options: Options
+    """Options of llama.cpp that the user set."""
     memory_limit: int | None
     """Bytes that a worker may use; ``None``: what is free."""
     floors: Callable[[Pair, int], Floors]
@@ -76,6 +79,11 @@ class SpeedSetup(NamedTuple):
     """What the machine permits; ``None``: not wanted."""
     told: Callable[[str, float], None] = lambda _what, _share: None
     """Told what is being timed, and how far all is that is timed together, 0 to 1."""
+
+    @property
+    def kv_offload(self) -> bool:
+        """Whether caches go to the device that computes."""
+        return flag(self.options, "kv-offload", True)
 
 
 class Account:
@@ -235,7 +243,7 @@ def _slow_paths(said: Sequence[str], pair: Pair, sides: Sequence[TimedSide]) -> 
 def _off_device(worker: TimedWorker, pair: Pair, setup: SpeedSetup) -> str:
     """What of a pair runs on the CPU though a GPU computes; empty: nothing, or no GPU does."""
     gpus = setup.library.gpus_in_use(setup.gpu_layers)
-    if not gpus or setup.gpu_layers >= 0:
+    if not gpus or not setup.model.holds(setup.gpu_layers) or not setup.kv_offload:
         return ""
     operations = worker.operations(pair, threads=setup.threads)
     return off_device_text(operations, gpus[0].name)

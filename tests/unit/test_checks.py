@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import pytest
 
+from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.active import check_active
+from pytest_kvquant.checks.budgets import identical
 from pytest_kvquant.checks.footprint import check_footprint
 from pytest_kvquant.checks.measurable import check_measurable
 from pytest_kvquant.checks.placement import check_placement, placement
 from pytest_kvquant.checks.shapes import check_shapes
+from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.checks.types import check_types
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.quality.effective_types import Explanation
-from pytest_kvquant.results.cell import CacheSize, CensusRecord, LayerRecord, Placement
+from pytest_kvquant.results.cell import CacheSize, Cell, CensusRecord, LayerRecord, Placement
+from pytest_kvquant.results.operations import OperationRecord
 
 CPU = """\
 llama_kv_cache:        CPU KV buffer size =     2.00 MiB
@@ -72,6 +77,40 @@ def test_a_gpu_that_was_asked_for_must_hold_the_cache(
     assert check.verdict == verdict
     if verdict == "fail":
         assert "Metal" in check.text
+
+
+@pytest.mark.parametrize(
+    ("log", "gpus", "verdict", "said"),
+    [
+        (CPU, ["CUDA0"], "pass", "KV cache on CPU 2 MiB, as asked"),
+        (SPLIT, ["CUDA0", "CUDA1"], "fail", "although --no-kv-offload was asked for"),
+        (CPU, [], "pass", "KV cache on CPU"),
+        ("", ["CUDA0"], "inconclusive", "does not say"),
+    ],
+)
+def test_a_cache_that_was_kept_off_the_gpu_has_to_be_off_it(
+    log: str, gpus: list[str], verdict: str, said: str
+) -> None:
+    check = check_placement(placement(log), gpus, -1, kv_offload=False)
+    assert check.verdict == verdict
+    assert said in check.text
+
+
+def test_no_check_calls_a_cache_lost_that_was_kept_off_the_gpu() -> None:
+    away = OperationRecord(
+        path="decode", op="FLASH_ATTN_EXT", types="f16/f16", head=64, device="CPU", nodes=4
+    )
+    placed = msgspec.structs.replace(placement(CPU), operations=(away,))
+    kept = Subject(
+        pair=Pair("f16", "f16"), cell=Cell(pair="f16/f16", verdict="pass", placement=placed),
+        budgets=identical(), gpus=("CUDA0",), kv_offload=False,
+    )  # fmt: skip
+    lost = kept._replace(kv_offload=True)
+    for name in ("placement", "off_device"):
+        declared = registry.find(name)
+        assert declared is not None
+        found = [declared.decide(one) for one in (kept, lost)]
+        assert [one and one.verdict for one in found] == ["pass", "fail"]
 
 
 def test_the_library_s_own_line_on_a_substitution_is_quoted() -> None:

@@ -292,6 +292,11 @@ def test_attention_that_left_the_device_of_its_cache_fails_unless_it_is_declared
     said = kernels.attention_placement(subject(found))
     assert said is not None
     assert said.verdict == "fail"
+    kept = subject(found)._replace(gpus=("CUDA0",), kv_offload=False)
+    said = kernels.attention_placement(kept)
+    assert said is not None
+    assert said.verdict == "pass"
+    assert "as --no-kv-offload asks" in said.text
     said = kernels.attention_placement(subject(found, off_device=True))
     assert said is not None
     assert said.verdict == "pass"

@@ -316,3 +316,10 @@ class TestSplitModels:
         assert f"{shards[1].name} is missing" in refused(shards[0])
         shards[0].rename(shards[0].with_name("first.gguf"))
         assert "was renamed" in refused(shards[0].with_name("first.gguf"))
+
+
+def test_a_number_of_layers_above_the_model_s_asks_for_all() -> None:
+    """``-ngl 99`` is how most people write it; the last layer's output counts as one more."""
+    model = read_model(EMBEDDED_MODEL)
+    found = [model.holds(layers) for layers in (-1, 0, model.n_layer, model.n_layer + 1, 99)]
+    assert found == [True, False, False, True, True]
