@@ -229,14 +229,15 @@ class Baselines:
 def hardware_class(library: Library, machine: str, gpu_layers: int) -> str:
     """The folder of machines whose figures agree but for rounding.
 
-    A GPU by its description (its kernels are its own); a CPU by its architecture only: what another
+    GPUs by their descriptions and number (their kernels are their own, and a model that is split
+    is summed up otherwise); a CPU by its architecture only: what another
     one rounds differently is the tolerance's business (:data:`SPREAD`).
 
     Args:
         machine: ``platform.machine()``.
     """
-    if gpus := library.gpus_in_use(gpu_layers):
-        return slug(gpus[0].description or gpus[0].name)
+    if library.gpus_in_use(gpu_layers):
+        return slug(library.chip)
     return f"cpu-{ARCHITECTURES.get(machine, machine)}"
 
 

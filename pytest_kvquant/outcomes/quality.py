@@ -180,7 +180,7 @@ class CellQuality:
         corpus = session.ready.texts.corpus
         return (
             f"  measured  {session.model.name} on {corpus.name}, {task.shape.ctx} tokens "
-            f"per chunk, {session.library.build}, {session.library.device}, "
+            f"per chunk, {session.library.build}, {session.library.computing}, "
             f"{format.several(task.shape.threads, 'thread')}\n"
             f"{against}"
             f"  again     {again}"

@@ -55,7 +55,7 @@ def conditions(before: Result, after: Result) -> list[Fact]:
     old, new = before.environment, after.environment
     names = ("batch", "ubatch", "sequences", "threads", "gpu_layers")
     return [
-        ("device", old.library.device, new.library.device),
+        ("device", old.library.computing, new.library.computing),
         ("processor", old.cpu, new.cpu),
         ("variables", _variables(old.variables_set), _variables(new.variables_set)),
         ("compared with", before.reference.subject, after.reference.subject),

@@ -105,7 +105,7 @@ def _run(result: Result) -> dict[str, object]:
         "tokens_hash": result.corpus.tokens_hash,
         "build": library.build,
         "library_hash": library.hash,
-        "device": library.device,
+        "device": library.computing,
         "cpu": environment.cpu,
         "system": environment.system,
         "against": result.reference.subject,

@@ -42,7 +42,7 @@ def reference_line(result: Result) -> str:
 def conditions_line(result: Result) -> str:
     """The conditions of every figure, in one line."""
     shape, library = result.settings, result.environment.library
-    device = library.device
+    device = library.computing
     if device != "CPU" and shape.gpu_layers >= 0:
         device = f"CPU and {shape.gpu_layers} layers on {device}"
     setup = "".join(f" · {name} {value}" for name, value in shape.setup.items())

@@ -107,7 +107,7 @@ def of_result(result: Result) -> Snapshot:
             f"{result.model.name} ({result.model.fingerprint}) · {result.corpus.name} "
             f"({result.corpus.fingerprint}) · {shape.ctx} tokens, {shape.scored} scored, "
             f"{shape.order} {shape.seed} · {result.environment.cpu}, "
-            f"{result.environment.library.device}"
+            f"{result.environment.library.computing}"
         ),
         started=result.environment.started,
         build=result.environment.library.build,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
 
@@ -78,8 +80,19 @@ class Library(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def chip(self) -> str:
-        """What computes, in the library's words: figures of equal chips are comparable."""
-        return self._computing.description or self._computing.name
+        """What computes, in the library's words: figures of equal chips are comparable.
+
+        Several GPUs are all named, equal ones with their number: ``2 x NVIDIA H100``.
+        """
+        names = [one.description or one.name for one in self.gpus or [self._computing]]
+        return " + ".join(
+            f"{count} x {name}" if count > 1 else name for name, count in Counter(names).items()
+        )
+
+    @property
+    def computing(self) -> str:
+        """The names of all devices that compute."""
+        return " and ".join(one.name for one in self.gpus) or self.device
 
     @property
     def accelerators(self) -> str:

@@ -111,7 +111,7 @@ def _open(ready: Prepared) -> Baselines | None:
         corpus_fingerprint=ready.texts.corpus.fingerprint,
         library=library.build,
         library_hash=library.hash,
-        device=library.device,
+        device=library.computing,
         cpu=cpu_name(platform.processor()),
         gpu_layers=task.gpu_layers,
         environment={**settings.environment, **ready.setup},

@@ -41,7 +41,7 @@ class EvidenceFiles:
             shape=task.shape,
             library=ready.library.build,
             library_hash=ready.library.hash,
-            device=ready.library.device,
+            device=ready.library.computing,
             environment=ready.environment.added,
             budgets=dict(budgets),
             rules=task.rules,

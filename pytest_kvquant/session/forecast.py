@@ -79,7 +79,7 @@ class Forecast:
         """What a run's pace depends on."""
         ready, settings = self._ready, self._ready.settings
         return pace.key(
-            ready.model.fingerprint, ready.library.hash, ready.library.device, ready.task.shape,
+            ready.model.fingerprint, ready.library.hash, ready.library.computing, ready.task.shape,
             settings.profile, settings.chunks, settings.decode, settings.trajectory,
             settings.recall, settings.probe, settings.coverage, settings.healthy, self._speed,
             settings.reference_logits,

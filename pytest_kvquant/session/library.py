@@ -9,7 +9,7 @@ import msgspec
 
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.messages.model import ModelLoaded
-from pytest_kvquant.engine.parent.devices import in_use
+from pytest_kvquant.engine.parent.devices import in_use, split_over
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import (
@@ -53,13 +53,14 @@ def identify(
 
 
 def used(library: Library, engine: Engine, words: Sequence[str], gpu_layers: int) -> Library:
-    """The library with the devices that this process uses, as :func:`in_use` finds them.
+    """The library with the devices that this process uses, as :func:`in_use` and
+    :func:`split_over` find them.
 
     Raises:
         SettingsError: one is not there; the message names all that this machine has.
     """
     try:
-        return in_use(library, words, gpu_layers)
+        return split_over(in_use(library, words, gpu_layers), engine.setup)
     except SettingsError:
         if not engine.visible.variables:
             raise

@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_kvquant.engine.parent.devices import in_use, restrict
+from pytest_kvquant.baselines.quality import hardware_class
+from pytest_kvquant.config.setup import parse_words
+from pytest_kvquant.engine.parent.devices import in_use, restrict, split_over
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.machine.devices import DeviceChoice, parse, share_out
+from pytest_kvquant.machine.hardware import describe
 from pytest_kvquant.results.library import Device, Library
 
 
@@ -74,6 +77,37 @@ def test_only_the_first_is_used() -> None:
     assert [one.name for one in found.devices] == ["CUDA1"]
     assert (found.device, found.chip) == ("CUDA1", "H200")
     assert not restrict(MACHINE, ["CPU:0-3"]).devices[0].gpu
+
+
+@pytest.mark.parametrize(
+    ("words", "names", "chip"),
+    [
+        ("", "CUDA0 and CUDA1 and CUDA2", "2 x H200 + T4"),
+        ("-sm none", "CUDA0", "H200"),
+        ("-sm none -mg 2", "CUDA2", "T4"),
+        ("-sm none -mg 7", "CUDA0 and CUDA1 and CUDA2", "2 x H200 + T4"),
+        ("-ts 1,1", "CUDA0 and CUDA1", "2 x H200"),
+        ("-sm row -ts 0,1,0", "CUDA1", "H200"),
+    ],
+)
+def test_all_devices_that_hold_the_model_are_named(words: str, names: str, chip: str) -> None:
+    found = split_over(MACHINE, parse_words(words))
+    assert (found.computing, found.chip) == (names, chip)
+    assert found.devices[-1] == MACHINE.devices[-1]
+
+
+def test_without_a_gpu_the_processor_computes() -> None:
+    found = split_over(restrict(MACHINE, ["CPU"]), parse_words("-ts 1,1"))
+    assert (found.computing, found.chip) == ("CPU", "Xeon")
+
+
+def test_a_model_over_two_gpus_is_not_taken_for_one_on_one() -> None:
+    """Folder of baselines, floors of speed, reference and journal."""
+    one, two = (split_over(MACHINE, parse_words(words)) for words in ("-sm none", "-ts 1,1"))
+    folders = [hardware_class(library, "x86_64", -1) for library in (one, two)]
+    assert folders == ["h200", "2-x-h200"]
+    prints = {describe("Xeon", [library.chip]).fingerprint for library in (one, two)}
+    assert len(prints) == 2
 
 
 def test_devices_that_are_not_there_or_not_alike_are_refused() -> None:

@@ -63,6 +63,9 @@ def test_each_field_counts(field: str) -> None:
 def test_the_device_the_text_and_the_pair_count() -> None:
     chip = msgspec.structs.replace(CHIP, description="H100")
     assert key(library=msgspec.structs.replace(LIBRARY, devices=(chip,))) != key()
+    assert key(library=msgspec.structs.replace(LIBRARY, devices=(chip, chip))) != key(
+        library=msgspec.structs.replace(LIBRARY, devices=(chip,))
+    )
     assert key(text="u") != key()
     assert key(pair=Pair("q8_0", "q8_0")) != key()
 

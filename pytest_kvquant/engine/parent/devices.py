@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from pytest_kvquant.engine.options import Options, numbers, whole
 from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.machine.devices import parse
 from pytest_kvquant.results.library import Library
@@ -32,6 +33,26 @@ def in_use(library: Library, words: Sequence[str], gpu_layers: int) -> Library:
             "--kv-devices CPU."
         )
     return library
+
+
+def split_over(library: Library, setup: Options) -> Library:
+    """The library with those of its GPUs that a model is split over.
+
+    Without a split it lies on the main one; a device whose share is 0 has nothing of it. What
+    llama.cpp will refuse stays as it is.
+    """
+    gpus = library.gpus
+    main, shares = whole(setup, "main-gpu"), numbers(setup, "tensor-split")
+    if setup.get("split-mode") == "none":
+        holding = gpus[main : main + 1]
+    elif any(shares):
+        holding = [one for one, share in zip(gpus, shares, strict=False) if share > 0]
+    else:
+        holding = gpus
+    if not holding:
+        return library
+    left = [one for one in library.devices if one in holding or not one.gpu]
+    return msgspec.structs.replace(library, devices=tuple(left))
 
 
 def restrict(library: Library, words: Sequence[str]) -> Library:
