@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ class SpeedConditions(NamedTuple):
     n_batch: int
     n_ubatch: int
     n_gpu_layers: int
+    setup: Mapping[str, str]
+    """Options of llama.cpp in words."""
 
     def of(self, tokens: int) -> SpeedConditions:
         """As a test of so many tokens meets them: a batch is never larger than it."""
@@ -56,13 +59,14 @@ class _Test(msgspec.Struct):
     def tokens(self) -> int:
         return self.n_prompt or self.n_gen
 
-    @property
-    def conditions(self) -> SpeedConditions:
-        return SpeedConditions(self.n_threads, self.n_batch, self.n_ubatch, self.n_gpu_layers)
+    def conditions(self, setup: Mapping[str, str]) -> SpeedConditions:
+        return SpeedConditions(
+            self.n_threads, self.n_batch, self.n_ubatch, self.n_gpu_layers, setup
+        )
 
-    def alike(self, conditions: SpeedConditions) -> bool:
+    def alike(self, setup: Mapping[str, str], conditions: SpeedConditions) -> bool:
         tokens = self.n_prompt or 1
-        return self.conditions.of(tokens) == conditions.of(tokens)
+        return self.conditions(setup).of(tokens) == conditions.of(tokens)
 
     @property
     def good(self) -> bool:
@@ -79,10 +83,15 @@ class _Model(msgspec.Struct):
     fingerprint: str
 
 
+class _Settings(msgspec.Struct):
+    setup: dict[str, str] = {}
+
+
 class _Result(msgspec.Struct):
     """The part of a result that matters here."""
 
     model: _Model
+    settings: _Settings = msgspec.field(default_factory=_Settings)
     speed: list[_Cell] = []
     hardware: Hardware | None = None
 
@@ -116,9 +125,10 @@ def read_stored(
     if result.model.fingerprint != model:
         return StoredSpeed(), f"{path.name} was measured with another model: no absolute floors"
     timed = [(cell.pair, test) for cell in result.speed for test in cell.tests]
-    alike = [(pair, test) for pair, test in timed if test.alike(conditions)]
+    setup = result.settings.setup
+    alike = [(pair, test) for pair, test in timed if test.alike(setup, conditions)]
     if timed and not alike:
-        theirs, ours = _words(timed[0][1].conditions), _words(conditions)
+        theirs, ours = _words(timed[0][1].conditions(setup)), _words(conditions)
         return StoredSpeed(), (
             f"{path.name} was measured with {theirs}, this is {ours}: no absolute floors"
         )
@@ -134,6 +144,6 @@ def read_stored(
 
 
 def _words(conditions: SpeedConditions) -> str:
-    return ", ".join(
-        f"{name.removeprefix('n_')} {value}" for name, value in conditions._asdict().items()
-    )
+    plain = {name: value for name, value in conditions._asdict().items() if name != "setup"}
+    given = {**plain, **conditions.setup}
+    return ", ".join(f"{name.removeprefix('n_')} {value}" for name, value in given.items())

@@ -26,5 +26,5 @@ def _llama_bench(parsed: argparse.Namespace) -> int:
     result = read(parsed.result)
     if not any(cell.tests for cell in result.speed):
         raise ResultError(f"{parsed.result} holds no speeds; run pytest with --kv-speed on.")
-    say(as_llama_bench(result.speed))
+    say(as_llama_bench(result.speed, result.settings.setup))
     return 0

@@ -58,6 +58,11 @@ def conditions(before: Result, after: Result) -> list[Fact]:
         ("device", old.library.computing, new.library.computing),
         ("processor", old.cpu, new.cpu),
         ("variables", _variables(old.variables_set), _variables(new.variables_set)),
+        (
+            "options of llama.cpp",
+            _variables(before.settings.setup),
+            _variables(after.settings.setup),
+        ),
         ("compared with", before.reference.subject, after.reference.subject),
         *((name, getattr(before.settings, name), getattr(after.settings, name)) for name in names),
     ]

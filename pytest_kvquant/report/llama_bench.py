@@ -1,14 +1,15 @@
 """Speeds as ``llama-bench -o json`` writes them: one list, an entry per test.
 
 llama.cpp's ``scripts/compare-llama-bench.py`` joins two builds on everything that could make them
-differ. What this plugin leaves alone stands as ``llama-bench`` says it without options. Its names
+differ. What was set stands as ``llama-bench`` writes it, what was left alone as it says it without
+options. Its names
 have changed: one version says ``use_mmap``, a later one ``load_mode``. Both are here, because
 either version of the script drops what it does not know and insists on what it does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -48,14 +49,53 @@ LEFT_ALONE: dict[str, str | int | bool] = {
 """``llama-bench``'s defaults; the build number is the one of a build that does not know its own."""
 
 
-def entry(test: SpeedTest) -> dict[str, object]:
+EXPERTS = "\\.ffn_(up|down|gate|gate_up)_(ch|)exps=CPU"
+"""What ``--cpu-moe`` stands for: ``llama-bench`` has it as an override of tensors only."""
+
+
+def set_up(setup: Mapping[str, str]) -> Iterator[tuple[str, str | int | bool]]:
+    """Fields of ``llama-bench`` for options that were set.
+
+    Args:
+        setup: options of llama.cpp by name, as the result has them.
+    """
+    if "split-mode" in setup:
+        yield "split_mode", setup["split-mode"]
+    for name, field in (("main-gpu", "main_gpu"), ("n-cpu-moe", "n_cpu_moe")):
+        if name in setup:
+            yield field, int(setup[name])
+    if "kv-offload" in setup:
+        yield "no_kv_offload", setup["kv-offload"] == "false"
+    if "op-offload" in setup:
+        yield "no_op_offload", int(setup["op-offload"] == "false")
+    if shares := setup.get("tensor-split"):
+        numbers = [float(share) for share in shares.split(",")]
+        while len(numbers) > 1 and numbers[-1] == 0:
+            numbers.pop()
+        yield "tensor_split", "/".join(f"{number:.2f}" for number in numbers)
+    overrides = [one for one in setup.get("override-tensor", "").split(",") if one]
+    if setup.get("cpu-moe") == "true":
+        overrides.append(EXPERTS)
+    if overrides:
+        yield "tensor_buft_overrides", ";".join(overrides)
+    if "mmap" in setup or "mlock" in setup:
+        mapped, locked = setup.get("mmap") != "false", setup.get("mlock") == "true"
+        yield "use_mmap", mapped
+        yield "load_mode", "+".join(["mmap"] * mapped + ["mlock"] * locked) or "none"
+
+
+def entry(test: SpeedTest, setup: Mapping[str, str]) -> dict[str, object]:
     """One test as an entry of the list; a commit is named as ``git rev-parse --short`` does."""
     measured = {name: getattr(test, name) for name in MEASURED}
     commit = test.build_commit.removesuffix("-dirty") or "unknown"
-    return {**LEFT_ALONE, **measured, "build_commit": commit}
+    return {**LEFT_ALONE, **dict(set_up(setup)), **measured, "build_commit": commit}
 
 
-def as_llama_bench(cells: Iterable[SpeedCell]) -> str:
-    """All tests of all pairs, as JSON text."""
-    entries = [entry(test) for cell in cells for test in cell.tests if not test.name]
+def as_llama_bench(cells: Iterable[SpeedCell], setup: Mapping[str, str]) -> str:
+    """All tests of all pairs, as JSON text.
+
+    Args:
+        setup: options of llama.cpp that were set.
+    """
+    entries = [entry(test, setup) for cell in cells for test in cell.tests if not test.name]
     return msgspec.json.format(msgspec.json.encode(entries), indent=2).decode() + "\n"

@@ -82,5 +82,5 @@ class Forecast:
             ready.model.fingerprint, ready.library.hash, ready.library.computing, ready.task.shape,
             settings.profile, settings.chunks, settings.decode, settings.trajectory,
             settings.recall, settings.probe, settings.coverage, settings.healthy, self._speed,
-            settings.reference_logits,
+            settings.reference_logits, sorted(ready.setup.items()),
         )  # fmt: skip

@@ -269,7 +269,11 @@ class SpeedRun:
             hardware=self.hardware,
             model=self._model.fingerprint,
             conditions=SpeedConditions(
-                self._threads, settings.batch, settings.ubatch, settings.gpu_layers
+                self._threads,
+                settings.batch,
+                settings.ubatch,
+                settings.gpu_layers,
+                self._ready.setup,
             ),
         )
         if problem:

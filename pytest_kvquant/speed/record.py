@@ -54,7 +54,8 @@ def record(
         type_k=pair.k,
         type_v=pair.v,
         n_gpu_layers=setup.gpu_layers,
-        flash_attn=True,
+        # auto is on wherever the library has it, and this build has
+        flash_attn=setup.options.get("flash-attn") != "off",
         name="" if series.kind in LLAMA_BENCH else series.kind,
         n_prompt=count if series.kind == "pp" else 0,
         n_gen=count if series.kind != "pp" else 0,

@@ -14,8 +14,10 @@ from support import run
 from support.tinygguf import Tiny, write
 
 from pytest_kvquant.cli.main import main
+from pytest_kvquant.config.setup import as_words, parse_words
 from pytest_kvquant.matrix import REFERENCE, Pair
-from pytest_kvquant.report.llama_bench import entry
+from pytest_kvquant.report.conditions_apart import conditions, differences
+from pytest_kvquant.report.llama_bench import EXPERTS, as_llama_bench, entry
 from pytest_kvquant.results.file import encode
 from pytest_kvquant.results.result import Result
 
@@ -88,6 +90,47 @@ def test_what_nobody_sets_is_what_the_real_program_says(entries: list[dict[str, 
     assert {name: entries[0][name] for name in same} == {name: real[name] for name in same}
 
 
+def test_what_was_set_stands_as_the_real_program_writes_it(
+    result: Result, entries: list[dict[str, Any]]
+) -> None:
+    words = (
+        "-nkvo --no-op-offload -sm row -mg 1 -ts 3,1,0 -ncmoe 2 -ot 'exps=CPU' -ot ffn=CPU -cmoe "
+        "--no-mmap --mlock -kvu"
+    )
+    given = as_words(parse_words(words))
+    made = msgspec.structs.replace(
+        result, settings=msgspec.structs.replace(result.settings, setup=given)
+    )
+    found = json.loads(as_llama_bench(made.speed, made.settings.setup))[0]
+    changed = {name: value for name, value in found.items() if value != entries[0][name]}
+    assert changed == {
+        "no_kv_offload": True, "no_op_offload": 1, "split_mode": "row", "main_gpu": 1,
+        "tensor_split": "3.00/1.00", "n_cpu_moe": 2, "use_mmap": False, "load_mode": "mlock",
+        "tensor_buft_overrides": f"exps=CPU;ffn=CPU;{EXPERTS}",
+    }  # fmt: skip
+
+
+def test_two_results_of_different_options_are_told_apart(result: Result) -> None:
+    settings = msgspec.structs.replace(result.settings, setup={"kv-offload": "false"})
+    other = msgspec.structs.replace(result, settings=settings)
+    assert list(differences(conditions(result, other))) == [
+        "options of llama.cpp: none → kv-offload=false"
+    ]
+
+
+def test_flash_attention_that_was_off_is_not_said_to_be_on(tmp_path: Path) -> None:
+    write(tmp_path / "small.gguf", Tiny(n_layer=1, n_embd=32, n_head=1, n_head_kv=1, head_dim=32,
+                                        n_ff=32, n_vocab=300))  # fmt: skip
+    session = run.start(
+        tmp_path, model=tmp_path / "small.gguf", pairs=(str(REFERENCE),), profile="quick",
+        depths=(0,), pp=16, tg=0, sample=0.001, rounds=6, threads=1,
+        setup=parse_words("-fa off -nkvo"),
+    )  # fmt: skip
+    session.speed.measure(REFERENCE)
+    (one,) = exported(session.result(), tmp_path / "r.json")
+    assert (one["flash_attn"], one["no_kv_offload"]) == (False, True)
+
+
 def test_there_is_an_entry_for_every_test_of_every_pair(
     entries: list[dict[str, Any]], result: Result
 ) -> None:
@@ -108,7 +151,7 @@ def test_there_is_an_entry_for_every_test_of_every_pair(
 )
 def test_a_commit_is_named_as_llama_bench_does(result: Result, said: str, written: str) -> None:
     test = msgspec.structs.replace(result.speed[0].tests[0], build_commit=said)
-    assert entry(test)["build_commit"] == written
+    assert entry(test, {})["build_commit"] == written
 
 
 def test_backends_have_the_names_of_their_registries(result: Result) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -132,7 +133,7 @@ def test_a_plan_that_cannot_be_meant_is_refused(settings: Settings, message: str
         make_plan(settings, 4096)
 
 
-CONDITIONS = SpeedConditions(n_threads=4, n_batch=2048, n_ubatch=512, n_gpu_layers=-1)
+CONDITIONS = SpeedConditions(n_threads=4, n_batch=2048, n_ubatch=512, n_gpu_layers=-1, setup={})
 
 
 def stored_result(path: Path, hardware: Hardware, **fields: object) -> Path:
@@ -151,7 +152,7 @@ def stored_result(path: Path, hardware: Hardware, **fields: object) -> Path:
 
 
 def read(
-    path: Path, hardware: Hardware = HERE, model: str = "abc", **conditions: int
+    path: Path, hardware: Hardware = HERE, model: str = "abc", **conditions: Any
 ) -> tuple[StoredSpeed, str]:
     return read_stored(
         path, hardware=hardware, model=model, conditions=CONDITIONS._replace(**conditions)
@@ -182,6 +183,20 @@ def test_stored_speeds_count_under_the_same_conditions_only(tmp_path: Path) -> N
     assert stored.find(PAIR, "pp", 512, 0) is None
     assert "measured with threads 4, batch 1024" in problem
     assert "this is threads 8, batch 2048" in problem
+
+
+def test_stored_speeds_of_another_set_up_are_no_floor(tmp_path: Path) -> None:
+    path = stored_result(tmp_path / "r.json", HERE)
+    kept = {"kv-offload": "false"}
+    stored, problem = read(path, setup=kept)
+    assert stored.find(PAIR, "pp", 512, 0) is None
+    assert problem.endswith(
+        "gpu_layers -1, this is threads 4, batch 2048, ubatch 512, gpu_layers -1, "
+        "kv-offload false: no absolute floors"
+    )
+    path.write_text(json.dumps({**json.loads(path.read_text()), "settings": {"setup": kept}}))
+    assert read(path, setup=kept)[0].find(PAIR, "pp", 512, 0)
+    assert "gpu_layers -1, kv-offload false, this is" in read(path)[1]
 
 
 @pytest.mark.parametrize(
