@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from pytest_kvquant.errors import ModelError
-from pytest_kvquant.inputs.found_models import found_models
+from pytest_kvquant.inputs.found_models import FoundModel, found_models
 from pytest_kvquant.inputs.gguf_header import BadHeader, read_header
 from pytest_kvquant.inputs.header_fields import Fields
 from pytest_kvquant.inputs.shards import part_of
@@ -40,29 +40,49 @@ def chosen(path: Path) -> Path:
 
 def _by_name(name: str) -> Path:
     found = found_models(os.environ, Path.home())
-    exact = [one.path for one in found if one.name == name]
-    repository, _, quant = name.partition(":")[2].partition(":")
-    near = [
-        one.path
-        for one in found
-        if one.name.startswith(f"{name.partition(':')[0]}:{repository}")
-        and quant.lower() in one.path.name.lower()
+    meant = [one for one in found if one.name == name] or [
+        one for one in found if _is_of(name, one)
     ]
-    if not (exact or near):
+    if not meant:
         raise ModelError(
             f"The model {name} is not on this machine, and nothing is downloaded; "
             "`kvquant models` lists what is."
         )
-    return _one(exact or near, f"{name} means")
+    return _one([one.path for one in meant], f"{name} means", {one.path: one.name for one in meant})
 
 
-def _one(files: Sequence[Path], what: str) -> Path:
+def _is_of(name: str, one: FoundModel) -> bool:
+    """Whether a file is of the repository ``hf:org/name``, and of the quantization after a colon.
+
+    llama.cpp puts the parts of a name together with underscores. Ollama has tags, and files
+    without names.
+    """
+    place, _, rest = name.partition(":")
+    repository, colon, quant = rest.partition(":")
+    if place == "ollama":
+        return not colon and one.name.startswith(f"{name}:")
+    if place == "llama.cpp":
+        start = f"{place}:{repository.replace('/', '_')}_"
+    else:
+        start = f"{place}:{repository}/"
+    return one.name.startswith(start) and quant.lower() in one.path.name.lower()
+
+
+def _one(files: Sequence[Path], what: str, names: Mapping[Path, str] | None = None) -> Path:
+    """The only model among files.
+
+    Args:
+        names: by which ``--kv-model`` takes each; ``None``: those of the files.
+    """
     models = [file for file in files if _is_model(file)]
     if len(models) == 1:
         return models[0]
     if not models:
         raise ModelError(f"{what} no GGUF model; give a GGUF file with --kv-model.")
-    shown = ", ".join(file.name for file in models[:5]) + (", …" if models[5:] else "")
+    if names is None:
+        alike = len({file.name for file in models}) < len(models)
+        names = {file: str(file) if alike else file.name for file in models}
+    shown = ", ".join(names[file] for file in models[:5]) + (", …" if models[5:] else "")
     raise ModelError(f"{what} {len(models)} models ({shown}); name one of them with --kv-model.")
 
 

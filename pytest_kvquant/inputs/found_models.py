@@ -35,18 +35,35 @@ def found_models(shell: Mapping[str, str], home: Path) -> list[FoundModel]:
 
 
 def _hugging_face(shell: Mapping[str, str], home: Path) -> Iterator[FoundModel]:
-    own = Path(shell.get("HF_HOME", home / ".cache" / "huggingface")) / "hub"
-    root = Path(shell.get("HF_HUB_CACHE", own))
+    """Of several revisions of a file, that of the branch ``main``, else the last by name."""
+    own = Path(shell.get("HF_HOME") or _cache(shell, home) / "huggingface") / "hub"
+    root = Path(shell.get("HF_HUB_CACHE") or own)
     for folder in _folders(root, "models--*"):
         repository = folder.name.removeprefix("models--").replace("--", "/", 1)
-        for snapshot in _folders(folder / "snapshots", "*"):
-            for path in _files(snapshot):
-                yield FoundModel(f"hf:{repository}/{path.relative_to(snapshot)}", path)
+        snapshots, main = _folders(folder / "snapshots", "*"), _branch(folder / "refs" / "main")
+        by_name = {
+            f"hf:{repository}/{path.relative_to(snapshot)}": path
+            for snapshot in sorted(snapshots, key=lambda one: (one.name == main, one))
+            for path in _files(snapshot)
+        }
+        yield from (FoundModel(name, path) for name, path in by_name.items())
+
+
+def _branch(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _cache(shell: Mapping[str, str], home: Path) -> Path:
+    return Path(shell.get("XDG_CACHE_HOME") or home / ".cache")
 
 
 def _llama_cpp(shell: Mapping[str, str], home: Path) -> Iterator[FoundModel]:
-    usual = home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "llama.cpp"
-    root = Path(shell.get("LLAMA_CACHE", usual))
+    on_mac = sys.platform == "darwin"
+    usual = (home / "Library" / "Caches" if on_mac else _cache(shell, home)) / "llama.cpp"
+    root = Path(shell.get("LLAMA_CACHE") or usual)
     for path in _files(root):
         yield FoundModel(f"llama.cpp:{path.relative_to(root)}", path)
 
@@ -59,7 +76,7 @@ def _lm_studio(_shell: Mapping[str, str], home: Path) -> Iterator[FoundModel]:
 
 def _ollama(shell: Mapping[str, str], home: Path) -> Iterator[FoundModel]:
     """Blobs have no names; manifests say which one is the model of a name and tag."""
-    root = Path(shell.get("OLLAMA_MODELS", home / ".ollama" / "models"))
+    root = Path(shell.get("OLLAMA_MODELS") or home / ".ollama" / "models")
     for manifest in _listed(root / "manifests", "*/*/*/*"):
         try:
             layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"]

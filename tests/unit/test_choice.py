@@ -72,7 +72,7 @@ def machine(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     layer = {"mediaType": "application/vnd.ollama.image.model", "digest": "sha256:12"}
     manifest.write_text(json.dumps({"layers": [{"mediaType": "x"}, layer]}))
     (manifest.parent / "damaged").write_text("{")
-    for name in ("HF_HOME", "HF_HUB_CACHE", "LLAMA_CACHE", "OLLAMA_MODELS"):
+    for name in ("HF_HOME", "HF_HUB_CACHE", "LLAMA_CACHE", "OLLAMA_MODELS", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))
     return home
@@ -96,6 +96,68 @@ def test_models_of_other_programs(machine: Path) -> None:
 def test_they_are_taken_by_name(name: str, machine: Path) -> None:
     assert read_model(Path(name)).architecture == "llama"
     assert str(machine) in str(chosen(Path(name)))
+
+
+def put(model: Path, *places: Path) -> None:
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(model.read_bytes())
+
+
+def test_a_name_that_another_begins_with_is_no_other_s(machine: Path, model: Path) -> None:
+    hub, manifests = machine / ".cache/huggingface/hub", machine / ".ollama/models/manifests"
+    longer = hub / "models--org--repo-128K/snapshots/abc/m-Q4_K_M.gguf"
+    put(model, longer, machine / ".lmstudio/models/pub/repo-2/m.gguf")
+    other = manifests / "registry.ollama.ai/library/llama3.2-vision/11b"
+    other.parent.mkdir(parents=True)
+    other.write_text((manifests / "registry.ollama.ai/library/llama3.2/1b").read_text())
+    for name in ("hf:org/repo", "hf:org/repo:q4_k_m", "lmstudio:pub/repo", "ollama:llama3.2"):
+        assert chosen(Path(name)) != longer
+    assert chosen(Path("hf:org/repo-128K")) == longer
+    with pytest.raises(ModelError, match=r"ollama:llama3\.2:12 is not on this machine"):
+        chosen(Path("ollama:llama3.2:12"))  # the blob is called sha256-12
+
+
+def test_several_of_one_name_are_told_by_what_can_be_typed(machine: Path, model: Path) -> None:
+    hub = machine / ".cache/huggingface/hub/models--org--repo"
+    put(model, hub / "snapshots/abc/more/m-Q4_K_M.gguf")
+    with pytest.raises(ModelError, match=r"\(hf:org/repo/more/m-Q4_K_M\.gguf, hf:org/repo/sub/"):
+        chosen(Path("hf:org/repo"))
+    put(model, model.parent / "a/m.gguf", model.parent / "b/m.gguf")
+    with pytest.raises(ModelError, match=r"/a/m\.gguf, .*/b/m\.gguf"):
+        chosen(model.parent / "*" / "m.gguf")
+
+
+def test_of_two_revisions_that_of_the_main_branch_counts(machine: Path, model: Path) -> None:
+    hub = machine / ".cache/huggingface/hub/models--org--repo"
+    older = hub / "snapshots/aaa/sub/m-Q4_K_M.gguf"
+    put(model, older)
+    assert chosen(Path("hf:org/repo")) != older
+    (hub / "refs").mkdir()
+    (hub / "refs/main").write_text("aaa\n")
+    assert chosen(Path("hf:org/repo")) == older
+
+
+@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "LLAMA_CACHE", ""])
+def test_llama_cpp_s_own_cache(
+    variable: str, machine: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("LLAMA_CACHE", "")  # as good as not set
+    root = machine / ".cache/llama.cpp"
+    if variable:
+        monkeypatch.setenv(variable, str(machine / "elsewhere"))
+        root = machine / "elsewhere" / ("llama.cpp" if variable.startswith("XDG") else "")
+    file = root / "org_repo_m-Q4_0.gguf"
+    put(model, file, root / "org_repo-2_m-Q4_0.gguf")
+    for name in ("org_repo_m-Q4_0.gguf", "org/repo", "org/repo:Q4_0"):
+        assert chosen(Path(f"llama.cpp:{name}")) == file
+
+
+def test_hugging_face_s_cache_moves_with_all_caches(machine: Path, model: Path) -> None:
+    put(model, machine / "all/huggingface/hub/models--a--b/snapshots/1/m.gguf")
+    found = found_models({"XDG_CACHE_HOME": str(machine / "all"), "HF_HOME": ""}, machine)
+    assert found[0].name == "hf:a/b/m.gguf"
 
 
 def test_what_is_not_here_is_not_downloaded(machine: Path) -> None:
