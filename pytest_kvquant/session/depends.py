@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -41,9 +42,15 @@ def depends(
     reference: Library,
     environment: Environment,
     *,
-    gpu_layers: int,
+    settings: Settings,
+    setup: Mapping[str, str],
 ) -> dict[str, str]:
-    """Names as a person reads them, values as they compare."""
+    """Names as a person reads them, values as they compare.
+
+    Args:
+        setup: options of llama.cpp in words, files with their hashes.
+    """
+    gpu_layers = settings.gpu_layers
     gpu = bool(library.gpus_in_use(gpu_layers))
     return {
         "the model": model.fingerprint,
@@ -59,6 +66,9 @@ def depends(
         "pytest-kvquant": f"{__version__} {sources_hash()}",
         "the variables": repr(sorted(environment.added.items())),
         "the workers' hook": environment.hook,
+        "the options of llama.cpp": repr(sorted(setup.items())),
+        "the reference's logits": _state(settings.reference_logits),
+        "the scenarios' files": repr([file_hash(Path(one)) for one in settings.scenarios]),
     }
 
 
@@ -71,6 +81,14 @@ def sources_hash() -> str:
         digest.update(f"{path.relative_to(package)}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _state(path: Path | None) -> str:
+    """Size and time of a file that is too large to be hashed each time; empty: there is none."""
+    if path is None or not path.exists():
+        return ""
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def file_hash(path: Path | None) -> str:

@@ -13,13 +13,16 @@ import pytest
 from filelock import FileLock
 
 from pytest_kvquant.config.settings import Settings
+from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.session import continuing
 from pytest_kvquant.session import journal as module
 from pytest_kvquant.session.account import RunAccount
+from pytest_kvquant.session.depends import depends
 from pytest_kvquant.session.finished import MeasuredCell
 from pytest_kvquant.session.journal import OLDEST, SUFFIX, Journal
+from pytest_kvquant.session.setups import in_words
 
 CELL = Cell(pair="q8_0/q4_0", verdict="pass", shapes={"alone": float("nan")})
 
@@ -195,3 +198,34 @@ def test_journals_of_long_ago_go_and_held_ones_stay(tmp_path: Path) -> None:
 
 def test_parts_are_plain_json(tmp_path: Path) -> None:
     assert msgspec.json.decode(left(tmp_path).read_bytes())["record"]["shapes"] == {"alone": "nan"}
+
+
+def depending(settings: Settings) -> dict[str, str]:
+    library = mock.MagicMock(hash="h", bindings="b", chip="CPU", gpus_in_use=lambda _layers: [])
+    return depends(
+        mock.MagicMock(fingerprint="m"), mock.MagicMock(fingerprint="c"), "t", library, library,
+        scrub({}, {}), settings=settings, setup=in_words(settings),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("a.gguf", "the options of llama.cpp"), ("v.gguf", "the options of llama.cpp"),
+        ("own.py", "the scenarios' files"), ("logits.bin", "the reference's logits"),
+    ],
+)  # fmt: skip
+def test_a_file_that_was_replaced_is_another_run(tmp_path: Path, file: str, what: str) -> None:
+    """Its path is the same: cells of the old one would be taken over as the new one's."""
+    for name in ("a.gguf", "v.gguf", "own.py", "logits.bin"):
+        (tmp_path / name).write_text("before")
+    settings = Settings(
+        setup={"lora": [f"{tmp_path}/a.gguf:0.5"], "control-vector": [f"{tmp_path}/v.gguf"]},
+        scenarios=(str(tmp_path / "own.py"),),
+        reference_logits=tmp_path / "logits.bin",
+    )
+    before = depending(settings)
+    assert depending(settings) == before
+    (tmp_path / file).write_text("after it was trained further")
+    after = depending(settings)
+    assert [name for name in after if after[name] != before[name]] == [what]
