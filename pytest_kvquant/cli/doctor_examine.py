@@ -15,6 +15,7 @@ from pytest_kvquant.cli.doctor_device import lines, try_pairs
 from pytest_kvquant.cli.doctor_report import PairRow, Remark, Report
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.data import EMBEDDED_CORPUS, EMBEDDED_MODEL
+from pytest_kvquant.engine.options import flag
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.errors import CellError, RunRefused, SettingsError
@@ -96,7 +97,7 @@ def _examine(
     _examine_folders(seen, settings)
     if library is not None:
         seen.types = tuple(name for name, kind in library.types.items() if kind.cache)
-        _examine_pairs(seen, planned, model, library, settings.ubatch)
+        _examine_pairs(seen, planned, model, library, settings)
         gpus = library.gpus_in_use(settings.gpu_layers)
         if model is not None and gpus and (kernels or gpus[0].name.startswith(METAL)):
             _examine_kernels(seen, planned, model, library, settings, shell)
@@ -224,7 +225,7 @@ def _examine_pairs(
     planned: list[Pair],
     model: Model | None,
     library: Library,
-    ubatch: int,
+    settings: Settings,
 ) -> None:
     unknown = dict.fromkeys(name for pair in planned for name in pair if name not in seen.types)
     for name in unknown:
@@ -233,6 +234,7 @@ def _examine_pairs(
     if model is None:
         return
     types = msgspec.to_builtins(library.types)
+    full = flag(settings.setup, "swa-full", False)
     for pair in planned:
         if any(name in unknown for name in pair):
             continue
@@ -243,7 +245,9 @@ def _examine_pairs(
                 bytes_per_token=expected.bytes_per_token,
                 compression=expected.compression,
                 largest_context=_largest_contexts(
-                    geometry.need(model, pair, types, ubatch=ubatch), model, library
+                    geometry.need(model, pair, types, ubatch=settings.ubatch, swa_full=full),
+                    model,
+                    library,
                 ),
                 problem=_block_problem(pair, model, types),
             )

@@ -94,16 +94,19 @@ class Need(NamedTuple):
         return (room - windowed * self.cells) // growing if growing else math.inf
 
 
-def need(model: Model, pair: Pair, types: Types, *, ubatch: int) -> Need:
+def need(model: Model, pair: Pair, types: Types, *, ubatch: int, swa_full: bool = False) -> Need:
     """What the cache of ``pair`` takes in a context of one sequence.
 
     Args:
         ubatch: tokens of a physical batch, which a window's cache has room for beside the window.
+        swa_full: whether layers with a window hold every token all the same.
 
     Raises:
         KeyError: the library has no such type.
     """
     expected = expect(model, pair, types)
+    if swa_full:
+        return Need(expected.bytes_per_token, 0, 0)
     cells = -(-(model.window + ubatch) // CELLS) * CELLS if model.window else 0
     windowed = None if model.windowed is None else expected.windowed_bytes_per_token
     return Need(expected.bytes_per_token, windowed, cells)

@@ -34,9 +34,9 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
     bound: int
     """The largest that was tried: the limit, or what memory could hold at best."""
     predicted: int
-    """What ``kvquant doctor`` predicts: tokens whose cache fills what the weights leave."""
+    """Tokens whose cache fills ``memory``."""
     memory: int
-    """Bytes that a process might use."""
+    """Bytes that a cache might take: the limit, else what was free beside the weights on a GPU."""
     limited: bool = False
     """Whether the system kept the processes to that; it does not on macOS or for a GPU's memory."""
     bytes_per_token: int
@@ -114,8 +114,9 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
             where = f", {self.strained:,} made the machine suffer and was stopped,"
         share = f", {self.tokens / self.predicted:.0%} of" if self.predicted else ";"
         return (
-            f"{self.tokens:,} tokens work{where}{share} the {self.predicted:,} that kvquant doctor "
-            f"predicts by {self.bytes_per_token:,} bytes per token{self._windows}"
+            f"{self.tokens:,} tokens work{where}{share} the {self.predicted:,} that "
+            f"{format.size(self.memory)} hold at {self.bytes_per_token:,} bytes per token"
+            f"{self._windows}"
         )
 
     @property

@@ -2,9 +2,10 @@
 
 Whatever ends an attempt (out of memory, an abort, the system's killer) is an answer: that context
 does not fit. Only silence is none: the machine may be slow. Contexts whose caches alone would
-exceed what was free when the search began are not tried, and where the CPU computes every process
-is limited to that much, so that it is not driven into swap. macOS keeps no such limit, and a GPU
-that shares the host's memory none either: there the search ascends from small contexts, watches the
+exceed what was free when the search began are not tried, unless so much works on a GPU, which need
+not hold all weights. Where the CPU computes every process is limited to what was free, so that it
+is not driven into swap. macOS keeps no such limit, a GPU that shares the host's memory none either,
+nor does one beside caches in the host's: there the search ascends from small contexts, watches the
 machine's memory and swap, and ends when the machine begins to suffer. The record says which.
 """
 
@@ -15,8 +16,6 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-import msgspec
-
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.timed import TimedWorker
 from pytest_kvquant.errors import CellError, CellStrained
@@ -24,7 +23,7 @@ from pytest_kvquant.inputs import geometry
 from pytest_kvquant.machine.strain import Strain
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.results.ceiling import Attempt, Ceiling
-from pytest_kvquant.speed.methods import free_memory, room_beside_weights
+from pytest_kvquant.speed.methods import cache_need, has_own_memory, most_room
 from pytest_kvquant.speed.streams import SpeedSetup
 
 STRAINED = CellStrained.verdict
@@ -46,9 +45,7 @@ def search(pair: Pair, most: int, setup: SpeedSetup, *, floor: int = 0) -> Ceili
         floor: tokens that have to fit: tried too where the search ends just below.
     """
     begun = time.perf_counter()
-    room = room_beside_weights(setup)
-    types = msgspec.to_builtins(setup.library.types)
-    need = geometry.need(setup.model, pair, types, ubatch=setup.ubatch)
+    room, need = most_room(setup), cache_need(pair, setup)
     possible = int(min(most, need.most_tokens(room)))
     highest = possible // STEP * STEP or min(most, STEP)
     tried: list[_Tried] = []
@@ -60,7 +57,12 @@ def search(pair: Pair, most: int, setup: SpeedSetup, *, floor: int = 0) -> Ceili
     def strained() -> bool:
         return bool(tried) and tried[-1].attempt.outcome == STRAINED
 
-    tokens = _ascend(highest, fits, strained) if _may_swap(setup) else _bisect(highest, fits)
+    if _may_swap(setup):
+        tokens = _ascend(highest, fits, strained)
+    else:
+        on_gpu = setup.memory_limit is None and has_own_memory(setup)
+        tokens = _bisect(highest, fits, max(highest, most // STEP * STEP) if on_gpu else highest)
+        highest = max(highest, tokens)
     if strained():
         highest = max(one.attempt.context for one in tried)
     elif (
@@ -71,7 +73,7 @@ def search(pair: Pair, most: int, setup: SpeedSetup, *, floor: int = 0) -> Ceili
         pair=str(pair),
         tokens=tokens,
         bound=highest,
-        predicted=need.predicted_tokens(free_memory(setup) - setup.model.size),
+        predicted=need.predicted_tokens(room),
         memory=room,
         limited=any(one.limited for one in tried),
         bytes_per_token=need.per_token,
@@ -88,6 +90,8 @@ def search(pair: Pair, most: int, setup: SpeedSetup, *, floor: int = 0) -> Ceili
 def _may_swap(setup: SpeedSetup) -> bool:
     """Whether a process can take more memory than the machine has, and nothing keeps it from it."""
     gpus = setup.library.gpus_in_use(setup.gpu_layers)
+    if gpus and not setup.kv_offload:
+        return True  # its caches are the host's, and a limit would keep the GPU's driver from work
     return any(device.unified for device in gpus) or (not gpus and sys.platform != "linux")
 
 
@@ -116,13 +120,23 @@ def _ascend(highest: int, fits: Callable[[int], bool], strained: Callable[[], bo
     return low
 
 
-def _bisect(highest: int, fits: Callable[[int], bool]) -> int:
-    """The largest that fits. What fails at the smallest too has other reasons than its size."""
+def _bisect(highest: int, fits: Callable[[int], bool], beyond: int) -> int:
+    """The largest that fits. What fails at the smallest too has other reasons than its size.
+
+    Args:
+        beyond: no larger one is tried, where ``highest`` fits: a GPU does not hold all weights, as
+            the table of embeddings, or the experts that were left to the CPU.
+    """
     if fits(highest):
-        return highest
-    if highest <= STEP or not fits(STEP):
+        low, more = highest, max(STEP, highest // 16 // STEP * STEP)
+        while low < beyond and fits(high := min(beyond, low + more)):
+            low, more = high, 2 * more
+        if low == beyond:
+            return low
+    elif highest <= STEP or not fits(STEP):
         return 0
-    low, high = STEP, highest
+    else:
+        low, high = STEP, highest
     while high - low > max(STEP, PRECISION * low):
         middle = (low + high) // 2 // STEP * STEP
         if fits(middle):

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from pytest_kvquant import format
+from pytest_kvquant.engine.options import flag, whole
 from pytest_kvquant.errors import CellOutOfMemory
 from pytest_kvquant.inputs import geometry
 from pytest_kvquant.machine import memory
@@ -85,16 +86,24 @@ def beside(pair: Pair, others: Sequence[Pair], plan: SpeedPlan, setup: SpeedSetu
 
 def _need(pair: Pair, setup: SpeedSetup) -> Callable[[int], int]:
     """Bytes of a cache of so many tokens, as often as it takes the memory."""
-    types, times = msgspec.to_builtins(setup.library.types), copies(setup)
-    own = geometry.need(setup.model, pair, types, ubatch=setup.ubatch)
+    own, times = cache_need(pair, setup), copies(setup)
+    if not flag(setup.options, "kv-unified", False):
+        times *= max(1, whole(setup.options, "parallel"))  # room for each sequence
     return lambda tokens: times * own.least(tokens)
 
 
+def cache_need(pair: Pair, setup: SpeedSetup) -> geometry.Need:
+    """What the cache of one sequence takes under the options of the run."""
+    types = msgspec.to_builtins(setup.library.types)
+    full = flag(setup.options, "swa-full", False)
+    return geometry.need(setup.model, pair, types, ubatch=setup.ubatch, swa_full=full)
+
+
 def free_memory(setup: SpeedSetup) -> int:
-    """Bytes that caches may take: the limit, else what the computing device has free."""
+    """Bytes that caches may take: the limit, else what the device that holds them has free."""
     if setup.memory_limit is not None:
         return setup.memory_limit
-    gpus = setup.library.gpus_in_use(setup.gpu_layers)
+    gpus = setup.holding
     if not gpus:
         return int(HEADROOM * memory.available())
     free = sum(device.free for device in gpus)
@@ -111,9 +120,25 @@ def room_beside_weights(setup: SpeedSetup) -> int:
     GPU are in its memory, which was free when nothing was loaded yet.
     """
     room = free_memory(setup)
-    if setup.memory_limit is None and setup.library.gpus_in_use(setup.gpu_layers):
+    if setup.memory_limit is None and setup.holding:
         return max(0, room - setup.model.size)
     return room
+
+
+def most_room(setup: SpeedSetup) -> int:
+    """Bytes that caches might take at best: where a search for the largest context begins.
+
+    Nothing is held back of a GPU's own memory: an attempt that does not fit there ends, and harms
+    nobody. A host begins to swap.
+    """
+    if setup.memory_limit is None and has_own_memory(setup):
+        return max(0, sum(device.free for device in setup.holding) - setup.model.size)
+    return room_beside_weights(setup)
+
+
+def has_own_memory(setup: SpeedSetup) -> bool:
+    """Whether caches lie in memory that is not the host's."""
+    return bool(setup.holding) and not any(device.unified for device in setup.holding)
 
 
 def copies(setup: SpeedSetup) -> int:

@@ -24,7 +24,7 @@ from pytest_kvquant.engine.parent.timesheet import Timesheet
 from pytest_kvquant.errors import CellSubstituted
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair
-from pytest_kvquant.results.library import Library
+from pytest_kvquant.results.library import Device, Library
 from pytest_kvquant.results.operations import off_device_text
 from pytest_kvquant.speed.roof import Roofs
 from pytest_kvquant.speed.stored import StoredSpeed
@@ -84,6 +84,11 @@ class SpeedSetup(NamedTuple):
     def kv_offload(self) -> bool:
         """Whether caches go to the device that computes."""
         return flag(self.options, "kv-offload", True)
+
+    @property
+    def holding(self) -> list[Device]:
+        """The GPUs that hold caches."""
+        return self.library.gpus_in_use(self.gpu_layers) if self.kv_offload else []
 
 
 class Account:

@@ -154,7 +154,7 @@ def test_windows_are_not_counted_as_if_they_held_every_token(tmp_path: Path) -> 
     assert (found.tokens, found.bound, found.sequences) == (1024, 1024, 1)
     assert found.predicted > 1024
     assert found.text.endswith(
-        "predicts by 262,144 bytes per token, 245,760 of them for 256 tokens only"
+        "MiB hold at 262,144 bytes per token, 245,760 of them for 256 tokens only"
     )
     ways = find_ways(PAIR, session.speed.plan, session.speed.setup)
     assert [way.method for way in ways.visited] == ["interleaved"]
