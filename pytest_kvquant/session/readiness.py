@@ -14,7 +14,7 @@ from pytest_kvquant.checks import registry
 from pytest_kvquant.checks.declared import require_known
 from pytest_kvquant.config.resolver import resolve
 from pytest_kvquant.config.settings import Settings
-from pytest_kvquant.errors import RunRefused
+from pytest_kvquant.errors import RunRefused, SettingsError
 from pytest_kvquant.machine.devices import occupy, share_out, visiting
 from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.quality.evidence_file import require_ours
@@ -71,6 +71,7 @@ def refusal(
     listener = Listener()
     try:
         settings = settle(typed, config=config, root=root)
+        _require_own_servers(settings, processes)
         device = settings.devices[0] if settings.devices and not processes else ""
         with visiting(device):
             Session(settings, dict(shell), listener, vocabulary_only=True).close()
@@ -78,6 +79,15 @@ def refusal(
     except RunRefused as error:
         return str(error), listener.notes
     return "", listener.notes
+
+
+def _require_own_servers(settings: Settings, processes: int) -> None:
+    if processes and settings.setup.get("rpc"):
+        raise SettingsError(
+            f"-n {processes} does not run with --kv-rpc: a server serves one process at a time, "
+            "and the others would wait for it. Leave -n out, or run parts of the matrix on "
+            "servers of their own with --kv-shard, and put them together with kvquant merge."
+        )
 
 
 def settle_here(settings: Settings, *, processes: int, device: str | None) -> Settings:
@@ -88,9 +98,10 @@ def settle_here(settings: Settings, *, processes: int, device: str | None) -> Se
         device: of this process, where it is one of them.
 
     Raises:
-        SettingsError: the device cannot be had.
+        SettingsError: the device cannot be had, or a server by several processes.
     """
     if processes:
+        _require_own_servers(settings, processes)
         return settings
     if device is not None:
         settings = msgspec.structs.replace(settings, devices=(device,))

@@ -93,6 +93,8 @@ def test_what_only_the_whole_matrix_shows_fails_the_run(tmp_path: Path) -> None:
     [
         (["-n3", "--kv-devices=CPU:0,CPU:1"], "-n 3 needs 3 devices, one for each"),
         (["-n2"], "--kv-devices is not given"),
+        (["-n2", "--kv-devices=CPU:0,CPU:1", "--kv-rpc=a:1"], "-n 2 does not run with --kv-rpc"),
+        (["-n2", "--kv-llama=--rpc a:1"], "-n 2 does not run with --kv-rpc"),
         (["--kv-devices=CPU:9999"], "may not use all of these cores"),
     ],
 )
