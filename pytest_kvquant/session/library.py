@@ -20,6 +20,7 @@ from pytest_kvquant.errors import (
     SettingsError,
 )
 from pytest_kvquant.inputs.model import Model
+from pytest_kvquant.machine.devices import parse
 from pytest_kvquant.machine.escape import throughout
 from pytest_kvquant.machine.visible import ALL
 from pytest_kvquant.matrix import REFERENCE, Pair
@@ -114,10 +115,29 @@ def require_types(pairs: Iterable[Pair], library: Library) -> None:
         )
 
 
+def shares_device(settings: Settings, library: Library) -> bool:
+    """Whether the weights of the reference's build go to a GPU that has those of the measured one.
+
+    Args:
+        library: the measured build, with the devices that it uses.
+    """
+    own = {one.name for one in library.gpus_in_use(settings.gpu_layers)}
+    words = settings.reference_devices
+    return bool(own) and (not words or parse(words[0]).name in own)
+
+
 def meet_reference(
-    engine: Engine, settings: Settings, model: Model, pairs: Iterable[Pair]
+    engine: Engine,
+    settings: Settings,
+    model: Model,
+    pairs: Iterable[Pair],
+    *,
+    vocabulary_only: bool = False,
 ) -> tuple[Library, int]:
     """The library that the reference comes from, and the size of the vocabulary that it reads.
+
+    Args:
+        vocabulary_only: no weights are read.
 
     Raises:
         LibraryError: it cannot be loaded, or not the model.
@@ -127,7 +147,8 @@ def meet_reference(
         try:
             words = settings.reference_devices or settings.devices
             library = used(identify(worker, engine), engine, words, settings.gpu_layers)
-            vocabulary = load(worker, model, settings.gpu_layers).vocabulary
+            loaded = load(worker, model, settings.gpu_layers, only=vocabulary_only)
+            vocabulary = loaded.vocabulary
         except (LibraryError, ModelError) as error:
             flag = "lib" if settings.reference_lib is not None else "devices"
             raise LibraryError(f"--kv-reference-{flag}: {error}") from None

@@ -91,7 +91,10 @@ class Measuring:
             self._observer.step(f"{done} of at most {cap} chunks", done, 0)
 
         on_chunk(0)
+        source = compared.references.source(pair)
         try:
+            for start, stop in ready.task.steps() if ready.reference_first else ():
+                source.ensure(start, stop)
             control, budgets = compared.control(pair), self._bounds.budgets(pair)
             compared.workloads.prepare(compared.references.pair(pair))
         except CellError as error:
@@ -105,7 +108,7 @@ class Measuring:
             )
         inputs = CellInputs(
             ready.task,
-            compared.references.source(pair),
+            source,
             control,
             ready.model,
             ready.library,

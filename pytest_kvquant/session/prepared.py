@@ -35,6 +35,7 @@ from pytest_kvquant.session.library import (
     require_comparable,
     require_kernels,
     require_types,
+    shares_device,
     used,
 )
 from pytest_kvquant.session.reading import TextsOfRun
@@ -84,6 +85,15 @@ class Prepared(NamedTuple):
         """The build that speed is compared with, where that is not f16 of the measured one; one
         of another device would mean nothing."""
         return self.other_engine if self.settings.reference_lib is not None else None
+
+    @property
+    def reference_first(self) -> bool:
+        """Whether all of the reference has to be computed before a cell has its weights loaded.
+
+        So it is where that takes another process with weights on the same device.
+        """
+        apart = self.other_engine is not None or self.workers.isolation == "fresh"
+        return apart and shares_device(self.settings, self.library)
 
     @property
     def expect(self) -> Mapping[str, Expect]:
@@ -153,11 +163,17 @@ def prepare(
     workers.check = SteadinessCheck(task.chunks[0], task.shape)
     reference_task, reference_library = task, library
     if other is not None:
-        reference_library, its_vocabulary = meet_reference(other, settings, model, pairs)
+        shared = shares_device(settings, library)
+        if shared:
+            workers.rest()  # one set of weights on a device at a time
+        reference_library, its_vocabulary = meet_reference(
+            other, settings, model, pairs, vocabulary_only=vocabulary_only
+        )
         require_comparable(reference_library, its_vocabulary, library, task.vocabulary, model.name)
         if reference_library.hash == library.hash and not settings.reference_devices:
             note("the reference build and the measured one are the same files")
         crew = _hire_of_reference(settings, other, model, reference_library, timesheet)
+        crew.beside = workers if shared else None
         reference_task = task._replace(engine=other, crew=crew)
     return Prepared(
         settings=settings,

@@ -62,6 +62,8 @@ class Workers:
         self.timesheet = timesheet or Timesheet()
         self.check: SteadinessCheck | None = None
         """What a kept worker is asked between two cells; none is kept without it."""
+        self.beside: Workers | None = None
+        """Of another build, with weights on the same device: they rest while these work."""
         self._model, self._gpu_layers, self._note = model, gpu_layers, note
         self._holding: dict[str, Worker] = {}
         """What holds weights between two cells: a ``server`` or the ``kept`` one."""
@@ -99,8 +101,9 @@ class Workers:
             with copy:
                 yield copy
             return
-        if not self._busy:
-            self.rest()
+        for own in (self, self.beside):
+            if own is not None and not own._busy:
+                own.rest()
         with Worker(self.engine, timesheet=self.timesheet) as worker:
             self._load(worker)
             yield worker
