@@ -22,6 +22,7 @@ from pytest_kvquant.report.coverage_map import coverage_map
 from pytest_kvquant.report.howsure import how_sure
 from pytest_kvquant.report.links import anchor
 from pytest_kvquant.report.run_lines import conditions_line
+from pytest_kvquant.report.workloads import recall_table, text_tables
 from pytest_kvquant.results.conditions import ReferenceRecord
 from pytest_kvquant.results.result import Result
 
@@ -67,6 +68,7 @@ def render(result: Result, *, incomplete: str = "") -> str:
         "first": shape.ctx - 1 - shape.scored,
         "floor": result.floor.kl if result.floor else None,
     }
+    recall = recall_table(result)
     return render_page(
         "report.html.j2",
         "report.js",
@@ -91,11 +93,14 @@ def render(result: Result, *, incomplete: str = "") -> str:
         subject=result.reference.subject,
         how_sure=[text.partition(". ") for text in how_sure(shape, gates)] if gates else [],
         coverage=coverage_map(result),
+        texts=list(text_tables(result)),
+        recall=recall,
         repeat=lambda pair: view.repeat(result, pair),
         measured={
             "memory": any(row.memory is not None and row.kl is not None for row in rows),
             "speed": any(row.speeds for row in rows),
             "curves": any(row.positions for row in rows),
+            "distances": recall is not None and len(recall.columns) > 1,
         },
     )
 

@@ -19,6 +19,7 @@ from pytest_kvquant.report.matrix_rows import Row
 from pytest_kvquant.report.off_device import off_device_lines
 from pytest_kvquant.report.run_lines import conditions_line
 from pytest_kvquant.report.view import Failure
+from pytest_kvquant.report.workloads import WorkloadTable, recall_table, text_tables
 from pytest_kvquant.results.result import Result
 
 LIMIT = 60_000
@@ -34,6 +35,8 @@ MOST_ANNOTATIONS = 10
 """GitHub shows this many of one kind in a step, and drops the others without a word."""
 
 MARKS = {"good": "✅", "open": "⚠️", "bad": "❌"}
+
+_MARKED = {"good": "", "open": "⚠️ ", "bad": "❌ "}
 
 
 def summary(result: Result) -> str:
@@ -69,6 +72,9 @@ def summary(result: Result) -> str:
         page.add(table_head(["pair", "verdict", *(column.label for column in columns)]))
         lines = (_line(row, columns) for row in rows)
         page.add_all(lines, "cells", closing="\n</details>\n")
+    recall = recall_table(result)
+    for table in (*text_tables(result), *([recall] if recall else [])):
+        _add_table(page, table)
     return page.text
 
 
@@ -188,6 +194,20 @@ def _add_matrix(page: Page, rows: Sequence[Row]) -> None:
         lines.append(table_line([code(kind), *entries]))
     text = "".join(lines) + "\n"
     page.add(text if page.fits(text, 0.8) else "_The matrix is too wide to fit here._\n\n")
+
+
+def _add_table(page: Page, table: WorkloadTable) -> None:
+    lines = [
+        table_line([code(pair), *(f"{_MARKED[one.tone]}{one.text}" for one in entries)])
+        for pair, entries in table.lines
+    ]
+    names = [plain(name) for name in ("pair", *table.columns)]
+    rule = [":--", *("--:" for _ in table.columns)]
+    head = f"<details><summary>{html.escape(table.title)}</summary>\n\n"
+    head += f"{table_line(names)}{table_line(rule)}"
+    if page.fits(head):
+        page.add(head)
+        page.add_all(lines, "pairs", closing="\n</details>\n")
 
 
 def _entry(row: Row | None) -> str:

@@ -63,6 +63,16 @@ class SpeedPoint(msgspec.Struct, frozen=True, kw_only=True):
     tg_ratio: float | None
 
 
+class KeptPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """What a cell keeps of f16's gain from a repeat at one distance."""
+
+    distance: int
+    """Tokens back."""
+    kept: float | None
+    """Share; None where f16 itself gains nothing, or where it is no number."""
+    verdict: str
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of one cell that a chart or a table can show; None where not measured."""
 
@@ -96,6 +106,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     tg_ratio: float | None = None
     """Decode speed over that of f16/f16, at the deepest depth measured."""
     speeds: tuple[SpeedPoint, ...] = ()
+    recall: tuple[KeptPoint, ...] = ()
     front: bool = False
     """No passing cell is both smaller and closer to f16."""
     positions: tuple[float, ...] = ()
@@ -215,6 +226,10 @@ def _with_quality(row: Row, cell: Cell) -> Row:
             compression=census.compression_measured or census.compression_expected,
             compression_expected=_unlike(census.compression_expected, census.compression_measured),
         )
+    recall = tuple(
+        KeptPoint(distance=one.distance, kept=one.kept, verdict=one.verdict) for one in cell.recall
+    )
+    row = msgspec.structs.replace(row, recall=recall)
     if cell.quality is None:
         return row
     figures, decode, profile = cell.quality.prefill, cell.quality.decode, cell.profile

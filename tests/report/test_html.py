@@ -86,6 +86,39 @@ def test_speed_is_drawn_where_it_was_measured(matrix: Callable[..., Result]) -> 
     assert 'id="speeds"' in page
 
 
+def test_further_texts_and_disturbed_text_have_tables(matrix: Callable[..., Result]) -> None:
+    whole = matrix(types=("f16", "q8_0"))
+    replace = msgspec.structs.replace
+    first = whole.cells[0]
+    texts = (replace(first.texts[0], verdict="fail"), replace(first.texts[1], quality=None))
+    page = render(replace(whole, cells=(replace(first, texts=texts), *whole.cells[1:])))
+    section = page.partition('<section id="texts">')[2].partition("</section>")[0]
+    heads = re.findall(r"<th>(.*?)</th>", section)
+    assert heads == ["pair", whole.corpus.name, "code", "chat", "pair", "typing errors"]
+    assert section.count('class="pair" href="#q8_0-q8_0"') == 2
+    assert re.search(r'<span class="tag bad">\S+ ✗</span>', section)
+    assert ">NaN<" in section
+    assert "1.10×" in section
+
+
+def test_recall_at_one_distance_is_a_table_and_no_chart(matrix: Callable[..., Result]) -> None:
+    whole = matrix(types=("f16", "q8_0"))
+    near = [msgspec.structs.replace(one, recall=one.recall[:1]) for one in whole.cells]
+    page = render(msgspec.structs.replace(whole, cells=tuple(near)))
+    assert 'id="recall"' in page
+    assert 'id="recalled"' not in page
+    section = page.partition('<section id="recall">')[2].partition("</section>")[0]
+    assert "<th>256</th>" in section
+    assert section.count("<tr>") == 1 + len(whole.cells)
+
+
+def test_without_further_work_there_is_no_place_for_it(result: Result) -> None:
+    bare = [msgspec.structs.replace(one, texts=(), recall=()) for one in result.cells]
+    page = render(msgspec.structs.replace(result, cells=tuple(bare)))
+    assert 'id="recall"' not in page
+    assert 'id="texts"' not in page
+
+
 def test_the_embedded_library_is_the_one_that_its_readme_names() -> None:
     digest = hashlib.sha256(ECHARTS.read_bytes()).hexdigest()
     assert digest in (ECHARTS.parent / "README.md").read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
+from support.matrix import recalled
 
 from pytest_kvquant.report.markdown import (
     LIMIT,
@@ -92,6 +93,15 @@ def test_any_matrix_fits(matrix: Callable[..., Result]) -> None:
     assert "576 crashed" in text
     assert text.rstrip().endswith("</details>")
     assert text.count("<details>") == text.count("</details>") == 1
+
+
+def test_recall_and_further_texts_have_tables(matrix: Callable[..., Result]) -> None:
+    whole = matrix(types=("f16", "q8_0"))
+    lost = msgspec.structs.replace(whole.cells[3], recall=(recalled(256, 0.3, "fail"),))
+    text = summary(msgspec.structs.replace(whole, cells=(*whole.cells[:3], lost)))
+    assert "| `q8_0/q8_0` | ❌ 30% | – | – | – | – |" in text
+    assert "<summary>KL by text, nats</summary>" in text
+    assert "| pair | typing errors |" in text
 
 
 def test_a_foe_stays_text(result: Result) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from support.matrix import recalled
 
 from pytest_kvquant import format
 from pytest_kvquant.report import history
@@ -74,7 +75,7 @@ def _point(page: browsers.Page, label: str) -> None:
 
 
 def test_every_chart_is_drawn(opened: browsers.Page) -> None:
-    for chart in ("heat", "tradeoff", "speeds", "positions", "distribution"):
+    for chart in ("heat", "tradeoff", "speeds", "positions", "distribution", "recalled"):
         assert opened.evaluate(f"document.querySelectorAll('#{chart} svg path').length") > 5, chart
 
 
@@ -136,6 +137,47 @@ def test_one_depth_is_a_named_point_for_every_pair(
     page.click("#speed-choice button[data-key=speed]")
     assert "tok/s" in _text(page, "#speeds")
     assert page.complaints == []
+
+
+@pytest.fixture
+def recall(page: browsers.Page, matrix: Callable[..., Result], tmp_path: Path) -> browsers.Page:
+    """A page with a pair that loses what is 1,024 tokens back, where f16 cannot recall at 4,096."""
+    whole = matrix(types=("f16", "q8_0"))
+    replace = msgspec.structs.replace
+    lossy = (
+        *whole.cells[0].recall[:2], recalled(1024, 0.31, "fail"), recalled(2048, 0.8),
+        recalled(4096, None, "cannot"),
+    )  # fmt: skip
+    cells = (*whole.cells[:3], replace(whole.cells[3], recall=lossy))
+    path = tmp_path / "recall.html"
+    path.write_text(render(replace(whole, cells=cells)), encoding="utf-8")
+    page.complaints.clear()
+    page.emulate(width=1200, height=900)
+    page.open(path)
+    return page
+
+
+def test_recall_is_a_line_of_every_pair_by_distance(recall: browsers.Page) -> None:
+    words = recall.evaluate(
+        "[...document.querySelectorAll('#recalled text')].map((e) => e.textContent)"
+    )
+    assert {"256", "512", "1K", "2K", "4K", "q8_0/q8_0", "100%"} <= set(words)
+    assert words.count("✗") == 1, "the one that fails"
+    assert recall.complaints == []
+
+
+def test_the_table_behind_the_chart_of_recall(recall: browsers.Page) -> None:
+    recall.click("[data-table=recalled] summary")
+    recall.wait_for("document.querySelector('[data-table=recalled] table') !== null")
+    lines = recall.evaluate(
+        "[...document.querySelectorAll('[data-table=recalled] tr')]"
+        ".map((row) => [...row.cells].map((one) => one.textContent))"
+    )
+    assert lines[0][1:] == ["256 tokens", "512 tokens", "1,024 tokens", "2,048 tokens",
+                            "4,096 tokens"]  # fmt: skip
+    assert lines[-1] == ["q8_0/q8_0", "100%", "100%", "31% ✗", "80%", "f16 cannot"]
+    link = "document.querySelector('[data-table=recalled] tr:last-child a').hash"
+    assert recall.evaluate(link) == "#q8_0-q8_0"
 
 
 def test_pairs_of_the_curves(opened: browsers.Page) -> None:

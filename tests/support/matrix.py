@@ -5,15 +5,21 @@ from __future__ import annotations
 import msgspec
 
 from pytest_kvquant.results.cell import Cell
+from pytest_kvquant.results.recall import RecallPoint
 from pytest_kvquant.results.result import Result
 from pytest_kvquant.results.speed import SpeedCell, SpeedTest
+from pytest_kvquant.results.texts import Robustness, TextFigures
 
 TYPES = ("f16", "q8_0", "q5_1", "q4_0", "turbo4", "turbo3", "turbo2")
 DEPTHS = (0, 8192, 32768, 65536, 131072)
+DISTANCES = (256, 512, 1024, 2048, 4096)
 
 
 def enlarge(result: Result, *, types: tuple[str, ...] = TYPES, depths: int = 0) -> Result:
-    """The result with all pairs of these types instead, every one passing; timed at depths."""
+    """The result with all pairs of these types instead, every one passing; timed at depths.
+
+    Each has two further texts, one disturbance, and recall at :data:`DISTANCES`.
+    """
     real = next(cell for cell in result.cells if cell.pair == "q8_0/q4_0")
     cells = [
         _scaled(real, f"{k}/{v}", 0.02 * 3.0 ** types.index(k) * 2.0 ** types.index(v))
@@ -50,7 +56,30 @@ def _scaled(real: Cell, pair: str, factor: float) -> Cell:
         ),
         per_chunk={**real.per_chunk, "kl": tuple(x * factor for x in real.per_chunk["kl"])},
         profile=replace(real.profile, positions=tuple(x * factor for x in real.profile.positions)),
-    )
+        recall=tuple(recalled(distance, 1 / (1 + factor / 2e3)) for distance in DISTANCES),
+        texts=tuple(
+            TextFigures(
+                corpus=name,
+                verdict="pass",
+                quality=replace(figures, kl_mean=figures.kl_mean * factor * at),
+            )
+            for name, at in (("code", 1.5), ("chat", 0.7))
+        ),
+        robustness=(
+            Robustness(
+                disturbance="typing errors", chunks=8, clean=0.01, disturbed=0.011, ratio=1.1,
+                low=1.0, high=1.2, verdict="pass",
+            ),
+        ),
+    )  # fmt: skip
+
+
+def recalled(distance: int, kept: float | None, verdict: str = "pass") -> RecallPoint:
+    """Recall at a distance."""
+    return RecallPoint(
+        distance=distance, passages=8, reference=1.5, gain=1.5 * (kept or 0.0), hits_reference=0.9,
+        hits=0.8, kept=kept, low=kept, high=kept, verdict=verdict,  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 def _tests(pair: str, number: int, depths: int) -> list[SpeedTest]:

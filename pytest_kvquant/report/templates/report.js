@@ -340,6 +340,41 @@
     };
   });
 
+  /* ---- recall by distance ---- */
+  const distances = [...new Set(rows.flatMap((row) => row.recall.map((one) => one.distance)))].sort((a, b) => a - b);
+  const recalled = (row, distance) => row.recall.find((one) => one.distance === distance);
+  const percent = (x) => `${Math.round(100 * x)}%`;
+  kv.add("recalled", () => ({
+    toolbox: kv.tools(),
+    legend: kv.legend(),
+    grid: { left: 58, right: 20, top: 34, bottom: 74 },
+    xAxis: axis("tokens back", { type: "category", data: distances.map(deepName), nameGap: 26 }),
+    yAxis: axis("kept of f16's gain", {
+      type: "value", scale: true, nameGap: 46, axisLabel: { formatter: percent },
+      min: (range) => Math.min(0.8, Math.floor(10 * range.min) / 10), max: (range) => Math.max(1, Math.ceil(10 * range.max) / 10),
+    }),
+    tooltip: kv.tooltip((point) => `<div class="tip"><b>${escape(point.seriesName)}</b> keeps ${percent(point.value)} at ${escape(point.name)}${point.data.failed ? ": fails" : ""}</div>`),
+    series: lines((row) => row.recall.length, (row) => distances.map((distance) => {
+      const one = recalled(row, distance), failed = Boolean(one && one.verdict === "fail");
+      return {
+        value: one && one.kept !== null ? one.kept : null, failed,
+        label: { show: failed, position: "top", formatter: "✗", color: colour("bad"), fontWeight: 700, fontSize: 14 },
+      };
+    })),
+  }));
+  kv.table("recalled", () => ({
+    head: ["kept, % of f16's gain", ...distances.map((distance) => `${distance.toLocaleString("en-US")} tokens`)],
+    rows: rows.filter((row) => row.recall.length && chosen(row)).map((row) => [
+      { text: row.pair, href: `#${kv.anchor(row.pair)}` },
+      ...distances.map((distance) => {
+        const one = recalled(row, distance);
+        if (!one) return "–";
+        if (one.verdict === "cannot") return "f16 cannot";
+        return (one.kept === null ? "NaN" : percent(one.kept)) + { fail: marks.bad, inconclusive: marks.open, pass: "" }[one.verdict];
+      }),
+    ]),
+  }));
+
   const save = document.getElementById("save");
   save.addEventListener("click", async () => {
     const text = await kvUnpack("result");
