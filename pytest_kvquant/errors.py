@@ -70,6 +70,8 @@ class CellError(KVQuantError):
     def __init__(self, message: str, *, log: str = "") -> None:
         super().__init__(message)
         self.log = log
+        self.of: tuple[str, ...] = ()
+        """Of several pairs in one process those that it came from, as far as that is known."""
 
     @property
     def last_line(self) -> str:

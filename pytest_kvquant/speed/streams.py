@@ -21,7 +21,7 @@ from pytest_kvquant.engine.options import Options, flag
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.timed import TimedWorker
 from pytest_kvquant.engine.parent.timesheet import Timesheet
-from pytest_kvquant.errors import CellSubstituted
+from pytest_kvquant.errors import CellError, CellSubstituted
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.results.library import Device, Library
@@ -212,20 +212,21 @@ def _opened(
         for side, account in cells:
             if account.off_device is None:
                 account.off_device = _off_device(worker, side.pair, setup)
-        described = worker.open_streams(
-            [side.pair for side in sides],
-            at_once={one.name: one.at_once for one in SPEED_TESTS},
-            ctx=context,
-            batch=setup.batch,
-            ubatch=setup.ubatch,
-            threads=setup.threads,
-        )
+        with _named(worker, sides):
+            described = worker.open_streams(
+                [side.pair for side in sides],
+                at_once={one.name: one.at_once for one in SPEED_TESTS},
+                ctx=context,
+                batch=setup.batch,
+                ubatch=setup.ubatch,
+                threads=setup.threads,
+            )
         if setup.roofs is not None:
             setup.roofs.measure(worker, context, setup.threads)
-        for (side, _), held in zip(cells, described.types, strict=False):
-            _require_types(side.pair, held, setup)
+        _require_types(sides[: len(cells)], described.types, setup)
         try:
-            yield worker
+            with _named(worker, sides):
+                yield worker
         finally:
             said = [line.strip() for line in worker.log_text().splitlines()]
             for side, account in cells:
@@ -254,16 +255,41 @@ def _off_device(worker: TimedWorker, pair: Pair, setup: SpeedSetup) -> str:
     return off_device_text(operations, gpus[0].name)
 
 
-def _require_types(pair: Pair, held: Sequence[tuple[str, str | None]], setup: SpeedSetup) -> None:
+@contextmanager
+def _named(worker: TimedWorker, sides: Sequence[TimedSide]) -> Iterator[None]:
+    """See that an error knows the pair that the worker was at."""
+    try:
+        yield
+    except CellError as error:
+        if worker.at is not None and len(sides) > 1:
+            error.of = (str(sides[worker.at].pair),)
+        raise
+
+
+def _require_types(
+    sides: Sequence[TimedSide],
+    held: Sequence[Sequence[tuple[str, str | None]]],
+    setup: SpeedSetup,
+) -> None:
     """Nothing is timed under a false name.
 
     Args:
-        held: K and V type of each layer; ``None`` where the architecture stores no V.
+        held: K and V type of each layer, by side; ``None`` where the architecture stores no V.
     """
+    told = (_other_types(side.pair, own, setup) for side, own in zip(sides, held, strict=False))
+    wrong = {str(side.pair): text for side, text in zip(sides, told, strict=False) if text}
+    if wrong:
+        error = CellSubstituted(next(iter(wrong.values())))
+        error.of = tuple(wrong)
+        raise error
+
+
+def _other_types(pair: Pair, held: Sequence[tuple[str, str | None]], setup: SpeedSetup) -> str:
+    """What a cache holds instead, in words; empty: what it should."""
     declared = substitute(pair, setup.expected)
     found = held_as(held, pair, declared)
     names = ", ".join(map(str, found))
     if not found or (MIXED if len(found) > 1 else names) == (declared or str(pair)):
-        return
+        return ""
     said = f", and not {declared} as [expect] says: correct or remove the entry"
-    raise CellSubstituted(f"The cache holds {names} instead{said if declared else ''}.")
+    return f"The cache holds {names} instead{said if declared else ''}."

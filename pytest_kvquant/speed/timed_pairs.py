@@ -33,8 +33,9 @@ def measure_together(pairs: Sequence[Pair], plan: SpeedPlan, setup: SpeedSetup) 
     """Time pairs that fit into memory side by side, in one process and against one f16.
 
     Where that process ends early, or a cache holds other types than it was made for (some builds
-    keep what they chose for an earlier one), each is timed by itself; so is a pair without others,
-    which goes by what needs less memory where it has to.
+    keep what they chose for an earlier one), the pairs that it came from are timed by themselves
+    and the others beside each other again; all by themselves where it is not known. So is a pair
+    without others, which goes by what needs less memory where it has to.
     """
     if len(pairs) == 1:
         return [measure(pairs[0], plan, setup)]
@@ -42,8 +43,13 @@ def measure_together(pairs: Sequence[Pair], plan: SpeedPlan, setup: SpeedSetup) 
     sweeps = [DepthSweep(pair, plan, setup) for pair in pairs]
     try:
         in_turn.sweep(sweeps, plan.depths, plan, setup)
-    except CellError:
-        return [measure(pair, plan, setup) for pair in pairs]
+    except CellError as error:
+        left = [pair for pair in pairs if str(pair) not in error.of]
+        if len(left) == len(pairs):
+            left = []
+        cells = measure_together(left, plan, setup) if left else []
+        beside_others = dict(zip(left, cells, strict=True))
+        return [beside_others.get(pair) or measure(pair, plan, setup) for pair in pairs]
     each = (time.perf_counter() - begun) / len(pairs)
     found = []
     for sweep in sweeps:

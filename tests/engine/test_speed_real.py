@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -175,10 +176,43 @@ def test_a_slow_pair_of_several_is_confirmed_by_itself_and_a_cliff_goes_no_deepe
     assert len(healthy.tests[0].ratios) == 6
 
 
-def test_a_pair_that_dies_among_others_is_found_and_the_others_are_timed(
+def test_a_pair_that_dies_among_others_is_found_and_the_others_are_timed_beside_each_other(
     tmp_path: Path, small: Path
 ) -> None:
     run = together(tmp_path, small, {str(OTHERS[0]): {"dies_at": 512}}, depths=(0, 512))
+    cells = [run.speed.measure(pair) for pair in (PAIR, *OTHERS)]
+    assert [cell.verdict for cell in cells] == ["pass", "crashed", "pass"]
+    assert [cell.beside for cell in cells] == [(str(OTHERS[1]),), (), (str(PAIR),)]
+    of_f16 = [[test.reference_ns for test in cells[at].tests] for at in (0, 2)]
+    assert of_f16[0] == of_f16[1], "one f16 for both"
+    assert {cells[at].prefilled[str(REFERENCE)] for at in (0, 2)} == {(512,)}
+
+
+def test_a_pair_that_leaks_into_others_does_not_part_the_rest(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose cache holds other types beside others than by itself is timed by itself."""
+    open_streams = TimedWorker.open_streams
+
+    def leaking(self: TimedWorker, pairs: Any, **fields: Any) -> Any:
+        opened = open_streams(self, pairs, **fields)
+        held = [
+            [("q8_0", "f16")] if pair == OTHERS[0] and len(pairs) > 2 else types
+            for pair, types in zip(pairs, opened.types, strict=True)
+        ]
+        return dataclasses.replace(opened, types=held)
+
+    monkeypatch.setattr(TimedWorker, "open_streams", leaking)
+    run = together(tmp_path, small, {}, depths=(0,))
+    cells = [run.speed.measure(pair) for pair in (PAIR, *OTHERS)]
+    assert [cell.verdict for cell in cells] == ["pass"] * 3
+    assert [cell.beside for cell in cells] == [(str(OTHERS[1]),), (), (str(PAIR),)]
+
+
+def test_where_it_is_not_known_which_pair_died_each_is_timed_by_itself(
+    tmp_path: Path, small: Path
+) -> None:
+    run = together(tmp_path, small, {str(OTHERS[0]): {"dies_after": 12}}, depths=(0,))
     cells = [run.speed.measure(pair) for pair in (PAIR, *OTHERS)]
     assert [cell.verdict for cell in cells] == ["pass", "crashed", "pass"]
     assert {cell.beside for cell in cells} == {()}

@@ -3,9 +3,9 @@
 ``KVQUANT_SPEEDS`` is JSON: pair → test → how many times slower than f16 it is; ``slows`` adds to
 that per 1,024 tokens of depth; ``once`` names a file, and only the process that makes it is slow;
 ``build`` is part of the path of the only library that is slow; ``stalls`` is how many of its first
-batches take a hundred times as long; at the depth ``dies_at`` its process ends; ``slow_at`` is
-depth → how many times slower it is there; ``beyond`` is a depth and how many times slower all
-deeper ones are, ``only`` the kind of test that ``beyond`` is of.
+batches take a hundred times as long; at the depth ``dies_at`` its process ends, or after
+``dies_after`` batches; ``slow_at`` is depth → how many times slower it is there; ``beyond`` is a
+depth and how many times slower all deeper ones are, ``only`` the kind of test that it is of.
 f16 takes a millisecond a token, times ``all``; ``busy`` makes every second block of so many
 batches, whosever they are, ten times slower.
 """
@@ -53,7 +53,9 @@ def start(self: Any, model: Any, pairs: Any, **fields: Any) -> None:
 def decode(self: Any, batch: Any) -> None:
     REAL_DECODE(self, batch)
     planted = getattr(self, "planted", {})
-    if planted.get("dies_at") == self.depth:
+    if planted.get("dies_at") == self.depth or planted.get("dies_after") == getattr(
+        self, "batches", 0
+    ):
         os._exit(3)
     factor = planted.get("tg" if batch.n_tokens == 1 else "pp", 1)
     factor += planted.get("slows", 0) * self.depth / 1024

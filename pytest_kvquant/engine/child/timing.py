@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pytest_kvquant.engine.child.context import Context, LoadedModel
 from pytest_kvquant.engine.child.stream import LONGEST, Stream
 from pytest_kvquant.engine.messages.model import Alive
 from pytest_kvquant.engine.messages.timing import (
+    AtStream,
     ExtendStreams,
     OpenStreams,
     SamplesTaken,
@@ -48,6 +49,8 @@ class Bench:
         pairs: K and V type names, a stream each.
         at_once: as :meth:`Stream.once` takes it, by the name of a test.
         ctx: tokens that each cache can hold.
+        at: told which stream is worked on, ``None``: several by turns, so that it is known whose
+            work it was if the process dies of it.
 
     Raises:
         Refused: the library does not make one of the contexts.
@@ -64,8 +67,9 @@ class Bench:
         ubatch: int,
         threads: int,
         alive: Callable[[], None],
+        at: Callable[[int | None], None],
     ) -> None:
-        self._model, self._at_once = model, at_once
+        self._model, self._at_once, self._at = model, at_once, at
         self._repeats: dict[tuple[str, int, int], int] = {}
         """Of a test, its tokens and a stream."""
         self._parts: dict[tuple[str, int], int] = {}
@@ -73,22 +77,20 @@ class Bench:
         self.profile: dict[str, list[tuple[float, ...]]] = {"pp": [], "tg": []}
         """By kind: depth, and nanoseconds of a token of each stream there; 0: it stayed behind."""
         begun = time.perf_counter_ns()
-        self.streams = [
-            Stream(
-                Context(
-                    model,
-                    type_k=k,
-                    type_v=v,
-                    ctx=ctx,
-                    sequences=1,
-                    batch=batch,
-                    ubatch=ubatch,
-                    threads=threads,
-                ),
-                alive,
+        self.streams: list[Stream] = []
+        for number, (k, v) in enumerate(pairs):
+            at(number)
+            context = Context(
+                model,
+                type_k=k,
+                type_v=v,
+                ctx=ctx,
+                sequences=1,
+                batch=batch,
+                ubatch=ubatch,
+                threads=threads,
             )
-            for k, v in pairs
-        ]
+            self.streams.append(Stream(context, alive))
         self._opening_ns = time.perf_counter_ns() - begun
 
     def describe(self) -> StreamsOpened:
@@ -97,7 +99,7 @@ class Bench:
         text = ctypes.create_string_buffer(128)
         llama.llama_model_desc(pointer, text, len(text))
         return StreamsOpened(
-            types=[stream.types() for stream in self.streams],
+            types=[stream.types() for stream in self._each(range(len(self.streams)))],
             model_type=text.value.decode(errors="replace"),
             model_size=int(llama.llama_model_size(pointer)),
             model_n_params=int(llama.llama_model_n_params(pointer)),
@@ -114,13 +116,14 @@ class Bench:
         single tokens at its end. A memory that has to be saved to be rolled back goes at once.
         """
         going = [self.streams[number] for number in numbers]
-        for stream in going:
+        for stream in self._each(numbers):
             stream.start_over()
         start = min((stream.depth for stream in going), default=depth)
         if any(stream.restores for stream in going) or depth - start < FEWEST * STEP:
             self._extend(numbers, depth, timed=False)
         else:
-            self._singles(numbers)  # thrown away: it may load and compile
+            for stream in self._each(numbers):
+                stream.once(1, SINGLES)  # thrown away: it may load and compile
             self._note("tg", start, self._singles(numbers))
             for stop in (*range(start + STEP, depth, STEP), depth):
                 self._extend(numbers, stop, timed=True)
@@ -128,8 +131,7 @@ class Bench:
 
     def _extend(self, numbers: Sequence[int], stop: int, *, timed: bool) -> None:
         start, spent = stop, dict[int, float]()
-        for number in numbers:
-            stream = self.streams[number]
+        for number, stream in zip(numbers, self._each(numbers), strict=True):
             start, before = stream.depth, stream.library_ns
             stream.extend_to(stop)
             spent[number] = (stream.library_ns - before) / (stop - start or 1)
@@ -143,6 +145,7 @@ class Bench:
 
     def _singles(self, numbers: Sequence[int]) -> dict[int, float]:
         """Nanoseconds of a single token of each stream: the faster of two looks, A B B A."""
+        self._at(None)
         looks = [(at, self.streams[at].once(1, SINGLES)) for at in (*numbers, *reversed(numbers))]
         return {one: min(ns for at, ns in looks if at == one) / SINGLES for one in numbers}
 
@@ -155,7 +158,7 @@ class Bench:
         streams; one alone has none beside it to hold a part against.
         """
         at_once = self._at_once[kind]
-        own = [self.streams[number].warm(at_once, count, seconds) for number in numbers]
+        own = [stream.warm(at_once, count, seconds) for stream in self._each(numbers)]
         most = max(one.repeats for one in own)
         found = [min(most, LONGEST * one.repeats) for one in own]
         self._repeats |= {
@@ -180,11 +183,18 @@ class Bench:
             for turn in range(times)
         )
         spent = [0] * len(order)
+        self._at(None)
         for _, place in turns:
             spent[place] += parts * self.streams[order[place]].once(at_once, count, parts)
-        for number in {*order}:
-            self.streams[number].prove_alive()
+        for stream in self._each(sorted({*order})):
+            stream.prove_alive()
         return [round(total / times) for total, times in zip(spent, repeats, strict=True)]
+
+    def _each(self, numbers: Iterable[int]) -> Iterator[Stream]:
+        """Streams, one after another; each is told when its work begins."""
+        for number in numbers:
+            self._at(number)
+            yield self.streams[number]
 
     @property
     def library_ns(self) -> int:
@@ -212,6 +222,7 @@ class TimingMessages:
             ubatch=asked.ubatch,
             threads=asked.threads,
             alive=self._still_here,
+            at=lambda number: self.channel.tell(AtStream(number=number)),
         )
         self.channel.tell(self.bench.describe())
 

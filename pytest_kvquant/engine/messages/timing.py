@@ -42,6 +42,15 @@ class StreamsOpened(Said):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AtStream(Said):
+    """Work on a stream begins; told before anything is timed."""
+
+    NAME: ClassVar = "at_stream"
+    number: int | None
+    """``None``: on several by turns."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExtendStreams(Said):
     """Extend caches."""
 

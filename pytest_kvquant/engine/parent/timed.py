@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pytest_kvquant.engine.messages.model import LimitMemory, MemoryLimited
 from pytest_kvquant.engine.messages.rates import MeasureRates, RatesMeasured
 from pytest_kvquant.engine.messages.timing import (
+    AtStream,
     ContextTried,
     ExtendStreams,
     OpenStreams,
@@ -19,7 +20,9 @@ from pytest_kvquant.engine.messages.timing import (
     WarmedUp,
     WarmUp,
 )
+from pytest_kvquant.engine.parent.process import read_answer
 from pytest_kvquant.engine.parent.worker import Worker
+from pytest_kvquant.engine.protocol import Message
 from pytest_kvquant.matrix import Pair
 from pytest_kvquant.numerics.roof import MachineRates
 
@@ -33,11 +36,20 @@ class TimedWorker(Worker):
     library_ns = 0
     """Time inside library calls, as of the last samples."""
 
+    at: int | None = None
+    """The stream that it works on, or died of; ``None``: none, or several by turns."""
+
     profile: Profile = {}  # noqa: RUF012  (replaced, never changed)
     """By kind: depth, and nanoseconds of a token of each stream, as of the last way up."""
 
     def __enter__(self) -> TimedWorker:
         return self
+
+    def _receive(self) -> Message:
+        message = super()._receive()
+        if message.name == AtStream.NAME:
+            self.at = read_answer(message, AtStream).number
+        return message
 
     def open_streams(
         self,
