@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pytest
 
 from pytest_kvquant.engine.child import judge_plain, judge_write
 from pytest_kvquant.engine.child.facts import Facts
@@ -43,15 +44,44 @@ def test_a_scale_before_a_rotation_counts() -> None:
     assert scaled_before(query) == 0.0625
 
 
-def test_a_mask_under_way_is_not_a_node_that_nobody_understands() -> None:
-    """The fork casts its mask to f16: each of its runs, and each on CUDA, was left open by that."""
-    hidden = np.array([[0.0, -np.inf], [0.0, 0.0]])
-    values = cast(Values, SimpleNamespace(overwritten=lambda *_: False, whole=lambda _: hidden))
+def copied_mask(given: list[list[float]]) -> list[Any] | None:
+    """What is found of a copy of a mask that holds these values."""
+    meant = np.array([[0.0, -np.inf], [0.0, 0.0]])
     mask = fake(op="NONE", name="attn_inp_kq_mask", type="f32")
-    node = fake(op="CPY", name=" (copy)", type="f16", ne=(2, 2, 1, 1),
+    node = fake(op="CPY", name="KQ_mask (copy)", type="f16", ne=(2, 2, 1, 1), backend="CPU",
                 source=lambda number: None if number else mask)  # fmt: skip
     node.root = node
-    assert judge_plain.judge(cast(Node, node), values, 0) == []
+    held = {id(mask): meant, id(node): np.array(given)}
+    values = cast(
+        Values, SimpleNamespace(overwritten=lambda *_: False, whole=lambda one: held[id(one)])
+    )
+    return judge_plain.judge(cast(Node, node), values, 0)
+
+
+def test_a_mask_under_way_is_not_a_node_that_nobody_understands() -> None:
+    """The fork casts its mask to f16: each of its runs, and each on CUDA, was left open by that."""
+    found = copied_mask([[0.0, -np.inf], [0.0, 0.0]])
+    assert found is not None
+    assert [one.text for one in found] == [""]
+
+
+@pytest.mark.parametrize("given", [[[0.0, 0.0], [0.0, 0.0]], [[0.0, -np.inf], [0.0, -np.inf]]])
+def test_a_copy_that_hides_what_its_input_shows_is_wrong(given: list[list[float]]) -> None:
+    """Any node that held -inf, or had a mask's name, was right."""
+    found = copied_mask(given)
+    assert found is not None
+    assert "KQ_mask" in found[0].text
+
+
+def test_a_write_of_another_form_is_not_passed() -> None:
+    """Rows in several dimensions, and copies of other types, were right whatever they held."""
+    values, rng = cast(Values, None), np.random.default_rng(0)
+    one, many = SimpleNamespace(ne=(8, 2, 1, 1)), SimpleNamespace(ne=(8, 2, 3, 1), type="f32")
+    rows = cast(Any, SimpleNamespace(source=lambda at: (many, one)[at]))
+    assert judge_write.judge(rows, values, rng, 0) is None
+    half = SimpleNamespace(ne=(8, 2, 1, 1), type="f16")
+    copy = cast(Any, fake(source=lambda _: half, ne=(8, 2, 1, 1), root=fake(op="NONE")))
+    assert judge_write.judge_copy(copy, values, rng, 0) is None
 
 
 def test_rows_are_overwritten_before_they_are_written() -> None:

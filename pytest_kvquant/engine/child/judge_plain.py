@@ -43,11 +43,31 @@ def _scaled(x: F64, node: Node) -> F64:
     return np.asarray(x * float(node.floats[0]) + float(node.floats[1]))
 
 
+def _clamped(x: F64, node: Node) -> F64:
+    low, high = node.floats[:2]
+    return np.asarray(np.clip(x, float(low), float(high)))
+
+
+def _sigmoid(x: F64) -> F64:
+    return np.asarray(np.exp(-np.logaddexp(0.0, -x)))
+
+
+FUNCTIONS: dict[str, Callable[[F64], F64]] = {
+    "ABS": np.abs,
+    "NEG": np.negative,
+    "RELU": lambda x: np.asarray(np.maximum(x, 0.0)),
+    "SIGMOID": _sigmoid,
+    "SILU": lambda x: np.asarray(x * _sigmoid(x)),
+    "TANH": np.tanh,
+}
+"""Of UNARY nodes, by ggml's names; those that libraries look up in tables of f16 are not here."""
+
 ALONE: dict[str, Callable[[F64, Node], F64]] = {
     "RMS_NORM": _norm,
     "NORM": _centred,
     "L2_NORM": _unit,
     "SCALE": _scaled,
+    "CLAMP": _clamped,
 }
 PAIRED: dict[str, Callable[[F64, F64], F64]] = {
     "ADD": np.add,
@@ -55,9 +75,9 @@ PAIRED: dict[str, Callable[[F64, F64], F64]] = {
     "MUL": np.multiply,
     "DIV": np.divide,
 }
-MOVED = frozenset({"CONT", "CPY", "DUP", "PAD", "CONCAT"})
+MOVED = frozenset({"CONT", "CPY", "DUP", "PAD", "CONCAT", "REPEAT"})
 
-UNDERSTOOD = frozenset({*ALONE, *PAIRED, *MOVED, "MUL_MAT", "SOFT_MAX"})
+UNDERSTOOD = frozenset({*ALONE, *PAIRED, *MOVED, "UNARY", "MUL_MAT", "SOFT_MAX"})
 
 
 def judge(node: Node, values: Values, layer: int) -> list[NodeFinding] | None:
@@ -79,8 +99,6 @@ def judge(node: Node, values: Values, layer: int) -> list[NodeFinding] | None:
     if node.type == "f16":
         with np.errstate(over="ignore"):
             meant = meant.astype(np.float16).astype(np.float64)
-    if "mask" in node.name or meant.min(initial=0) == -np.inf:
-        return []  # a mask under way; the one that attention takes is recomputed
     return [_compared(node, found.reshape(meant.shape), meant, layer, LIMIT, _kind(node))]
 
 
@@ -91,22 +109,29 @@ def _scales(node: Node) -> bool:
 
 
 def _meant(node: Node, source: Node, values: Values) -> F64 | None:
-    x = values.whole(source)
-    if node.op in ALONE:
-        return ALONE[node.op](x, node)
     if node.op in PAIRED or node.op == "CONCAT":
-        other = node.source(1)
-        if other is None or other.type not in ("f32", "f16"):
-            return None
-        y = values.whole(other)
-        if node.op == "CONCAT":
-            return np.concatenate((x, y), axis=3 - int(node.integers[0]))
-        if any(b not in (1, a) for a, b in zip(x.shape, y.shape, strict=True)):
-            y = np.tile(y, [a // b for a, b in zip(x.shape, y.shape, strict=True)])
-        return PAIRED[node.op](x, y)
+        return _of_two(node, source, values)
+    x, shape = values.whole(source), tuple(reversed(node.ne))
     if node.op == "PAD":
         return _padded(x, node)
-    return x.reshape(tuple(reversed(node.ne)))
+    if node.op == "UNARY":
+        function = FUNCTIONS.get(node.function)
+        return None if function is None else np.asarray(function(x))
+    if node.op == "REPEAT":
+        return np.tile(x, [a // b for a, b in zip(shape, x.shape, strict=True)])
+    return ALONE[node.op](x, node) if node.op in ALONE else x.reshape(shape)
+
+
+def _of_two(node: Node, source: Node, values: Values) -> F64 | None:
+    other = node.source(1)
+    if other is None or other.type not in ("f32", "f16"):
+        return None
+    x, y = values.whole(source), values.whole(other)
+    if node.op == "CONCAT":
+        return np.concatenate((x, y), axis=3 - int(node.integers[0]))
+    if any(b not in (1, a) for a, b in zip(x.shape, y.shape, strict=True)):
+        y = np.tile(y, [a // b for a, b in zip(x.shape, y.shape, strict=True)])
+    return PAIRED[node.op](x, y)
 
 
 def _padded(x: F64, node: Node) -> F64 | None:
@@ -173,8 +198,11 @@ def _kind(node: Node) -> str:
 def _compared(
     node: Node, found: F64, meant: F64, layer: int, limit: float, kind: str
 ) -> NodeFinding:
-    """NMSE of the worst row."""
+    """NMSE of the worst row; what hides a cell from a query (-inf) must stand where it is meant."""
     found, meant = (rows.reshape(-1, rows.shape[-1]) for rows in (found, meant))
+    if (hidden := meant == -np.inf).any():
+        found = np.where(hidden, np.where(found == meant, 0.0, np.inf), found)
+        meant = np.where(hidden, 0.0, meant)
     sizes = squares(meant)
     share = squares(found - meant) / np.maximum(sizes, max(float(sizes.mean()) * 1e-4, 1e-30))
     share[~np.isfinite(share)] = np.inf

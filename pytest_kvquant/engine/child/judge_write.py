@@ -20,6 +20,10 @@ MOST_ROWS = 64
 """Rows of one write that are compared; all of smaller ones."""
 
 
+UNPACKED = 1e-9
+"""NMSE of a row that was read out of a cache to f32: a few roundings."""
+
+
 class Write(NamedTuple):
     """Sampled rows of one write."""
 
@@ -62,24 +66,57 @@ def blank(node: Node, cells: I64) -> None:
         root.ggml.write(root.raw, row, cell * root.nb[1])
 
 
-def judge(node: Node, values: Values, rng: np.random.Generator, layer: int) -> list[NodeFinding]:
-    """The written rows of a SET_ROWS node, byte by byte."""
+def judge(
+    node: Node, values: Values, rng: np.random.Generator, layer: int
+) -> list[NodeFinding] | None:
+    """The written rows of a SET_ROWS node, byte by byte; ``None`` where its form is not known."""
     found = read(node, values, rng)
-    return [] if found is None else _judged(found, node, values, layer)
+    return None if found is None else _judged(found, node, values, layer)
 
 
 def judge_copy(
     node: Node, values: Values, rng: np.random.Generator, layer: int
-) -> list[NodeFinding]:
-    """A CPY into the cache (keys that were turned by a shift), a head's row at a time."""
+) -> list[NodeFinding] | None:
+    """A CPY into the cache (keys that were turned by a shift), or out of it before that.
+
+    ``None`` where its form is not known.
+    """
     source = node.source(0)
-    if source is None or source.type != "f32" or source.ne[:3] != node.ne[:3]:
-        return []
+    if node.root.op != "NONE":
+        return _judge_unpacked(node, values, rng, layer)
+    if source is None or source.type != "f32" or source.ne != node.ne or node.ne[3] > 1:
+        return None
     cells = _sample(node.ne[2], rng)
     given = np.concatenate([values.rows(source, int(cell)) for cell in cells])
     stored = np.concatenate([values.plane(node, int(cell)) for cell in cells])
     where = np.repeat(cells, node.ne[1])
     return _judged(Write(where, where, given.astype(np.float32), stored), node, values, layer)
+
+
+def _judge_unpacked(
+    node: Node, values: Values, rng: np.random.Generator, layer: int
+) -> list[NodeFinding] | None:
+    """Rows of a cache that were made numbers of."""
+    source = node.source(0)
+    if source is None or node.type != "f32" or source.ne != node.ne or node.ne[3] > 1:
+        return None
+    cells = _sample(node.ne[2], rng)
+    meant = np.concatenate([values.rows(source, int(cell)) for cell in cells])
+    found = np.concatenate([values.rows(node, int(cell)) for cell in cells])
+    size = np.square(meant).sum(axis=1)
+    share = np.square(found - meant).sum(axis=1) / np.maximum(size, 1e-6 * size.mean() + 1e-30)
+    share[~np.isfinite(share)] = np.inf
+    worst, at = float(share.max(initial=0)), int(share.argmax())
+    corner = Corner(
+        "plain", source.type, head_k=node.ne[0], tokens=node.ne[2], backend=node.backend
+    )
+    text = ""
+    if not worst <= UNPACKED:
+        text = (
+            f"{node.op} of {source.root.name} to f32 on {node.backend}: cell "
+            f"{int(cells[at // node.ne[1]])}: NMSE {worst:.2g}"
+        )
+    return [NodeFinding(corner, node.name, layer, worst, UNPACKED, float(share.mean()), text)]
 
 
 def _judged(found: Write, node: Node, values: Values, layer: int) -> list[NodeFinding]:

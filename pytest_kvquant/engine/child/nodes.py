@@ -91,6 +91,7 @@ class Ggml:
         )
         self._is_host = library.function("ggml_backend_buffer_is_host", ctypes.c_bool, pointer)
         self._buffer_name = library.function("ggml_backend_buffer_name", ctypes.c_char_p, pointer)
+        self._function_name = library.function("ggml_unary_op_name", ctypes.c_char_p, ctypes.c_int)
         self._ops: dict[int, str] = {}
         self._buffers: dict[int, tuple[str, bool]] = {}
         self.graph: dict[bytes, int] = {}
@@ -103,6 +104,11 @@ class Ggml:
         if number not in self._ops:
             self._ops[number] = self._op_name(number).decode()
         return self._ops[number]
+
+    def function_name(self, number: int) -> str:
+        """What a UNARY operation computes: ``SIGMOID``, ``TANH``, …"""
+        found: bytes = self._function_name(number)
+        return found.decode()
 
     def row_bytes(self, kind: str, elements: int) -> int:
         """Bytes of so many elements."""
@@ -253,6 +259,11 @@ class Node:
     def floats(self) -> npt.NDArray[np.float32]:
         """The operation's parameters as float32, shape ``(16,)``."""
         return self.integers.view(np.float32)
+
+    @property
+    def function(self) -> str:
+        """What a UNARY operation computes."""
+        return self.ggml.function_name(int(self.integers[0]))
 
     @property
     def elements(self) -> int:

@@ -41,12 +41,6 @@ from pytest_kvquant.numerics.arrays import I64
 COMPRESSED = "compress"
 """In names of states that stand for several tokens, and are turned for positions of their own."""
 
-OUTSIDE = frozenset(
-    {"GET_ROWS", "GLU", "MUL_MAT_ID", "SSM_CONV", "SSM_SCAN", "GATED_DELTA_NET", "UNARY", "ARGSORT",
-     "SUM_ROWS", "CLAMP", "REPEAT", "GATED_LINEAR_ATTN"}
-)  # fmt: skip
-"""Operations that are no part of attention, though they may stand beside it."""
-
 
 class Oracle:
     """Judges the nodes that a tap shows.
@@ -117,10 +111,10 @@ class Oracle:
         if node.op in judge_plain.UNDERSTOOD:
             if node.op == "CPY" and node.root.name.startswith(CACHES):
                 return judge_write.judge_copy(node, self.values, self._rng, layer)
-            if node.root.name.startswith("cache_"):
+            if node.root.name.startswith("cache_") and not node.root.name.startswith(CACHES):
                 return []  # a recurrent state
             return judge_plain.judge(node, self.values, layer)
-        return [] if node.op in OUTSIDE else None
+        return [] if node.op == "MUL_MAT_ID" else None  # a projection
 
     def _judge_flash_attn_ext(self, node: Node, layer: int) -> Sequence[NodeFinding]:
         windowed = bool(self.facts.window(layer))

@@ -1,0 +1,152 @@
+"""What stands around attention and in its parameters: faults planted into the graph are named.
+
+They are planted into the library's own graph, before or after a node is computed; a build with that
+fault computes the same.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from pytest_kvquant.checks import kernels
+from pytest_kvquant.checks.subject import Subject
+from pytest_kvquant.data import EMBEDDED_MODEL
+from pytest_kvquant.engine.child.main import HOOK
+from pytest_kvquant.engine.parent.engine import Engine
+from pytest_kvquant.inputs.model import read_model
+from pytest_kvquant.machine.environment import scrub
+from pytest_kvquant.matrix import REFERENCE, Pair
+from pytest_kvquant.quality.coverage_plan import Level
+from pytest_kvquant.quality.examiner import Examined, Examiner
+from pytest_kvquant.quality.scenarios.registry import all_scenarios
+from pytest_kvquant.results.cell import Cell, Check
+from pytest_kvquant.results.kernels import Examination
+from pytest_kvquant.zoo import blocks, store
+from pytest_kvquant.zoo.declaration import Member, Tensor
+from pytest_kvquant.zoo.members import by_name
+
+CELLS = 256
+
+HOOK_TEXT = """
+import ctypes
+import numpy as np
+from pytest_kvquant.engine.child import watch
+
+honest = watch.Watched.__init__
+
+
+def times(node, factor):
+    values = np.frombuffer(node.bytes().tobytes(), np.float32) * np.float32(factor)
+    node.ggml.write(node.raw, values.view(np.uint8))
+
+
+def put(node, place, value):
+    node.raw.contents.op_params[place] = int(np.float32(value).view(np.int32))
+
+
+def init(self, *arguments, **fields):
+    honest(self, *arguments, **fields)
+    found = {{}}
+
+    def spoil(node, layer):
+        {change}
+
+    self.tap.{when} = spoil
+
+
+watch.Watched.__init__ = init
+"""
+
+PLAIN = "plain"
+AHEAD, AFTER = "spoil_ahead", "spoil"
+
+
+def olmo_tensors() -> tuple[Tensor, ...]:
+    layer = [*blocks.attention("blk.0", 2, 2, 32), *blocks.feed_forward("blk.0")]
+    return (blocks.matrix("token_embd", blocks.VOCABULARY, blocks.EMBEDDING), *layer)
+
+
+CLAMPED = Member(
+    name="olmo-32", architecture="olmo", like="OLMo 7B: Q, K and V are clamped",
+    head_k=32, head_v=32, group=1, features=(),
+    header={**blocks.base(1, 2, 2), "attention.layer_norm_epsilon": 1e-5,
+            "attention.clamp_kqv": 1.0},
+    tensors=olmo_tensors(),
+)  # fmt: skip
+
+
+def examiner(folder: Path, model: str, hook: str = "", *, how: str = "") -> Examiner:
+    """Of one depth and a few sizes.
+
+    Args:
+        how: ``plain``: f16 without flash attention, too; else the name of a scenario.
+    """
+    added = {}
+    if hook:
+        (folder / "hook.py").write_text(hook)
+        added[HOOK] = str(folder / "hook.py")
+    member = CLAMPED if model == CLAMPED.name else by_name(model) if model != "mini" else None
+    path = EMBEDDED_MODEL if member is None else store.file_of(member, folder)
+    engine = Engine(python=sys.executable, environment=scrub(dict(os.environ), added), timeout=120)
+    tokens = np.random.default_rng(5).integers(5, 200, CELLS).astype(np.int32)
+    subject = Examined(engine, read_model(path), 0, tokens)
+    name = "standard" if how == PLAIN else "minimal"
+    made = Examiner(subject, Level(name, ((130, (1, 3)),), 2, scenarios=False, left_out=()))
+    made._scenarios = [one for one in all_scenarios() if one.name == how]
+    return made
+
+
+def judged(found: Examination, pair: Pair) -> Check:
+    cell = Cell(pair=str(pair), verdict="pass", kernels=found)
+    check = kernels.graph_inputs(Subject(pair=pair, cell=cell, budgets={}))
+    assert check is not None
+    return check
+
+
+class Fault(NamedTuple):
+    """A line of code that spoils a node, in a model; and words of what is said of it."""
+
+    name: str
+    model: str
+    when: str
+    change: str
+    says: str
+    pair: Pair = REFERENCE
+    how: str = ""
+
+
+FAULTS = (
+    Fault(
+        "the gate of attention", "qwen35moe-256", AFTER,
+        "if node.name.startswith('gate_sigmoid'): times(node, 1.5)", "UNARY gate_sigmoid",
+    ),
+    Fault("clamped keys", "olmo-32", AFTER, "if node.op == 'CLAMP': times(node, 1.01)", "CLAMP"),
+    Fault(
+        "rows that a shift reads", "llama-128", AFTER,
+        "if node.op == 'CPY' and node.type == 'f32' and node.name.startswith('cache_k'): "
+        "times(node, 1.001)", "CPY of cache_k_l0 to f32", Pair("q8_0", "q8_0"), "shift_head",
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_planted_fault_is_named(fault: Fault, tmp_path: Path) -> None:
+    hook = HOOK_TEXT.format(when=fault.when, change=fault.change)
+    found = examiner(tmp_path, fault.model, hook, how=fault.how).examine(fault.pair)
+    check = judged(found, fault.pair)
+    assert check.verdict == "fail", check.text
+    assert any(fault.says in one.text for one in found.failures), check.text
+
+
+@pytest.mark.parametrize("model", sorted({(one.model, one.how) for one in FAULTS}))
+def test_healthy_graphs_of_these_models_are_right(model: tuple[str, str], tmp_path: Path) -> None:
+    found = examiner(tmp_path, model[0], how=model[1]).examine(REFERENCE)
+    assert not found.failures
+    assert not found.unknown
+    assert judged(found, REFERENCE).verdict == "pass"
