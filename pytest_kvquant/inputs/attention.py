@@ -7,32 +7,28 @@ As llama.cpp loads it. Where an architecture is not listed here, its parameters 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_kvquant.errors import ModelError
-from pytest_kvquant.inputs.gguf_header import BadHeader
+from pytest_kvquant.inputs.gguf_header import BadHeader, read_header
 from pytest_kvquant.inputs.header_fields import Fields
-from pytest_kvquant.inputs.model import Model, read_header
+from pytest_kvquant.inputs.model import Model
+from pytest_kvquant.inputs.ropes import NEOX, NORMAL, SECTIONED, Scaling, ropes
 
-NORMAL_ROPE = frozenset(
-    {"llama", "llama4", "baichuan", "internlm2", "minicpm", "command-r", "cohere2", "olmo",
-     "deepseek", "deepseek2", "granite", "granitemoe", "granitehybrid", "smollm3", "arcee",
-     "ernie4_5"}
-)  # fmt: skip
-"""Architectures whose rope turns neighbouring elements."""
-
-NEOX_ROPE = frozenset(
-    {"falcon", "falcon-h1", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "qwen3next", "olmo2", "olmoe",
-     "phi2", "phi3", "phimoe", "gemma", "gemma2", "gemma3", "starcoder2", "gptneox", "nemotron",
-     "exaone", "gpt-oss"}
-)  # fmt: skip
-"""Architectures whose rope turns elements that are half a head apart."""
-
-ALIBI = {"bloom": 8.0, "jais": 8.0, "mpt": None, "refact": 8.0}
+ALIBI = {"bloom": 8.0, "jais": None, "mpt": None, "refact": 8.0}
 """Largest bias where it is fixed; ``None``: the header says it."""
+
+WITHOUT_POSITIONS = frozenset(
+    {"gpt2", "starcoder", "jamba", "nemotron_h", "nemotron_h_moe"}
+)  # fmt: skip
+"""Architectures whose attention knows positions by its mask alone."""
 
 SCALED_BY_SIZE = frozenset({"jais"})
 """Architectures whose scores are divided by the size of a head, not by its root."""
+
+SCALED_BY_HEADER = frozenset({"granite", "granitemoe", "granitehybrid"})
+"""Architectures of which the header's own scale is read."""
 
 CHUNKED = frozenset({"llama4"})
 """Architectures whose windows begin at multiples of their length."""
@@ -40,43 +36,45 @@ CHUNKED = frozenset({"llama4"})
 WINDOWS = {"phi3": 0, "smallthinker": 4096, "llama4": 8192}
 """Lengths that llama.cpp takes whatever the header says."""
 
-OTHER_SCALES = frozenset({"deepseek2", "grok", "llama4", "granite", "granitemoe", "granitehybrid"})
-"""Architectures whose scores are scaled by more than the size of a head."""
+KNOWN = NORMAL | NEOX | SECTIONED.keys() | ALIBI.keys() | WITHOUT_POSITIONS
 
 
-def attention_facts(model: Model) -> dict[str, object]:
+def attention_facts(model: Model, options: Mapping[str, object] | None = None) -> dict[str, object]:
     """Fields of :class:`pytest_kvquant.engine.child.facts.Facts`.
+
+    Args:
+        options: of llama.cpp, as the run gives them; some change what the header says.
 
     Raises:
         ModelError: the header says something that cannot be meant.
     """
     try:
-        return _facts(model, Fields(read_header(Path(model.path)), model.architecture))
+        header = read_header(Path(model.path))
+        fields = Fields(header.fields, model.architecture)
+        tensors = [tensor.name for tensor in header.tensors]
+        for file in model.files:
+            if file != model.path:
+                tensors += [tensor.name for tensor in read_header(Path(file)).tensors]
+        return _facts(model, fields, tensors, options or {})
     except BadHeader as error:
         raise ModelError(f"The model {model.path} {error}.") from None
 
 
-def _facts(model: Model, of: Fields) -> dict[str, object]:
+def _facts(
+    model: Model, of: Fields, tensors: list[str], options: Mapping[str, object]
+) -> dict[str, object]:
     architecture = model.architecture
-    listed = architecture in NORMAL_ROPE | NEOX_ROPE | ALIBI.keys()
-    base, windows = _ropes(model, of)
-    scale = of.number("{arch}.attention.scale") if "{arch}.attention.scale" in of else None
+    listed = architecture in KNOWN and "override-kv" not in options
     if not model.n_head or not model.head_dim_k:
         listed = False  # a header without heads says nothing of attention
-    if scale is None and listed and architecture not in OTHER_SCALES:
-        root = 1 if architecture in SCALED_BY_SIZE else 0.5
-        scale = model.head_dim_k**-root
-    if listed and (architecture == "gemma2" or (architecture == "gemma3" and model.n_layer == 62)):
-        wide = {46: model.n_embd / model.n_head, 62: model.n_embd / model.n_head}
-        scale = 1 / math.sqrt(wide.get(model.n_layer, model.head_dim_k))
-    softcap = of.number("{arch}.attn_logit_softcapping", 50.0 if architecture == "gemma2" else 0.0)
-    bias = ALIBI.get(architecture, 0.0)
-    if bias is None:
-        bias = of.number("{arch}.attention.max_alibi_bias")
+    base, windows = ropes(model, of, tensors, options) if listed else (None, None)
+    softcaps = {"gemma2": 50.0, "grok": 30.0}
+    cap = softcaps.get(architecture)
+    softcap = 0.0 if cap is None else of.number("{arch}.attn_logit_softcapping", cap)
     return {
-        "scale": scale or None,
+        "scale": _scale(model, of, options) if listed else None,
         "softcap": softcap if listed else None,
-        "bias": float(bias) if listed else None,
+        "bias": _bias(model, of) if listed else None,
         "window_length": WINDOWS.get(architecture, model.window) if model.window else 0,
         "chunked": architecture in CHUNKED,
         "windowed": None if model.windowed is None else list(model.windowed),
@@ -85,25 +83,34 @@ def _facts(model: Model, of: Fields) -> dict[str, object]:
     }
 
 
-def _ropes(model: Model, of: Fields) -> tuple[dict[str, float] | None, dict[str, float] | None]:
-    """Fields of the ropes of full and of window layers; only those that the header determines."""
-    architecture = model.architecture
-    if architecture not in NORMAL_ROPE | NEOX_ROPE:
-        return None, None
-    scaling = of.text("{arch}.rope.scaling.type") or "none"
-    found: dict[str, float] = {
-        "mode": 2 if architecture in NEOX_ROPE else 0,
-        "base": of.number("{arch}.rope.freq_base", 10_000.0),
-    }
-    if architecture not in ("deepseek2", "minicpm"):
-        found["dims"] = of.count("{arch}.rope.dimension_count", model.head_dim_k)
-    if scaling == "none":
-        found["scale"] = 1.0
-    elif scaling == "linear":
-        found["scale"] = 1 / (of.number("{arch}.rope.scaling.factor", 1.0) or 1.0)
-    windows = dict(found)
-    if architecture == "gemma3":
-        windows |= {"base": of.number("{arch}.rope.freq_base_swa", 10_000.0), "scale": 1.0}
-    elif "{arch}.rope.freq_base_swa" in of:
-        windows["base"] = of.number("{arch}.rope.freq_base_swa")
-    return found, windows
+def _bias(model: Model, of: Fields) -> float:
+    """ALiBi's largest bias."""
+    if model.architecture == "baichuan":
+        return 8.0 if model.n_layer == 40 else 0.0  # its larger model has no rope
+    bias = ALIBI.get(model.architecture, 0.0)
+    return of.number("{arch}.attention.max_alibi_bias") if bias is None else bias
+
+
+def _scale(model: Model, of: Fields, options: Mapping[str, object]) -> float | None:
+    """By what scores are multiplied, all in all; ``None``: it is not known."""
+    architecture, size = model.architecture, float(model.head_dim_k)
+    found: float | None = None
+    if architecture == "gemma4":
+        found = 1.0  # its queries and keys are normalized
+    elif architecture == "grok":
+        found = of.number("{arch}.attention.output_scale", 0.08838834764831845)
+    elif architecture in SCALED_BY_HEADER:
+        found = of.number("{arch}.attention.scale") or None
+    elif of.count("{arch}.attention.key_length_swa", model.head_dim_k) != model.head_dim_k:
+        return None  # another one per layer
+    if found is not None:
+        return found
+    if architecture in SCALED_BY_SIZE:
+        return 1 / size
+    if (architecture, model.n_layer) in (("gemma2", 46), ("gemma3", 62)):
+        size = model.n_embd // model.n_head
+    factor = 1.0
+    if architecture == "deepseek2":
+        size = of.count("{arch}.attention.key_length_mla", model.head_dim_k) or size
+        factor = Scaling.of(model, of, options).temperature ** 2
+    return factor / math.sqrt(size)

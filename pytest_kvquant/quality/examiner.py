@@ -78,7 +78,7 @@ class Examiner:
                 windowed=subject.model.windowed or (),
                 sharing=subject.model.sharing,
             ),
-            facts=attention_facts(subject.model),
+            facts=attention_facts(subject.model, subject.engine.setup),
             seed=subject.seed,
             batch=max(subject.ubatch, 1),
             ubatch=subject.ubatch,

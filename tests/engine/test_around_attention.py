@@ -50,9 +50,19 @@ def put(node, place, value):
     node.raw.contents.op_params[place] = int(np.float32(value).view(np.int32))
 
 
+def times_head(node, head, factor):
+    values = np.frombuffer(node.bytes().tobytes(), np.float32).copy()
+    values.reshape(node.ne[2], -1)[head] *= np.float32(factor)
+    node.ggml.write(node.raw, values.view(np.uint8))
+
+
 def init(self, *arguments, **fields):
     honest(self, *arguments, **fields)
     found = {{}}
+
+    def grow(node, place, factor):  # graphs are kept: the parameter may have been changed before
+        key = node.address, node.name, place
+        put(node, place, factor * found.setdefault(key, float(node.floats[place])))
 
     def spoil(node, layer):
         {change}
@@ -131,6 +141,50 @@ FAULTS = (
         "rows that a shift reads", "llama-128", AFTER,
         "if node.op == 'CPY' and node.type == 'f32' and node.name.startswith('cache_k'): "
         "times(node, 1.001)", "CPY of cache_k_l0 to f32", Pair("q8_0", "q8_0"), "shift_head",
+    ),
+    *(
+        Fault(
+            f"scale of {model}", model, AHEAD,
+            f"if node.op == 'FLASH_ATTN_EXT': grow(node, 0, {by})", "its scale is",
+        )
+        for model, by in (("gemma4-512", 1.5), ("qwen35moe-256", 1.02), ("mimo2-192", 1.02),
+                          ("deepseek2-576", 1.02))
+    ),
+    *(
+        Fault(
+            f"{name} of YaRN", "gpt-oss-64", AHEAD,
+            f"if node.op == 'ROPE': grow(node, {place}, {by})", f"its {name} is",
+        )
+        for place, name, by in ((6, "scale", 1.02), (7, "ext", 0.0), (8, "attention", 1.02),
+                                (9, "beta_fast", 2.0), (10, "beta_slow", 2.0))
+    ),
+    Fault(
+        "a rope without its factors", "gemma4-512", AHEAD,
+        "if node.op == 'ROPE': node.raw.contents.src[2] = None", "it has no rope factors",
+    ),
+    Fault(
+        "the base of a context shift", "llama-128", AHEAD,
+        "if node.op == 'ROPE' and 'cache_k' in node.source(0).root.name: grow(node, 5, 1.02)",
+        "its base is", REFERENCE, "shift_head",
+    ),
+    Fault(
+        "the scale of a softmax", "llama-128", AHEAD,
+        "if node.op == 'SOFT_MAX': grow(node, 0, 1.02)", "its scale is", REFERENCE, PLAIN,
+    ),
+    Fault(
+        "a softcap that is forgotten without flash attention", "gemma2-256", AFTER,
+        "if node.name.startswith('kq_tanh'): times(node, 1.01)", "UNARY kq_tanh", REFERENCE, PLAIN,
+    ),
+    Fault(
+        "another softcap without flash attention", "gemma2-256", AHEAD,
+        "if node.op == 'SCALE' and node.name.startswith('kq_scaled'): "
+        "grow(node, 0, 2.0 if node.name.startswith('kq_scaled_2') else 0.5)",
+        "its softcap is", REFERENCE, PLAIN,
+    ),
+    Fault(
+        "the softmax of one head", "gemma2-256", AFTER,
+        "if node.op == 'SOFT_MAX' and node.ne[2] > 2: times_head(node, 1, 1.001)", "SOFT_MAX",
+        REFERENCE, PLAIN,
     ),
 )  # fmt: skip
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+from pytest_kvquant.numerics.rope import IMROPE, MROPE, NEOX
+
+RopeFields = Mapping[str, float | Sequence[int]]
+"""Fields of a rope by the model's header; ``factors``: whether its frequencies have divisors."""
 
 TOLERANCE = 1e-4
 """Relative difference of a parameter that is kept in f32."""
@@ -21,9 +26,9 @@ class Facts(NamedTuple):
     """Per layer; empty: none has a window."""
     chunked: bool = False
     """Whether windows begin at multiples of their length."""
-    ropes: Mapping[str, float] | None = None
-    """Fields of a rope."""
-    ropes_of_windows: Mapping[str, float] | None = None
+    ropes: RopeFields | None = None
+    """Of layers without a window."""
+    ropes_of_windows: RopeFields | None = None
     """The same of layers with a window."""
     rotated: tuple[str, ...] = ()
     """Types of K and V in this context: some quantizers rotate, and the graph with them."""
@@ -43,11 +48,40 @@ class Facts(NamedTuple):
             return None
         return self.window_length if self.windowed[layer] else 0
 
-    def rope(self, layer: int) -> Mapping[str, float] | None:
+    def windows(self, layer: int) -> tuple[int, ...]:
+        """What a layer may look back on: where the header does not say which layers have the
+        window, all tokens or the window."""
+        window = self.window(layer)
+        return (0, self.window_length) if window is None else (window,)
+
+    def rope(self, layer: int) -> RopeFields | None:
         """What the header says of a layer's rope."""
         if self.window(layer) is None:
-            return None
+            return self.ropes if self.ropes == self.ropes_of_windows else None
         return self.ropes_of_windows if self.window(layer) else self.ropes
+
+    def rope_of_shift(self, layer: int) -> RopeFields | None:
+        """The same of a context shift, which knows nothing of sections and one YaRN for all."""
+        known, full = self.rope(layer), self.ropes
+        if known is None or full is None or known.get("ext") != full.get("ext"):
+            return None
+        found = {name: value for name, value in known.items() if name != "sections"}
+        if found["mode"] in (MROPE, IMROPE):
+            found["mode"] = NEOX
+        return found
+
+    def unsaid(self, scale: float | None) -> list[str]:
+        """What of an attention node could not be compared with the header, in words.
+
+        Args:
+            scale: of the node, all in all; ``None`` where it is not known.
+        """
+        compared = {
+            "scale": self.scale is not None and scale is not None,
+            "softcap": self.softcap is not None,
+            "ALiBi bias": self.bias is not None,
+        }
+        return [f"{name} against the header" for name, done in compared.items() if not done]
 
     def differing(self, scale: float | None, softcap: float, bias: float) -> str:
         """What an attention node says otherwise than the header, in words; or nothing.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
 
+from pytest_kvquant.engine.child.attention_inputs import choose
 from pytest_kvquant.engine.child.finding import Corner, NodeFinding
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
-from pytest_kvquant.numerics.arrays import F64
+from pytest_kvquant.numerics.arrays import F64, I64
 from pytest_kvquant.numerics.attention import slopes, squares
 
 LIMIT = 1e-9
@@ -148,36 +150,40 @@ def _padded(x: F64, node: Node) -> F64 | None:
 def judge_product(
     node: Node, values: Values, rng: np.random.Generator, layer: int, most: int
 ) -> list[NodeFinding] | None:
-    """MUL_MAT of a cache and activations: some columns of one plane, in float64."""
+    """MUL_MAT of a cache and activations: some columns of some planes, in float64."""
     left, right = node.source(0), node.source(1)
     if left is None or right is None or right.type != "f32":
         return None
     found: NodeFinding | None = None
-    for plane in sorted({0, node.ne[2] - 1, int(rng.integers(node.ne[2]))}):
-        columns = np.array(sorted({0, node.ne[1] - 1, *rng.integers(node.ne[1], size=most)}))
-        a = values.rows(left, plane // (node.ne[2] // left.ne[2]))
-        b = values.rows(right, plane, 0, columns)
-        meant = b @ a.T
-        out = values.rows(node, plane, 0, columns)
+    sample = choose(rng, node.ne[2], node.ne[1], node.ne[3], most)
+    for stream, plane in itertools.product(sample.streams, sample.heads):
+        shared = plane // (node.ne[2] // left.ne[2]), stream // (node.ne[3] // left.ne[3])
+        a = values.rows(left, *shared)
+        b = values.rows(right, plane, stream, sample.rows)
+        out = values.rows(node, plane, stream, sample.rows)
         kind = "f16" if left.type == "f32" and not node.on_cpu else left.type
         limit = PRODUCT_LIMIT.get(kind, EIGHT_BITS)
-        one = _compared(node, out, meant, layer, limit, "product")
+        one = _compared(node, out, b @ a.T, layer, limit, "product", sample.rows)
         found = one if found is None or not one.ratio <= found.ratio else found
     return [found] if found else None
 
 
-def judge_softmax(node: Node, values: Values, layer: int) -> list[NodeFinding] | None:
-    """SOFT_MAX with its mask, scale, ALiBi and sinks, first and last head."""
+def judge_softmax(
+    node: Node, values: Values, rng: np.random.Generator, layer: int, most: int
+) -> list[NodeFinding] | None:
+    """SOFT_MAX with its mask, scale, ALiBi and sinks: some rows of some heads."""
     source, mask, sinks = (node.source(number) for number in range(3))
     if source is None:
         return None
     scale, bias = (float(one) for one in node.floats[:2])
     factors = slopes(node.ne[2], bias)
     found: NodeFinding | None = None
-    for head in sorted({0, node.ne[2] - 1}):
-        score = scale * values.rows(source, head)
+    sample = choose(rng, node.ne[2], node.ne[1], node.ne[3], most)
+    for stream, head in itertools.product(sample.streams, sample.heads):
+        score = scale * values.rows(source, head, stream, sample.rows)
         if mask is not None:
-            score = score + factors[head] * values.rows(mask)[: len(score), : score.shape[1]]
+            hidden = values.rows(mask, 0, stream % mask.ne[3], sample.rows)
+            score = score + factors[head] * hidden[:, : score.shape[1]]
         largest = score.max(axis=1, keepdims=True)
         extra = 0.0
         if sinks is not None:
@@ -186,7 +192,8 @@ def judge_softmax(node: Node, values: Values, layer: int) -> list[NodeFinding] |
             extra = np.exp(sink - largest)
         raised = np.exp(score - largest)
         meant = raised / (raised.sum(axis=1, keepdims=True) + extra)
-        one = _compared(node, values.rows(node, head), meant, layer, 1e-8, "softmax")
+        out = values.rows(node, head, stream, sample.rows)
+        one = _compared(node, out, meant, layer, 1e-8, "softmax", sample.rows)
         found = one if found is None or not one.ratio <= found.ratio else found
     return [found] if found else None
 
@@ -196,9 +203,19 @@ def _kind(node: Node) -> str:
 
 
 def _compared(
-    node: Node, found: F64, meant: F64, layer: int, limit: float, kind: str
+    node: Node,
+    found: F64,
+    meant: F64,
+    layer: int,
+    limit: float,
+    kind: str,
+    which: I64 | None = None,
 ) -> NodeFinding:
-    """NMSE of the worst row; what hides a cell from a query (-inf) must stand where it is meant."""
+    """NMSE of the worst row; what hides a cell from a query (-inf) must stand where it is meant.
+
+    Args:
+        which: numbers of the rows; ``None``: all of the node's.
+    """
     found, meant = (rows.reshape(-1, rows.shape[-1]) for rows in (found, meant))
     if (hidden := meant == -np.inf).any():
         found = np.where(hidden, np.where(found == meant, 0.0, np.inf), found)
@@ -210,5 +227,6 @@ def _compared(
     corner = Corner(kind, head_k=node.ne[0], tokens=node.ne[1], backend=node.backend)
     text = ""
     if not worst <= limit:
-        text = f"{node.op} {node.name} on {node.backend}: row {at}: NMSE {worst:.2g}"
+        row = at if which is None else int(which[at])
+        text = f"{node.op} {node.name} on {node.backend}: row {row}: NMSE {worst:.2g}"
     return NodeFinding(corner, node.name, layer, worst, limit, float(share.mean()), text)

@@ -6,10 +6,11 @@ known; of the graph only the values are taken.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from pytest_kvquant.engine.child.facts import RopeFields
 from pytest_kvquant.engine.child.finding import Corner, NodeFinding
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
@@ -22,6 +23,9 @@ LIMIT = 1e-8
 
 LIMITS = {"f16": 1e-6, "bf16": 1e-4}
 """The same of results that are rounded to 16 bits."""
+
+WHOLE = ("dims", "mode", "trained")
+"""Fields of a rope that are whole numbers."""
 
 ANGLE = 2.0**-24
 """Relative error of an angle kept in f32."""
@@ -45,7 +49,7 @@ def judge(
     values: Values,
     layer: int,
     positions: I64 | None,
-    known: Mapping[str, float] | None,
+    known: RopeFields | None,
     rows: I64,
 ) -> list[NodeFinding]:
     """A ROPE node.
@@ -63,7 +67,7 @@ def judge(
     sections = given.reshape(4, -1) if rope.mode & MROPE else given[None]
     corner = Corner("rope", head_k=node.ne[0], tokens=node.ne[2], backend=node.backend)
     found = []
-    if known and (wrong := _differing(rope, known)):
+    if known and (wrong := _differing(rope, known, factors is not None)):
         text = f"rope of {node.name} on {node.backend}: {wrong}"
         found.append(
             NodeFinding(corner._replace(operation="parameters"), node.name, layer, 2, 1, 0, text)
@@ -123,17 +127,26 @@ def _worst(values: F64, meant: F64) -> tuple[float, float, tuple[int, int]]:
     return float(share.mean()), float(share.max()), (int(at[0]), int(at[-1]))
 
 
-def _by_header(rope: Rope, known: Mapping[str, float]) -> Rope:
-    return rope._replace(
-        dims=int(known.get("dims", rope.dims)),
-        mode=int(known.get("mode", rope.mode)),
-        base=known.get("base", rope.base),
-        scale=known.get("scale", rope.scale),
-    )
+def _by_header(rope: Rope, known: RopeFields) -> Rope:
+    told: dict[str, Any] = {name: value for name, value in known.items() if name != "factors"}
+    told |= {name: int(told[name]) for name in WHOLE if name in told}
+    told["sections"] = tuple(told.get("sections", rope.sections))
+    return rope._replace(**told)
 
 
-def _differing(rope: Rope, known: Mapping[str, float]) -> str:
+def _differing(rope: Rope, known: RopeFields, factors: bool) -> str:
+    """What the header says otherwise, in words.
+
+    Args:
+        factors: whether the graph hands over divisors of the frequencies.
+    """
     for name, meant in known.items():
+        if name == "factors":
+            if bool(meant) != factors:
+                return ("it has no" if meant else "it has") + (
+                    f" rope factors, and the model's file has {'them' if meant else 'none for it'}"
+                )
+            continue
         found = getattr(rope, name)
         if found != meant and not np.allclose(found, meant, rtol=1e-5):
             return f"its {name} is {found}, by the model's header {meant}"

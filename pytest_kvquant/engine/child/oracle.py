@@ -18,7 +18,7 @@ from pytest_kvquant.engine.child import (
     judge_rope,
     judge_write,
 )
-from pytest_kvquant.engine.child.attention_inputs import Inputs, parameters
+from pytest_kvquant.engine.child.attention_inputs import Inputs, Parameters, parameters
 from pytest_kvquant.engine.child.codec import hadamard
 from pytest_kvquant.engine.child.facts import Facts
 from pytest_kvquant.engine.child.finding import Corner, NodeFinding
@@ -35,6 +35,7 @@ from pytest_kvquant.engine.child.ways import (
     holder_of,
     mask_made_of,
     scaled_before,
+    scored_before,
 )
 from pytest_kvquant.numerics.arrays import I64
 
@@ -55,7 +56,8 @@ class Oracle:
         self.values, self.facts, self.mirrors = values, facts, mirrors
         self.ledger = Ledger()
         self.unknown: Counter[str] = Counter()
-        """Operations on which attention rests and that were not understood, by name."""
+        """Operations on which attention rests and that were not understood, by name; and what could
+        not be compared with the header."""
         self._unjudged = Unjudged(self.unknown)
         self.judging = True
         self._rows = rows
@@ -121,15 +123,11 @@ class Oracle:
         found = judge_attention.judge(
             node, self.values, self._rng, layer, self._rows, windowed=windowed
         )
-        inputs = Inputs.of(node)
-        said = parameters(node)
-        before = scaled_before(inputs.q)
+        said, before = parameters(node), scaled_before(Inputs.of(node).q)
         scale = None if before is None else said.scale * before
-        wrong = self.facts.differing(scale, said.softcap, said.bias)
-        if wrong:
-            corner = found[0].corner._replace(operation="parameters")
-            text = f"attention of layer {layer}: {wrong}"
-            found.append(NodeFinding(corner, node.name, layer, 2, 1, 0, text))
+        found += self._against_header(
+            node, layer, found[0].corner, said._replace(scale=scale or 0.0), known=scale is not None
+        )
         home, of_processor = self._homes.get(layer, (node.backend, node.on_cpu))
         if node.on_cpu and not of_processor:
             corner = found[0].corner._replace(operation="placement")
@@ -140,6 +138,21 @@ class Oracle:
             )
             found.append(NodeFinding(corner, node.name, layer, 2, 1, 0, text))
         return found
+
+    def _against_header(
+        self, node: Node, layer: int, corner: Corner, said: Parameters, *, known: bool
+    ) -> list[NodeFinding]:
+        """Parameters of an attention that are not the header's; names what cannot be compared.
+
+        Args:
+            known: whether ``said`` has the scale of queries times keys, all in all.
+        """
+        scale = said.scale if known else None
+        self.unknown.update(self.facts.unsaid(scale))
+        wrong = self.facts.differing(scale, said.softcap, said.bias)
+        corner = corner._replace(operation="parameters")
+        text = f"attention of layer {layer}: {wrong}"
+        return [NodeFinding(corner, node.name, layer, 2, 1, 0, text)] if wrong else []
 
     def _judge_set_rows(self, node: Node, layer: int) -> Sequence[NodeFinding] | None:
         if not _writes_cache(node):
@@ -157,13 +170,16 @@ class Oracle:
         if COMPRESSED not in node.name:
             self._turned.setdefault(layer, []).append((node.name, given))
         known = self.facts.rope(layer)
+        if known is None:
+            self.unknown["rope against the header"] += 1
         return judge_rope.judge(node, self.values, layer, None, known, rows)
 
     def _judge_shift(self, node: Node, layer: int, given: I64, rows: I64) -> Sequence[NodeFinding]:
         mirror = self.mirrors.by_layer.get(layer)
         live = np.flatnonzero(given)
         rows = np.unique([*rows, *self._rng.choice(live, min(4, len(live)))]).astype(np.int64)
-        found = list(judge_rope.judge(node, self.values, layer, None, None, rows))
+        known = self.facts.rope_of_shift(layer)
+        found = list(judge_rope.judge(node, self.values, layer, None, known, rows))
         if mirror is not None and self.mirrors.trusted and len(given) <= len(mirror.moved):
             owned = mirror.owners[: len(given)] > 0
             wrong = np.flatnonzero(owned & (mirror.moved[: len(given)] != given))
@@ -209,7 +225,16 @@ class Oracle:
         return judge_plain.judge_product(node, self.values, self._rng, layer, self._rows)
 
     def _judge_soft_max(self, node: Node, layer: int) -> Sequence[NodeFinding] | None:
-        return judge_plain.judge_softmax(node, self.values, layer)
+        found = judge_plain.judge_softmax(node, self.values, self._rng, layer, self._rows)
+        scored = scored_before(node.source(0))
+        if not found or scored is None:
+            if node.source(1) is not None:  # a router's has no mask
+                self.unknown.update(self.facts.unsaid(None))
+            return found
+        own, bias = (float(one) for one in node.floats[:2])
+        said = Parameters((scored.scale or 0.0) * own, bias, scored.softcap)
+        known = scored.scale is not None
+        return [*found, *self._against_header(node, layer, found[0].corner, said, known=known)]
 
     def _some_rows(self, node: Node) -> I64:
         rows = node.elements // node.ne[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from pytest_kvquant.engine.child.nodes import Node
 
@@ -15,6 +16,8 @@ CARRIES = frozenset(
     {"SCALE", "ROPE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE", "CONT", "PAD", "TURBO_WHT"}
 )
 """Operations through which queries come from their projection."""
+
+KEYS = "cache_k"
 
 COPIES = frozenset({"CPY", "CONT", "VIEW", "RESHAPE", "PERMUTE"})
 
@@ -42,6 +45,43 @@ def scaled_before(query: Node) -> float | None:
             break
         node = source.original
     return factor if node is not None else None
+
+
+class Scored(NamedTuple):
+    """How scores came from queries and keys."""
+
+    scale: float | None
+    """Of queries times keys, all in all; ``None``: not known."""
+    softcap: float
+
+
+def scored_before(scores: Node | None) -> Scored | None:
+    """How the input of a softmax came from queries and the cache's keys.
+
+    ``None`` where it did not: the softmax of a router.
+    """
+    outer, node, capped = 1.0, None if scores is None else scores.original, False
+    inner = 1.0
+    while node is not None and (node.op in ("SCALE", "RESHAPE", "VIEW", "CONT") or _caps(node)):
+        if _caps(node):
+            capped, outer, inner = True, outer * inner, 1.0
+        elif node.op == "SCALE":
+            inner *= float(node.floats[0])
+        source = node.source(0)
+        node = None if source is None else source.original
+    if node is None or node.op not in ("MUL_MAT", "ADD"):
+        return None
+    if node.op == "ADD":
+        return Scored(None, 0.0)  # a bias of the scores, not of the mask
+    keys, query = node.source(0), node.source(1)
+    if keys is None or query is None or not keys.root.name.startswith(KEYS):
+        return None
+    before = scaled_before(query)
+    return Scored(None if before is None else outer * inner * before, outer if capped else 0.0)
+
+
+def _caps(node: Node) -> bool:
+    return node.op == "UNARY" and node.function == "TANH"
 
 
 def _rotates(node: Node) -> bool:
