@@ -113,10 +113,13 @@ def examiner(folder: Path, model: str, hook: str = "", *, how: str = "") -> Exam
 
 
 def judged(found: Examination, pair: Pair) -> Check:
-    cell = Cell(pair=str(pair), verdict="pass", kernels=found)
-    check = kernels.graph_inputs(Subject(pair=pair, cell=cell, budgets={}))
-    assert check is not None
-    return check
+    """The worse of the two tests that tell of nodes."""
+    subject = Subject(
+        pair=pair, cell=Cell(pair=str(pair), verdict="pass", kernels=found), budgets={}
+    )
+    checks = [look(subject) for look in (kernels.graph_inputs, kernels.attention)]
+    made = [check for check in checks if check is not None]
+    return next((check for check in made if check.verdict != "pass"), made[0])
 
 
 class Fault(NamedTuple):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from pytest_kvquant.engine.child.finding import Corner, NodeFinding
 from pytest_kvquant.engine.child.mirror import Mirror, Placed
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
+from pytest_kvquant.numerics.arrays import F64
 
 MOST_ROWS = 48
 """Query rows that are looked at; all where there are fewer."""
+
+SHOWN = -1e30
+"""What is larger shows a cell."""
 
 
 def judge_mask(
@@ -18,42 +25,79 @@ def judge_mask(
     values: Values,
     mirror: Mirror,
     placed: Placed,
-    window: int | None,
+    windows: Sequence[int],
     layer: int,
     *,
     chunked: bool = False,
-) -> list[NodeFinding]:
+) -> list[NodeFinding] | None:
     """The mask of an attention or softmax node, for every cell of some query rows.
 
+    ``None`` where several windows are possible and it is none of them, but nothing is shown that no
+    window shows: the layer may have a window of another kind.
+
     Args:
-        window: tokens that the layer looks back on; 0: all; ``None``: either, the header does not
-            say which.
+        windows: tokens that the layer looks back on; 0: all. Several: one of them, for all rows;
+            the header does not say which.
         chunked: windows begin at multiples of their length (``LLAMA_SWA_TYPE_CHUNKED``).
     """
     flash = node.op == "FLASH_ATTN_EXT"
     mask, keys = (node.source(3), node.source(1)) if flash else (node.source(1), node)
-    if mask is None or keys is None:
-        return []
+    if keys is None or (mask is None and not (flash and keys.root.name.startswith("cache_k"))):
+        return []  # a router's
     cells = keys.ne[1] if flash else node.ne[0]
-    streams = mask.ne[3]
+    streams, name = (1, node.name) if mask is None else (mask.ne[3], mask.name)
     each = len(placed.positions) // streams
     first = _first_stream(keys, placed) * mirror.size if flash and not mirror.unified else 0
     bias = bool(node.floats[1] > 0)
     corner = Corner("mask", tokens=each, backend=node.backend)
-    corner = corner._replace(mask="window" if window else "causal")
+    corner = corner._replace(mask="window" if all(windows) else "causal")
+    rows: list[_Row] = []
     for stream in range(streams):
-        rows = np.unique(np.linspace(0, each - 1, min(each, MOST_ROWS)).astype(np.int64))
-        shown = values.rows(mask, 0, stream, rows)[:, :cells]
-        for row, given in zip(rows.tolist(), shown, strict=True):
+        which = np.unique(np.linspace(0, each - 1, min(each, MOST_ROWS)).astype(np.int64))
+        shown = np.zeros((len(which), cells))  # without a mask everything
+        if mask is not None:
+            shown = values.rows(mask, 0, stream, which)[:, :cells]
+        start = first + (stream * mirror.size if streams > 1 else 0)
+        for row, given in zip(which.tolist(), shown, strict=True):
             at = stream * each + row
-            position, sequence = int(placed.positions[at]), int(placed.sequences[at])
-            start = first + (stream * mirror.size if streams > 1 else 0)
-            length = position % window + 1 if chunked and window else window
-            text = _wrong(given, mirror, position, sequence, start, length, bias=bias)
-            if text:
-                words = f"mask of layer {layer}, query {row} (position {position}): {text}"
-                return [NodeFinding(corner, mask.name, layer, 2, 1, 0, words)]
-    return [NodeFinding(corner, mask.name, layer, 0, 1, 0)]
+            place = int(placed.positions[at]), int(placed.sequences[at])
+            rows.append(_Row(row, given, *place, start))
+    text = ""
+    for window in windows:
+        text = _first_wrong(rows, mirror, window, bias=bias, chunked=chunked)
+        if not text:
+            return [NodeFinding(corner, name, layer, 0, 1, 0)]
+    if len(windows) > 1 and not any(_shows_more(row, mirror) for row in rows):
+        return None
+    words = f"mask of layer {layer}, {text}"
+    return [NodeFinding(corner, name, layer, 2, 1, 0, words)]
+
+
+class _Row(NamedTuple):
+    """What a query is shown."""
+
+    number: int
+    given: F64
+    position: int
+    sequence: int
+    start: int
+    """The first of the cells that the row is about."""
+
+
+def _first_wrong(
+    rows: Sequence[_Row], mirror: Mirror, window: int, *, bias: bool, chunked: bool
+) -> str:
+    for row in rows:
+        length = row.position % window + 1 if chunked and window else window
+        if text := _wrong(row, mirror, length, bias=bias):
+            return f"query {row.number} (position {row.position}): {text}"
+    return ""
+
+
+def _shows_more(row: _Row, mirror: Mirror) -> bool:
+    """Whether a cell is shown that not even a query without a window sees."""
+    seen = mirror.seen(row.position, row.sequence, row.start, len(row.given), 0)
+    return bool(((row.given > SHOWN) & ~seen).any())
 
 
 def _first_stream(keys: Node, placed: Placed) -> int:
@@ -67,35 +111,19 @@ def _first_stream(keys: Node, placed: Placed) -> int:
     return int(keys.offset // keys.root.nb[2])
 
 
-def _wrong(
-    given: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-    mirror: Mirror,
-    position: int,
-    sequence: int,
-    start: int,
-    window: int | None,
-    *,
-    bias: bool,
-) -> str:
-    best = ""
-    for length in (0, -1) if window is None else (window,):
-        if length < 0:
-            return best  # neither form is known for certain
-        seen = mirror.seen(position, sequence, start, len(given), length)
-        shows = given > -1e30
-        if (differ := np.flatnonzero(shows != seen)).size:
-            cell = int(differ[0])
-            where = int(mirror.where[start + cell])
-            state = "hides" if seen[cell] else "shows"
-            best = (
-                f"it {state} cell {cell}, which holds position {where}"
-                f" ({differ.size} cells are wrong)"
-            )
-            continue
-        distance = np.abs(position - mirror.where[start : start + len(given)])
-        meant = -distance.astype(np.float64) if bias else np.zeros(len(given))
-        if (off := np.flatnonzero(seen & (np.abs(given - meant) > np.abs(meant) / 1024))).size:
-            cell = int(off[0])
-            return f"it adds {given[cell]:g} to cell {cell} instead of {meant[cell]:g}"
-        return ""
-    return best
+def _wrong(row: _Row, mirror: Mirror, window: int, *, bias: bool) -> str:
+    given, start = row.given, row.start
+    seen = mirror.seen(row.position, row.sequence, start, len(given), window)
+    if (differ := np.flatnonzero((given > SHOWN) != seen)).size:
+        cell = int(differ[0])
+        where = int(mirror.where[start + cell])
+        state = "hides" if seen[cell] else "shows"
+        return (
+            f"it {state} cell {cell}, which holds position {where} ({differ.size} cells are wrong)"
+        )
+    distance = np.abs(row.position - mirror.where[start : start + len(given)])
+    meant = -distance.astype(np.float64) if bias else np.zeros(len(given))
+    if (off := np.flatnonzero(seen & (np.abs(given - meant) > np.abs(meant) / 1024))).size:
+        cell = int(off[0])
+        return f"it adds {given[cell]:g} to cell {cell} instead of {meant[cell]:g}"
+    return ""

@@ -289,10 +289,12 @@ class Oracle:
         if (made_of := mask_made_of(node)) is not None:
             self.unknown[f"{made_of} of a mask"] += 1  # an indexer's choice of cells
             return
-        window = self.facts.window(layer)
-        chunked = self.facts.chunked
-        found = judge_mask(node, self.values, mirror, placed, window, layer, chunked=chunked)
-        self.ledger.add(found, node)
+        windows, chunked = self.facts.windows(layer), self.facts.chunked
+        found = judge_mask(node, self.values, mirror, placed, windows, layer, chunked=chunked)
+        if found is None:
+            self.unknown["window of a layer"] += 1
+        else:
+            self.ledger.add(found, node)
 
 
 def _writes_cache(node: Node) -> bool:
