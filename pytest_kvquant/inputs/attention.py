@@ -14,20 +14,20 @@ from pytest_kvquant.errors import ModelError
 from pytest_kvquant.inputs.gguf_header import BadHeader, read_header
 from pytest_kvquant.inputs.header_fields import Fields
 from pytest_kvquant.inputs.model import Model
-from pytest_kvquant.inputs.ropes import NEOX, NORMAL, SECTIONED, Scaling, ropes
+from pytest_kvquant.inputs.ropes import ROPED, Scaling, ropes
 
 ALIBI = {"bloom": 8.0, "jais": None, "mpt": None, "refact": 8.0}
 """Largest bias where it is fixed; ``None``: the header says it."""
 
 WITHOUT_POSITIONS = frozenset(
-    {"gpt2", "starcoder", "jamba", "nemotron_h", "nemotron_h_moe"}
+    {"gpt2", "starcoder", "jamba", "nemotron_h", "nemotron_h_moe", "kimi-linear"}
 )  # fmt: skip
 """Architectures whose attention knows positions by its mask alone."""
 
 SCALED_BY_SIZE = frozenset({"jais"})
 """Architectures whose scores are divided by the size of a head, not by its root."""
 
-SCALED_BY_HEADER = frozenset({"granite", "granitemoe", "granitehybrid"})
+SCALED_BY_HEADER = frozenset({"granite", "granitemoe", "granitehybrid", "granite_swa"})
 """Architectures of which the header's own scale is read."""
 
 CHUNKED = frozenset({"llama4"})
@@ -36,7 +36,7 @@ CHUNKED = frozenset({"llama4"})
 WINDOWS = {"phi3": 0, "smallthinker": 4096, "llama4": 8192}
 """Lengths that llama.cpp takes whatever the header says."""
 
-KNOWN = NORMAL | NEOX | SECTIONED.keys() | ALIBI.keys() | WITHOUT_POSITIONS
+KNOWN = ROPED | ALIBI.keys() | WITHOUT_POSITIONS
 
 
 def attention_facts(model: Model, options: Mapping[str, object] | None = None) -> dict[str, object]:
@@ -95,7 +95,7 @@ def _scale(model: Model, of: Fields, options: Mapping[str, object]) -> float | N
     """By what scores are multiplied, all in all; ``None``: it is not known."""
     architecture, size = model.architecture, float(model.head_dim_k)
     found: float | None = None
-    if architecture == "gemma4":
+    if architecture in ("gemma3n", "gemma4"):
         found = 1.0  # its queries and keys are normalized
     elif architecture == "grok":
         found = of.number("{arch}.attention.output_scale", 0.08838834764831845)
@@ -109,8 +109,12 @@ def _scale(model: Model, of: Fields, options: Mapping[str, object]) -> float | N
         return 1 / size
     if (architecture, model.n_layer) in (("gemma2", 46), ("gemma3", 62)):
         size = model.n_embd // model.n_head
+    size = of.count("{arch}.attention.key_length_mla", 0) or size
+    if architecture == "bailingmoe":
+        size = of.count("{arch}.rope.dimension_count", model.head_dim_k)
+    if architecture == "plamo2":
+        size = model.head_dim_v
     factor = 1.0
-    if architecture == "deepseek2":
-        size = of.count("{arch}.attention.key_length_mla", model.head_dim_k) or size
+    if architecture in ("deepseek2", "mistral4"):
         factor = Scaling.of(model, of, options).temperature ** 2
     return factor / math.sqrt(size)

@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 from pytest_kvquant.inputs.header_fields import Fields
 from pytest_kvquant.inputs.model import Model
+from pytest_kvquant.numerics.rope import IMROPE, MROPE
 
 NORMAL = frozenset(
     {"llama", "llama4", "baichuan", "internlm2", "minicpm", "command-r", "cohere2", "olmo",
      "deepseek", "deepseek2", "granite", "granitemoe", "granitehybrid", "smollm3", "arcee",
-     "ernie4_5", "arctic", "xverse", "chameleon", "maincoder", "ernie4_5-moe", "mistral3", "deci",
-     "plm"}
+     "ernie4_5", "granite_swa", "nanbeige", "chatglm", "bailingmoe", "cohere2moe", "mistral4",
+     "arctic", "xverse", "chameleon", "maincoder", "ernie4_5-moe", "mistral3", "deci", "plm"}
 )  # fmt: skip
 """Architectures whose rope turns neighbouring elements."""
 
@@ -26,28 +27,38 @@ NEOX = frozenset(
      "exaone", "gpt-oss", "gemma4", "mimo2", "grok", "dbrx", "stablelm", "bitnet", "qwen", "orion",
      "codeshell", "plamo", "exaone4", "dots1", "minimax-m2", "smallthinker", "seed_oss", "lfm2",
      "lfm2moe", "grovemoe", "apertus", "openelm", "pangu-embedded", "bailingmoe2", "minicpm3",
-     "jais2"}
+     "jais2", "gemma3n", "afmoe", "step35", "exaone-moe", "plamo2", "plamo3", "minimax-01",
+     "laguna", "mellum", "hy_v3", "talkie", "hrm_text", "maple", "spark2_5"}
 )  # fmt: skip
 """Architectures whose rope turns elements that are half a head apart."""
 
-SECTIONED = {"qwen2vl": 8, "qwen3vl": 40, "qwen3vlmoe": 40, "qwen35": 40, "qwen35moe": 40}
+SECTIONED = {
+    "qwen2vl": MROPE, "qwen3vl": IMROPE, "qwen3vlmoe": IMROPE, "qwen35": IMROPE,
+    "qwen35moe": IMROPE,
+}  # fmt: skip
 """Architectures whose pairs are turned by one of four positions each: the number of the rope."""
 
-BASE_OF_ALL = frozenset({"cohere2", "exaone4", "lfm2", "lfm2moe", "olmo2"})
+SECTIONED_BY_HEADER = {"glm4": 0, "glm4moe": 2}
+"""Architectures that are sectioned where the header has sections: the number of the rope else."""
+
+BASE_OF_ALL = frozenset(
+    {"cohere2", "cohere2moe", "exaone4", "exaone-moe", "granite_swa", "lfm2", "lfm2moe", "mellum",
+     "olmo2"}
+)  # fmt: skip
 """Architectures whose window layers have the frequencies of all others, whatever the header has for
 them."""
 
-OWN_BASE = frozenset({"gemma3", "gemma4", "mimo2"})
+OWN_BASE = frozenset({"gemma3", "gemma3n", "gemma4", "mimo2", "plamo3", "step35"})
 """Architectures whose window layers have a base of 10,000, where the header has none for them, and
 are never scaled."""
 
-PLAIN_WINDOWS = frozenset({"olmo2"})
+PLAIN_WINDOWS = frozenset({"laguna", "mellum", "olmo2"})
 """Architectures whose window layers are not scaled, and have no YaRN."""
 
 YARN_BETAS = frozenset({"grok", "mistral3"})
 """Architectures of which the header's ``yarn_beta_*`` are read."""
 
-FACTORS_OF_FULL = frozenset({"gemma4"})
+FACTORS_OF_FULL = frozenset({"gemma4", "step35"})
 """Architectures whose window layers have no factors."""
 
 LONG = frozenset({"phi3", "phimoe", "minicpm3"})
@@ -56,9 +67,12 @@ LONG = frozenset({"phi3", "phimoe", "minicpm3"})
 TAKE_FACTORS = frozenset(
     {"llama", "phi3", "phimoe", "minicpm3", "gemma4", "apertus", "arcee", "cohere2", "deci",
      "deepseek", "exaone", "exaone4", "granite", "granitemoe", "granitehybrid", "minicpm",
-     "mistral3", "llama4"}
+     "mistral3", "llama4", "step35", "bailingmoe", "cohere2moe", "exaone-moe", "granite_swa",
+     "hy_v3", "nanbeige"}
 )  # fmt: skip
 """Architectures whose graphs hand over the factors that the file has."""
+
+ROPED = NORMAL | NEOX | SECTIONED.keys() | SECTIONED_BY_HEADER.keys()
 
 Field = float | list[int]
 Ropes = dict[str, Field]
@@ -97,7 +111,7 @@ class Scaling(NamedTuple):
         if ext < 0:
             ext = float(kind == "yarn")
         log_mul = of.number("{arch}.rope.scaling.yarn_log_multiplier")
-        log_mul = {"deepseek2": 10 * log_mul, "mistral3": log_mul}.get(architecture, 0.0)
+        log_mul *= {"deepseek2": 10.0, "mistral4": 10.0, "mistral3": 1.0}.get(architecture, 0.0)
         attention = told.get("yarn-attn-factor", -1.0)
         if attention < 0:
             attention = of.number("{arch}.rope.scaling.yarn_attn_factor", 1.0) if grok else 1.0
@@ -149,15 +163,16 @@ def ropes(
         options: of llama.cpp, as the run gives them.
     """
     architecture = model.architecture
-    if architecture not in NORMAL | NEOX | SECTIONED.keys():
+    if architecture not in ROPED:
         return None, None
-    found: Ropes = {
-        "mode": SECTIONED.get(architecture, 2 if architecture in NEOX else 0),
-        **Scaling.of(model, of, options).fields(),
-    }
-    if architecture in SECTIONED:
-        found["sections"] = list(of.counts("{arch}.rope.dimension_sections", 4, 0))
-    latent = architecture in ("deepseek2", "minicpm3", "plm")
+    sections = list(of.counts("{arch}.rope.dimension_sections", 4, 0))
+    mode = SECTIONED.get(architecture, 2 if architecture in NEOX else 0)
+    if architecture in SECTIONED_BY_HEADER:
+        mode = MROPE if all(sections[:2]) else SECTIONED_BY_HEADER[architecture]
+    found: Ropes = {"mode": mode, **Scaling.of(model, of, options).fields()}
+    if mode in (MROPE, IMROPE):
+        found["sections"] = sections
+    latent = architecture in ("deepseek2", "minicpm3", "mistral4", "plm")
     if not latent or "{arch}.rope.dimension_count" in of:
         found["dims"] = of.count("{arch}.rope.dimension_count", model.head_dim_k)
     handed = _factors(architecture, of, tensors)

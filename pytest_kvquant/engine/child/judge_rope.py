@@ -6,8 +6,6 @@ known; of the graph only the values are taken.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from pytest_kvquant.engine.child.facts import RopeFields
@@ -23,9 +21,6 @@ LIMIT = 1e-8
 
 LIMITS = {"f16": 1e-6, "bf16": 1e-4}
 """The same of results that are rounded to 16 bits."""
-
-WHOLE = ("dims", "mode", "trained")
-"""Fields of a rope that are whole numbers."""
 
 ANGLE = 2.0**-24
 """Relative error of an angle kept in f32."""
@@ -128,10 +123,24 @@ def _worst(values: F64, meant: F64) -> tuple[float, float, tuple[int, int]]:
 
 
 def _by_header(rope: Rope, known: RopeFields) -> Rope:
-    told: dict[str, Any] = {name: value for name, value in known.items() if name != "factors"}
-    told |= {name: int(told[name]) for name in WHOLE if name in told}
-    told["sections"] = tuple(told.get("sections", rope.sections))
-    return rope._replace(**told)
+    def number(name: str, default: float) -> float:
+        value = known.get(name, default)
+        return value if isinstance(value, (int, float)) else default
+
+    sections = known.get("sections", rope.sections)
+    return Rope(
+        int(number("dims", rope.dims)),
+        int(number("mode", rope.mode)),
+        number("base", rope.base),
+        number("scale", rope.scale),
+        int(number("trained", rope.trained)),
+        number("ext", rope.ext),
+        number("attention", rope.attention),
+        number("beta_fast", rope.beta_fast),
+        number("beta_slow", rope.beta_slow),
+        rope.sections if isinstance(sections, (int, float)) else tuple(sections),
+        rope.start,
+    )
 
 
 def _differing(rope: Rope, known: RopeFields, factors: bool) -> str:

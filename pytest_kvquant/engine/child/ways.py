@@ -47,7 +47,7 @@ def scaled_before(query: Node) -> float | None:
     return factor if node is not None else None
 
 
-class Scored(NamedTuple):
+class Scaled(NamedTuple):
     """How scores came from queries and keys."""
 
     scale: float | None
@@ -55,7 +55,7 @@ class Scored(NamedTuple):
     softcap: float
 
 
-def scored_before(scores: Node | None) -> Scored | None:
+def scored_before(scores: Node | None) -> Scaled | None:
     """How the input of a softmax came from queries and the cache's keys.
 
     ``None`` where it did not: the softmax of a router.
@@ -72,12 +72,12 @@ def scored_before(scores: Node | None) -> Scored | None:
     if node is None or node.op not in ("MUL_MAT", "ADD"):
         return None
     if node.op == "ADD":
-        return Scored(None, 0.0)  # a bias of the scores, not of the mask
+        return Scaled(None, 0.0)  # a bias of the scores, not of the mask
     keys, query = node.source(0), node.source(1)
     if keys is None or query is None or not keys.root.name.startswith(KEYS):
         return None
     before = scaled_before(query)
-    return Scored(None if before is None else outer * inner * before, outer if capped else 0.0)
+    return Scaled(None if before is None else outer * inner * before, outer if capped else 0.0)
 
 
 def _caps(node: Node) -> bool:
