@@ -117,4 +117,4 @@ def _scale(model: Model, of: Fields, options: Mapping[str, object]) -> float | N
     factor = 1.0
     if architecture in ("deepseek2", "mistral4"):
         factor = Scaling.of(model, of, options).temperature ** 2
-    return factor / math.sqrt(size)
+    return factor / math.sqrt(size) if size > 0 else None

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from pytest_kvquant.inputs.gguf_header import BadHeader
 from pytest_kvquant.inputs.header_fields import Fields
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.numerics.rope import IMROPE, MROPE
@@ -93,7 +94,11 @@ class Scaling(NamedTuple):
 
     @classmethod
     def of(cls, model: Model, of: Fields, options: Mapping[str, object]) -> Scaling:
-        """As ``llama_context`` sets it."""
+        """As ``llama_context`` sets it.
+
+        Raises:
+            BadHeader: positions are scaled by nothing, or backwards.
+        """
         told = {name: float(value) for name, value in options.items()
                 if isinstance(value, (int, float, str)) and _is_number(value)}  # fmt: skip
         architecture, grok = model.architecture, model.architecture == "grok"
@@ -105,6 +110,8 @@ class Scaling(NamedTuple):
             scale = told.get("rope-freq-scale") or (1 / factor if factor else 1.0)
         if kind == "none":
             scale = 1.0
+        if not 0 < scale < math.inf:
+            raise BadHeader(f"scales positions by {scale:g}, which cannot be meant")
         ext = told.get("yarn-ext-factor", -1.0)
         if ext < 0:
             ext = of.number("{arch}.rope.scaling.yarn_ext_factor", -1.0) if grok else -1.0
@@ -117,14 +124,14 @@ class Scaling(NamedTuple):
             attention = of.number("{arch}.rope.scaling.yarn_attn_factor", 1.0) if grok else 1.0
         if ext:
             attention = _yarn_attention(1 / scale, log_mul, architecture)
-        betas = [told.get("yarn-beta-fast", -1.0), told.get("yarn-beta-slow", -1.0)]
-        usual = (8.0 if grok else 32.0, 1.0)
-        for number, name in enumerate(
-            ("{arch}.rope.scaling.yarn_beta_fast", "{arch}.rope.scaling.yarn_beta_slow")
-        ):
-            if betas[number] < 0:
-                read = architecture in YARN_BETAS
-                betas[number] = of.number(name, usual[number]) if read else usual[number]
+        fast, slow = 8.0 if grok else 32.0, 1.0
+        if architecture in YARN_BETAS:
+            fast = of.number("{arch}.rope.scaling.yarn_beta_fast", fast)
+            slow = of.number("{arch}.rope.scaling.yarn_beta_slow", slow)
+        beta_fast, beta_slow = (
+            told[name] if told.get(name, -1.0) >= 0 else usual
+            for name, usual in (("yarn-beta-fast", fast), ("yarn-beta-slow", slow))
+        )
         trained = of.count("{arch}.rope.scaling.original_context_length", model.context_trained)
         return cls(
             told.get("rope-freq-base") or of.number("{arch}.rope.freq_base", 10_000.0),
@@ -132,8 +139,8 @@ class Scaling(NamedTuple):
             int(told.get("yarn-orig-ctx") or trained or model.context_trained),
             ext,
             attention * of.number("{arch}.rope.scaling.attn_factor", 1.0),
-            betas[0],
-            betas[1],
+            beta_fast,
+            beta_slow,
             log_mul,
         )
 

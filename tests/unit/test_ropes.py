@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_kvquant.inputs import attention, ropes
+from pytest_kvquant.inputs.gguf_header import BadHeader
 from pytest_kvquant.inputs.header_fields import Fields
 from pytest_kvquant.inputs.model import Model
 
@@ -65,6 +66,12 @@ def test_options_of_llama_cpp_count() -> None:
     assert full("llama", {}, rope_freq_base=5e5)["base"] == 5e5
     found = full("llama", {}, rope_scaling="yarn", rope_scale=4, yarn_orig_ctx=32768)
     assert (found["ext"], found["scale"], found["trained"]) == (1, 1 / 4, 32768)
+
+
+@pytest.mark.parametrize("factor", [-8.0, math.inf, math.nan])
+def test_a_scaling_that_cannot_be_meant_is_said_so(factor: float) -> None:
+    with pytest.raises(BadHeader, match="cannot be meant"):
+        full("gpt-oss", YARN | {"rope.scaling.factor": factor})
 
 
 def test_windows_have_ropes_of_their_own() -> None:
