@@ -56,6 +56,9 @@ are never scaled."""
 PLAIN_WINDOWS = frozenset({"laguna", "mellum", "olmo2"})
 """Architectures whose window layers are not scaled, and have no YaRN."""
 
+HALF = frozenset({"step35"})
+"""Architectures that turn half of what the header says, in layers without a window."""
+
 YARN_BETAS = frozenset({"grok", "mistral3"})
 """Architectures of which the header's ``yarn_beta_*`` are read."""
 
@@ -182,10 +185,14 @@ def ropes(
     latent = architecture in ("deepseek2", "minicpm3", "mistral4", "plm")
     if not latent or "{arch}.rope.dimension_count" in of:
         found["dims"] = of.count("{arch}.rope.dimension_count", model.head_dim_k)
+    windows = _of_windows(architecture, of, found)
+    if architecture in HALF:
+        found["dims"] = of.count("{arch}.rope.dimension_count", model.head_dim_k) // 2
     handed = _factors(architecture, of, tensors)
     if handed is not None:
         found["factors"] = float(handed)
-    return found, _of_windows(architecture, of, found)
+        windows["factors"] = float(handed and architecture not in FACTORS_OF_FULL)
+    return found, windows
 
 
 def _of_windows(architecture: str, of: Fields, full: Ropes) -> Ropes:
@@ -200,8 +207,6 @@ def _of_windows(architecture: str, of: Fields, full: Ropes) -> Ropes:
         found |= {"scale": 1.0, "ext": 0.0, "attention": 1.0}
         for name in ("trained", "beta_fast", "beta_slow"):
             found.pop(name, None)
-    if architecture in FACTORS_OF_FULL:
-        found["factors"] = 0.0
     return found
 
 

@@ -99,3 +99,29 @@ def test_rows_are_overwritten_before_they_are_written() -> None:
     transposed = cast(Any, SimpleNamespace(root=root, source=lambda _: SimpleNamespace(ne=(1, 16))))
     judge_write.blank(transposed, np.array([0]))
     assert len(written) == 2
+
+
+@pytest.mark.parametrize("name", sorted(judge_plain.FUNCTIONS))
+def test_gates_in_single_precision_are_right(name: str) -> None:
+    """As libraries compute them, over all values that a gate may have, one a row or many."""
+    x = np.linspace(-30, 30, 2001).astype(np.float32)
+    one = np.float32(1)
+    alike = {
+        "SIGMOID": one / (one + np.exp(-x)), "SILU": x / (one + np.exp(-x)), "TANH": np.tanh(x),
+        "SOFTPLUS": np.where(x > 20, x, np.log(one + np.exp(x))), "RELU": np.maximum(x, 0),
+        "ABS": np.abs(x), "NEG": -x,
+    }  # fmt: skip
+    for shape in ((2001, 1), (1, 2001)):
+        source = fake(op="MUL_MAT", type="f32")
+        node = fake(op="UNARY", function=name, name="gate", type="f32", backend="CPU",
+                    ne=(*reversed(shape), 1, 1), source=lambda at, s=source: None if at else s,
+                    )  # fmt: skip
+        node.root = node
+        held = {id(source): x, id(node): alike[name]}
+        whole = {key: value.reshape(1, 1, *shape).astype(float) for key, value in held.items()}
+        values = cast(Values, SimpleNamespace(
+            overwritten=lambda *_: False, whole=lambda one, w=whole: w[id(one)],
+        ))  # fmt: skip
+        found = judge_plain.judge(cast(Node, node), values, 0)
+        assert found is not None
+        assert [one.text for one in found] == [""]

@@ -80,6 +80,8 @@ def test_windows_have_ropes_of_their_own() -> None:
     assert (of_gemma["base"], of_gemma["factors"]) == (1e6, 1)
     windows = of_gemma["windows"]
     assert (windows["base"], windows["dims"], windows["factors"]) == (1e4, 32, 0)
+    of_step = full("step35", {"rope.dimension_count": 64})
+    assert (of_step["dims"], of_step["windows"]["dims"]) == (32, 64)
     of_olmo = full("olmo2", YARN)["windows"]
     assert (of_olmo["ext"], of_olmo["scale"], of_olmo["attention"]) == (0, 1, 1)
 
