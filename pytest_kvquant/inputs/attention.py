@@ -36,6 +36,9 @@ CHUNKED = frozenset({"llama4"})
 WINDOWS = {"phi3": 0, "smallthinker": 4096, "llama4": 8192}
 """Lengths that llama.cpp takes whatever the header says."""
 
+SINKS = "attn_sinks.weight"
+"""A layer's sinks; llama.cpp refuses a file with a tensor that its graph does not use."""
+
 KNOWN = ROPED | ALIBI.keys() | WITHOUT_POSITIONS
 
 
@@ -75,6 +78,7 @@ def _facts(
         "scale": _scale(model, of, options) if listed else None,
         "softcap": softcap if listed else None,
         "bias": _bias(model, of) if listed else None,
+        "sinks": [layer for layer in range(model.n_layer) if f"blk.{layer}.{SINKS}" in tensors],
         "window_length": WINDOWS.get(architecture, model.window) if model.window else 0,
         "chunked": architecture in CHUNKED,
         "windowed": None if model.windowed is None else list(model.windowed),

@@ -29,7 +29,7 @@ from pytest_kvquant.results.cell import Cell, Check
 from pytest_kvquant.results.kernels import Examination
 from pytest_kvquant.zoo import blocks, store
 from pytest_kvquant.zoo.declaration import Member, Tensor
-from pytest_kvquant.zoo.members import by_name
+from pytest_kvquant.zoo.members import ALL, by_name
 
 CELLS = 256
 
@@ -57,6 +57,10 @@ def times_head(node, head, factor):
 
 
 def init(self, *arguments, **fields):
+    def leave_out(node):  # as if the operation had not been there
+        before = self.oracle.values.whole(node.source(0))
+        node.ggml.write(node.raw, np.ascontiguousarray(before, np.float32).view(np.uint8).ravel())
+
     honest(self, *arguments, **fields)
     found = {{}}
 
@@ -75,6 +79,24 @@ watch.Watched.__init__ = init
 
 PLAIN = "plain"
 AHEAD, AFTER = "spoil_ahead", "spoil"
+
+ATTENDS, TURNS = "if node.op == 'FLASH_ATTN_EXT': ", "if node.op == 'ROPE': "
+LEFT_OUT: dict[str, tuple[str, str]] = {
+    "softcap": (AHEAD, ATTENDS + "put(node, 2, 0.0)"),
+    "sinks": (AHEAD, ATTENDS + "node.raw.contents.src[4] = None"),
+    "alibi": (AHEAD, ATTENDS + "put(node, 1, 0.0)"),
+    "scale": (AHEAD, ATTENDS + "put(node, 0, node.ne[0] ** -0.5)"),
+    "rope": (AFTER, TURNS + "leave_out(node)"),
+    "rope factors": (AHEAD, TURNS + "node.raw.contents.src[2] = None"),
+    "yarn": (AHEAD, TURNS + "put(node, 7, 0.0)"),
+    "partial rope": (AHEAD, TURNS + "node.raw.contents.op_params[1] = node.ne[0]"),
+    "q and k norm": (AFTER, "if node.op == 'RMS_NORM' and node.ne[2] > 1: leave_out(node)"),
+    "q and k bias": (AFTER, "if node.op == 'ADD': leave_out(node)"),
+    "gated attention": (AFTER, "if node.name.startswith('gate_sigmoid'): times(node, 2.0)"),
+}
+"""How a graph computes without a feature: when something is changed, and what."""
+
+QUICK = {("softcap", "gemma2-256"), ("sinks", "gpt-oss-64"), ("alibi", "bloom-64")}
 
 
 def olmo_tensors() -> tuple[Tensor, ...]:
@@ -207,3 +229,21 @@ def test_healthy_graphs_of_these_models_are_right(model: tuple[str, str], tmp_pa
     assert not found.failures
     assert not found.unknown
     assert judged(found, REFERENCE).verdict == "pass"
+
+
+def features() -> list[object]:
+    found = []
+    for member in ALL:
+        for feature in member.features:
+            if feature in LEFT_OUT:
+                marks = () if (feature, member.name) in QUICK else pytest.mark.slow
+                found.append(pytest.param(member.name, feature, marks=marks))
+    return found
+
+
+@pytest.mark.parametrize(("model", "feature"), features())
+def test_a_graph_without_a_feature_is_wrong(model: str, feature: str, tmp_path: Path) -> None:
+    """Planted into the graph: nothing of the arithmetic that judges it is touched."""
+    when, change = LEFT_OUT[feature]
+    found = examiner(tmp_path, model, HOOK_TEXT.format(when=when, change=change)).examine(REFERENCE)
+    assert judged(found, REFERENCE).verdict == "fail"

@@ -21,6 +21,8 @@ class Facts(NamedTuple):
     softcap: float | None = None
     bias: float | None = None
     """ALiBi's largest bias."""
+    sinks: tuple[int, ...] | None = None
+    """Layers whose attention has sinks."""
     window_length: int = 0
     windowed: tuple[bool, ...] | None = ()
     """Per layer; empty: none has a window."""
@@ -82,6 +84,15 @@ class Facts(NamedTuple):
             "ALiBi bias": self.bias is not None,
         }
         return [f"{name} against the header" for name, done in compared.items() if not done]
+
+    def wrong_sinks(self, layer: int, has: bool) -> str:
+        """What is wrong with a layer's attention that has sinks or has none; or nothing."""
+        if self.sinks is None or has == (layer in self.sinks):
+            return ""
+        return (
+            "it has sinks, and the model's file has none for it" if has
+            else "it has no sinks, and the model's file has them"
+        )  # fmt: skip
 
     def differing(self, scale: float | None, softcap: float, bias: float) -> str:
         """What an attention node says otherwise than the header, in words; or nothing.

@@ -149,7 +149,9 @@ class Oracle:
         """
         scale = said.scale if known else None
         self.unknown.update(self.facts.unsaid(scale))
+        sinks = node.source(4 if node.op == "FLASH_ATTN_EXT" else 2)
         wrong = self.facts.differing(scale, said.softcap, said.bias)
+        wrong = wrong or self.facts.wrong_sinks(layer, sinks is not None)
         corner = corner._replace(operation="parameters")
         text = f"attention of layer {layer}: {wrong}"
         return [NodeFinding(corner, node.name, layer, 2, 1, 0, text)] if wrong else []
