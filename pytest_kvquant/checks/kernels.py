@@ -19,6 +19,10 @@ from pytest_kvquant.results.kernels import BROKEN, PLACEMENT, Examination
 ATTENTION = frozenset({"attention", "softmax", "product"})
 WRITES = frozenset({"write"})
 
+UNEVENTFUL = ("pass", "unsupported")
+"""Verdicts of scenarios that say nothing against a pair. One whose server was lost, or whose
+machine began to suffer, was not played."""
+
 LADDER_SHARE = 0.1
 """Two batch sizes of one cell may differ by this share of its KL budget: a rounding that falls the
 other way moves a quantized value by a whole step, which f16 does not know."""
@@ -220,6 +224,9 @@ def operations(subject: Subject) -> Check | None:
     if complaints:
         return fact("operations", "fail", _listed(complaints))
     refused = [one.name for one in found.scenarios if one.verdict == "unsupported"]
+    undecided = [one for one in found.scenarios if not one.broken and one.verdict not in UNEVENTFUL]
+    if undecided:
+        return fact("operations", "inconclusive", _listed([one.text for one in undecided]))
     said = f"{len(played)} scenarios"
     said += f", of which the library cannot {', '.join(refused)}" if refused else ""
     as_declared = sorted(set(wrong) - set(known))

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from pytest_kvquant.engine.messages.cell import Step
-from pytest_kvquant.engine.messages.kernels import ScenarioPlayed
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.examination import WatchPlan, play_scenario
 from pytest_kvquant.engine.parent.workers import Workers
@@ -28,10 +26,11 @@ from pytest_kvquant.quality.coverage_plan import Level, sampled, shared_out
 from pytest_kvquant.quality.findings import with_seen
 from pytest_kvquant.quality.ladder import Ladder
 from pytest_kvquant.quality.scenario_limits import own_limit, reference_limit
+from pytest_kvquant.quality.scenario_verdict import OfScenario, ScenarioLimits, without_known
 from pytest_kvquant.quality.scenarios.registry import Scenario, all_scenarios
-from pytest_kvquant.quality.scenarios.tape import Tape, in_words, spans_of
+from pytest_kvquant.quality.scenarios.tape import Tape, spans_of
 from pytest_kvquant.quality.workplace import Workplace
-from pytest_kvquant.results.kernels import BROKEN, PLACEMENT, Examination, ScenarioRecord
+from pytest_kvquant.results.kernels import Examination
 
 
 class Examined(NamedTuple):
@@ -68,7 +67,6 @@ class Examiner:
         self._folder = tempfile.TemporaryDirectory(prefix="pytest-kvquant-")
         self._store = Path(self._folder.name)
         self._done: dict[Pair, Examination] = {}
-        self._bos: int | None = None
         held = [number for number, heads in enumerate(subject.model.n_head_kv) if heads]
         self._plan = WatchPlan(
             layers=sampled(
@@ -148,14 +146,17 @@ class Examiner:
     def _play(
         self, bench: Workplace, pair: Pair, scenario: Scenario, found: Examination
     ) -> Examination:
-        model, begun = self.subject.model, time.perf_counter()
+        begun = time.perf_counter()
+        tape = Tape(self.subject.tokens, cells=scenario.cells, window=self.subject.model.window)
+        last = [-1]
+
+        def about() -> OfScenario:
+            return OfScenario(scenario, tape.steps, last[0], found, self._done.get(REFERENCE))
+
         try:
             worker = bench.worker()
-            tape = Tape(
-                self.subject.tokens, cells=scenario.cells, window=model.window, bos=bench.bos
-            )
+            tape.bos = bench.bos
             scenario.record(tape)
-            last = [0]
             seen = play_scenario(
                 worker, pair, self._plan, name=scenario.name, steps=tape.steps, equal=tape.equal,
                 cells=scenario.cells, sequences=scenario.sequences, unified=scenario.unified,
@@ -163,73 +164,20 @@ class Examiner:
             )  # fmt: skip
         except CellError as error:
             bench.drop()
-            record = _dead(scenario, error, tape.steps, last[0])
+            record = about().ended(error)
         else:
             sizes = {_tokens_of(step) for step in tape.steps if step[0] == "decode" and step[2]}
-            record = self._judged(scenario, seen, found, sizes)
-            if not record.known:  # what is known to be wrong is none of the kernels
-                found = with_seen(found, seen, scenario.name)
+            reference = self._done.get(REFERENCE)
+            limits = ScenarioLimits(
+                own_limit(found, reference, scenario.name, sizes), reference_limit(found)
+            )
+            record = about().judged(seen, limits)
+            if scenario.known and record.known:  # what is known to be wrong is none of the kernels
+                seen = without_known(seen, scenario.known.operation)
+            found = with_seen(found, seen, scenario.name)
         record = msgspec.structs.replace(record, seconds=time.perf_counter() - begun)
         return msgspec.structs.replace(found, scenarios=(*found.scenarios, record))
-
-    def _judged(
-        self,
-        scenario: Scenario,
-        seen: ScenarioPlayed,
-        found: Examination,
-        sizes: Collection[int],
-    ) -> ScenarioRecord:
-        if seen.unsupported:
-            text = f"the library says that it cannot: {seen.unsupported}"
-            return ScenarioRecord(
-                name=scenario.name, title=scenario.title, verdict="unsupported", text=text
-            )
-        own = max(seen.own, default=None)
-        reference = max(seen.reference.values(), default=None)
-        limits = (
-            own_limit(found, self._done.get(REFERENCE), scenario.name, sizes),
-            reference_limit(found),
-        )
-        wrong = sum(one.failed for one in seen.corners if one.operation != PLACEMENT)
-        complaints = []
-        if own is not None and not own <= limits[0]:
-            complaints.append(
-                f"what should be equal differs by KL {own:.2g}, allowed {limits[0]:.2g}"
-            )
-        if reference is not None and not reference <= limits[1]:
-            complaints.append(
-                f"KL against f16 in the same steps is {reference:.2g}, allowed {limits[1]:.2g}"
-            )
-        if wrong:
-            first = next(one for one in seen.failures if one.operation != PLACEMENT)
-            complaints.append(f"{wrong} nodes are wrong, first: {first.text}")
-        return ScenarioRecord(
-            name=scenario.name,
-            title=scenario.title,
-            verdict="fail" if complaints else "pass",
-            text="; ".join(complaints) or scenario.title,
-            reference=reference,
-            own=own,
-            limit=limits[0] if own is not None else limits[1],
-            wrong_nodes=wrong,
-            known=scenario.known if complaints else "",
-        )
 
 
 def _tokens_of(step: Step) -> int:
     return sum(len(words) for _, _, words, _ in spans_of(step))
-
-
-def _dead(scenario: Scenario, error: CellError, steps: Sequence[Step], last: int) -> ScenarioRecord:
-    """The record of a scenario that killed its worker, or that the library refused."""
-    words = [in_words(step) for step in steps[: last + 1]]
-    done = [word for word in words[:-1] if not word.startswith("llama_decode")]
-    after = f" after {', '.join(done)}" if done else ""
-    at = words[-1] if words else "llama_init_from_model"
-    return ScenarioRecord(
-        name=scenario.name,
-        title=scenario.title,
-        verdict=error.verdict,
-        known=scenario.known if error.verdict in BROKEN else "",
-        text=f"{scenario.title}: {error.verdict} in {at}{after}. {error}",
-    )

@@ -5,18 +5,22 @@ Each is a line of its sources; a build that has mended it passes, and nothing ha
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 
 import msgspec
 
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.results.kernels import Examination
+from pytest_kvquant.results.kernels import Examination, ScenarioRecord
 from pytest_kvquant.zoo.declaration import Member
 
 PLAIN = ("f32", "f16", "bf16")
 ROTATED = 64
 """Head sizes that are a multiple of it are rotated before quantization; a shift takes all for
 rotated."""
+
+DEATH = re.compile(r": (crashed|unsupported) in llama_decode\(")
+"""How the text of a scenario tells it; a backend may name what it cannot do when it aborts."""
 
 NO_ROTATION = (
     "llama.cpp rotates keys back before it shifts them, also where a head of that size was never "
@@ -39,14 +43,19 @@ def known_faults(member: Member, pair: Pair) -> dict[str, str]:
 
 
 def with_known(found: Examination, faults: dict[str, str]) -> Examination:
-    """The findings, known faults marked as such where they happened."""
+    """The findings, known faults marked as such where they happened: as a death in
+    ``llama_decode``. Wrong figures, and a death anywhere else, are of another kind."""
     marked = tuple(
         msgspec.structs.replace(one, known=why)
-        if one.broken and (why := _why(one.name, faults))
+        if _died_in_decode(one) and (why := _why(one.name, faults))
         else one
         for one in found.scenarios
     )
     return msgspec.structs.replace(found, scenarios=marked)
+
+
+def _died_in_decode(one: ScenarioRecord) -> bool:
+    return one.broken and DEATH.search(one.text) is not None
 
 
 def _why(name: str, faults: dict[str, str]) -> str:

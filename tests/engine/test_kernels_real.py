@@ -20,6 +20,7 @@ from pytest_kvquant.machine.environment import scrub
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.quality.coverage_plan import level
 from pytest_kvquant.quality.examiner import Examined, Examiner
+from pytest_kvquant.quality.scenarios.registry import all_scenarios
 from pytest_kvquant.results.cell import Cell, Check
 from pytest_kvquant.results.kernels import Examination
 
@@ -184,3 +185,37 @@ def test_another_file_is_no_reproducer(tmp_path: Path, capsys: pytest.CaptureFix
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     assert main(["reproduce", str(tmp_path / "other.npz")]) == 2
     assert "is not a node" in capsys.readouterr().err
+
+
+LOSES_STATES = """
+from pytest_kvquant.engine.child import operations
+
+honest = operations._bytes
+operations._bytes = lambda state: honest(state[::-1].copy())
+"""
+
+DIES_IN_DIVIDE = DIES.replace("_seq_add, ", "_seq_div, ")
+
+
+def only(lab: Examiner, *names: str) -> Examiner:
+    """The examiner, with scenarios of these names alone."""
+    lab._scenarios = [one for one in all_scenarios() if one.name in names]
+    return lab
+
+
+def test_a_state_that_does_not_come_back_fails_for_f16_too(tmp_path: Path) -> None:
+    lab = only(
+        examiner(tmp_path, "standard", hook=LOSES_STATES), "state_other_slot", "copy_unified"
+    )
+    for pair in (REFERENCE, PAIR):
+        verdicts = {one.name: one.verdict for one in lab.examine(pair).scenarios}
+        assert verdicts == {"state_other_slot": "fail", "copy_unified": "pass"}
+
+
+def test_a_death_in_a_scenario_with_a_known_fault_is_another_one(tmp_path: Path) -> None:
+    lab = only(examiner(tmp_path, "full", hook=DIES_IN_DIVIDE), "divide")
+    (record,) = lab.examine(REFERENCE).scenarios
+    assert (record.verdict, record.known) == ("crashed", "")
+    (tmp_path / "healthy").mkdir()
+    (record,) = only(examiner(tmp_path / "healthy", "full"), "divide").examine(REFERENCE).scenarios
+    assert record.verdict == "pass" or record.known

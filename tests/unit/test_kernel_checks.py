@@ -324,6 +324,13 @@ def test_a_known_fault_of_llama_cpp_is_told_and_fails_nothing() -> None:
     assert "divide fails, as is known: pos_div has the wrong sign" in said.text
 
 
+def test_a_scenario_whose_server_was_lost_leaves_operations_open() -> None:
+    lost = scenario("shift_head", "server-lost")
+    said = kernels.operations(subject(Examination(level="full", scenarios=(lost,))))
+    assert said is not None
+    assert said.verdict == "inconclusive"
+
+
 def test_nodes_of_a_declared_scenario_fail_that_scenario_alone() -> None:
     wrong = msgspec.structs.replace(failure("parameters"), scenario="divide")
     found = Examination(level="full", corners=(corner("parameters", failed=1),), failures=(wrong,))

@@ -17,7 +17,7 @@ from pytest_kvquant.engine.child.facts import Facts
 from pytest_kvquant.engine.child.finding import NodeFinding
 from pytest_kvquant.engine.child.library import LoadedLibrary
 from pytest_kvquant.engine.child.nodes import Ggml, Node
-from pytest_kvquant.engine.child.operations import Stage, Unsupported
+from pytest_kvquant.engine.child.operations import Stage, StepFailed, Unsupported
 from pytest_kvquant.engine.child.reproducer import save
 from pytest_kvquant.engine.child.single_node import recompute
 from pytest_kvquant.engine.child.watch import Watched
@@ -86,11 +86,13 @@ class ExaminationMessages:
         asked, begun = message.read(PlayScenario), time.perf_counter()
         make = partial(self._make, asked.watch)
         stage = Stage(make, asked.cells, lambda number: self.channel.tell(StepBegun(number=number)))
-        refused = ""
+        refused, failed = "", ""
         try:
             stage.play(asked.steps)
         except Unsupported as error:
             refused = str(error)
+        except StepFailed as error:
+            failed = str(error)
         outputs = stage.outputs
         oracle = stage.context.oracle
         corners, unknown = oracle.ledger.corners(), dict(oracle.unknown)
@@ -98,8 +100,11 @@ class ExaminationMessages:
         self.channel.tell(
             ScenarioPlayed(
                 unsupported=refused,
-                reference={} if refused else _against(outputs, asked),
-                own=[] if refused else [kl(outputs[a], outputs[b]) for a, b in asked.equal],
+                failed=failed,
+                reference={} if refused or failed else _against(outputs, asked),
+                own=[]
+                if refused or failed
+                else [kl(outputs[a], outputs[b]) for a, b in asked.equal],
                 seconds=time.perf_counter() - begun,
                 corners=corners,
                 failures=oracle.ledger.failures,

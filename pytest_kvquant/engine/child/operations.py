@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_kvquant.engine import census
-from pytest_kvquant.engine.child.vocabulary import Refused
 from pytest_kvquant.engine.child.watch import Watched
 from pytest_kvquant.engine.messages.cell import Span, Step
 from pytest_kvquant.numerics.arrays import F32, U8
@@ -38,6 +37,10 @@ WATCHED_TOKENS = 80
 
 class Unsupported(Exception):
     """The library says that it cannot do what a step asks for."""
+
+
+class StepFailed(Exception):
+    """The library did not do what it was asked for."""
 
 
 class Stage:
@@ -67,6 +70,7 @@ class Stage:
 
         Raises:
             Unsupported: the library says that it cannot.
+            StepFailed: it does not do what it should.
         """
         for number, (name, *arguments) in enumerate(steps):
             self._announce(number)
@@ -129,12 +133,17 @@ class Stage:
     def _save(self, key: str, sequence: int) -> None:
         context = self.context
         if sequence >= 0:
-            self._saved[key] = census.sequence_state(context.llama, context.pointer, sequence)
+            self._keep(key, census.sequence_state(context.llama, context.pointer, sequence))
             return
         size = int(context.llama.llama_state_get_size(context.pointer))
         state = np.empty(size, np.uint8)
         taken = context.llama.llama_state_get_data(context.pointer, _bytes(state), size)
-        self._saved[key] = state[:taken]
+        self._keep(key, state[:taken])
+
+    def _keep(self, key: str, state: U8) -> None:
+        if not len(state):
+            raise StepFailed("It wrote nothing.")
+        self._saved[key] = state
 
     def _restore(self, key: str, sequence: int) -> None:
         context, state = self.context, self._saved[key]
@@ -146,7 +155,7 @@ class Stage:
         else:
             taken = context.llama.llama_state_set_data(context.pointer, _bytes(state), len(state))
         if taken != len(state):
-            raise Refused(f"llama.cpp took {taken} of {len(state)} bytes of a saved state")
+            raise StepFailed(f"llama.cpp took {taken} of {len(state)} bytes of a saved state.")
 
     def _save_file(self, key: str, sequence: int) -> None:
         context = self.context
@@ -154,7 +163,7 @@ class Stage:
         if not context.llama.llama_state_seq_save_file(
             context.pointer, self._path(key), sequence, empty, 0
         ):
-            raise Refused("llama_state_seq_save_file failed")
+            raise StepFailed("It says that it failed.")
 
     def _restore_file(self, key: str, sequence: int) -> None:
         context = self.context
@@ -163,7 +172,7 @@ class Stage:
         if not context.llama.llama_state_seq_load_file(
             context.pointer, self._path(key), sequence, room, 1, ctypes.byref(count)
         ):
-            raise Refused("llama_state_seq_load_file failed")
+            raise StepFailed("It says that it failed.")
 
     def _reopen(self, cells: int) -> None:
         context = self._make(cells)

@@ -153,6 +153,8 @@ class ScenarioPlayed(Seen):
     NAME: ClassVar = "scenario_played"
     unsupported: str
     """Why the library cannot do that, in words; empty: it can."""
+    failed: str
+    """What it began and did not do, in words; empty: nothing."""
     reference: Mapping[str, float]
     """Mean KL of each label against f16's, nats."""
     own: Sequence[float]

@@ -13,6 +13,18 @@ from pytest_kvquant.errors import SettingsError
 from pytest_kvquant.quality.scenarios.tape import Tape
 
 
+class KnownFault(NamedTuple):
+    """What of llama.cpp itself is wrong in a scenario, and how that shows: nothing else is excused
+    by it."""
+
+    why: str
+    """In a sentence."""
+    operation: str
+    """All wrong nodes are of it, as of :class:`pytest_kvquant.results.kernels.CornerRecord`."""
+    pattern: str
+    """A regular expression, which the text of each of them holds."""
+
+
 class Scenario(NamedTuple):
     """What is done to one context."""
 
@@ -25,8 +37,7 @@ class Scenario(NamedTuple):
     unified: bool = False
     level: str = "standard"
     """``standard`` or ``full``: the least coverage with which it is played."""
-    known: str = ""
-    """What of llama.cpp itself makes it fail, in a sentence."""
+    known: KnownFault | None = None
     file: str = ""
     """The file of a user that it comes from; empty: it is one of the package."""
 
@@ -41,7 +52,7 @@ def scenario(
     cells: int = 256,
     unified: bool = False,
     level: str = "standard",
-    known: str = "",
+    known: KnownFault | None = None,
 ) -> Callable[[Callable[[Tape], None]], Callable[[Tape], None]]:
     """Make a function that records steps a scenario, under the function's name.
 
@@ -51,8 +62,8 @@ def scenario(
         cells: tokens per sequence.
         unified: whether sequences share their cells (``kv_unified``).
         level: ``standard`` or ``full``.
-        known: what of llama.cpp itself is known to make it fail, in a sentence: then a failure is
-            told, and is none of the build.
+        known: what of llama.cpp itself is known to be wrong there: a failure that shows in this
+            way alone is told, and is none of the build.
     """
 
     def declare(record: Callable[[Tape], None]) -> Callable[[Tape], None]:
