@@ -147,6 +147,13 @@ def ladder(subject: Subject) -> Check | None:
     found = subject.cell.kernels
     if found is None or not any(one.own is not None for one in found.rungs):
         return None
+    if unsteady := [one for one in found.rungs if one.unsteady is not None]:
+        one = max(unsteady, key=lambda one: one.own or 0.0)
+        text = (
+            f"a batch of {one.tokens} tokens at depth {one.depth} gives other logits each time: "
+            f"KL {one.own:.2g} from the largest batch, and {one.unsteady:.2g}, of the same text"
+        )
+        return fact("ladder", "fail", text + _doubt(subject), figure=one.own, limit=one.unsteady)
     worst, limit, excess = None, 0.0, -1.0
     for one in found.rungs:
         if one.own is None:
@@ -188,6 +195,9 @@ def flash_attention(subject: Subject) -> Check | None:
     A failure means: one of the two ways is wrong, and no figure against f16 means anything.
     """
     found = subject.cell.kernels
+    if found is not None and found.flash_problem is not None:
+        text = f"f16 with and without flash attention cannot be compared: {found.flash_problem}"
+        return fact("flash_attention", "fail", text + _doubt(subject), figure=found.without_flash)
     if found is None or found.without_flash is None:
         return None
     apart, limit = found.without_flash, f16_apart(found)

@@ -20,7 +20,7 @@ from pytest_kvquant.engine.sequences import from_start
 from pytest_kvquant.errors import CellError
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.arrays import I32
-from pytest_kvquant.quality import second_look
+from pytest_kvquant.quality import batch_noise, second_look
 from pytest_kvquant.quality.coverage_plan import Level
 from pytest_kvquant.quality.findings import with_seen
 from pytest_kvquant.quality.scenario_limits import f16_apart
@@ -31,6 +31,10 @@ WITHOUT_FLASH = (1, 4, 33)
 """Batch sizes in which f16 is computed without flash attention, too."""
 
 NO_TAIL = "the ladder on logits past 256 tokens: this memory does not give up a tail"
+
+DEATHS = ("crashed", "timeout")
+"""Verdicts of a worker that are no question of how much memory there is, or of a machine or server
+that gave up."""
 
 Stops = Sequence[tuple[int, Sequence[int]]]
 """Depths, and the batch sizes at each."""
@@ -78,12 +82,22 @@ class Ladder(NamedTuple):
             if not seen.rungs:
                 return found
             apart = _apart(seen)
-            if second_look.may_be_a_jump(apart, f16_apart(found)):
-                self._ascend(REFERENCE, stops, again=True)
-                apart = min(apart, _apart(self._ascend(REFERENCE, stops, flash=False, again=True)))
+            found = msgspec.structs.replace(found, without_flash=apart)
+            if not second_look.may_be_a_jump(apart, f16_apart(found)):
+                return found
+            if batch_noise.on_cpu(found):
+                once_more = _apart(self._ascend(REFERENCE, stops, flash=False))
+                if not second_look.same(apart, once_more):
+                    return msgspec.structs.replace(found, without_flash=max(apart, once_more))
+            self._ascend(REFERENCE, stops, again=True)
+            other = _apart(self._ascend(REFERENCE, stops, flash=False, again=True))
+            return msgspec.structs.replace(found, without_flash=min(apart, other))
         except CellError as error:
-            return self._given_up(found, "f16 without flash attention", error)
-        return msgspec.structs.replace(found, without_flash=apart)
+            what = "f16 without flash attention"
+            if error.verdict not in DEATHS:
+                return self._given_up(found, what, error)
+            self.bench.drop()
+            return msgspec.structs.replace(found, flash_problem=f"{error.verdict}: {what}: {error}")
 
     def _look_again(
         self, pair: Pair, found: Examination, reference: Examination | None
@@ -92,9 +106,20 @@ class Ladder(NamedTuple):
         if not asked:
             return found
         try:
+            if batch_noise.on_cpu(found):  # there the same steps give the same bits
+                seen = self._ascend(pair, self.level.ascends)
+                rungs = second_look.repeated(found, reference, seen.rungs)
+                found = msgspec.structs.replace(with_seen(found, seen), rungs=rungs)
+                asked = second_look.doubtful(found, reference)
+            if not asked:
+                return found
             seen = self._ascend(pair, asked, again=True)
         except CellError as error:
-            return self._given_up(found, "a second look at batch sizes", error)
+            what = "a second look at batch sizes"
+            if error.verdict not in DEATHS:
+                return self._given_up(found, what, error)
+            self.bench.drop()
+            return msgspec.structs.replace(found, problem=f"{error.verdict}: {what}: {error}")
         rungs = second_look.looked_again(found.rungs, seen.rungs)
         return msgspec.structs.replace(with_seen(found, seen), rungs=rungs)
 

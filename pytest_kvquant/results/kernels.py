@@ -85,6 +85,9 @@ class RungRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Mean KL against the same batch without the oracle, nats; 0 for equal bits."""
     looks: int = 1
     """Texts that ``own`` and ``fused`` were taken on; they are the smallest."""
+    unsteady: float | None = None
+    """The smaller ``own`` of two computations of the same text on a CPU, nats, where they were not
+    the same; ``None``: they were, or it was computed once."""
 
 
 class ScenarioRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +143,8 @@ class Examination(msgspec.Struct, frozen=True, kw_only=True):
     an older result, which says so in ``left_out``."""
     without_flash: float | None = None
     """Of f16: largest mean KL between flash attention and single operations, nats."""
+    flash_problem: str | None = None
+    """Of f16: how its computation without flash attention, or the second look at it, died."""
     problem: str | None = None
     """Why nodes could not be judged, if so."""
     seconds: float = 0.0

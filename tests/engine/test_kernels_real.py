@@ -219,3 +219,70 @@ def test_a_death_in_a_scenario_with_a_known_fault_is_another_one(tmp_path: Path)
     (tmp_path / "healthy").mkdir()
     (record,) = only(examiner(tmp_path / "healthy", "full"), "divide").examine(REFERENCE).scenarios
     assert record.verdict == "pass" or record.known
+
+
+DIES_WITHOUT_FLASH = """
+import os, signal
+from pytest_kvquant.engine.child import watch
+
+honest = watch.Watched._decode_batch
+
+
+def decode(self, *arguments):
+    if not self._flash:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return honest(self, *arguments)
+
+
+watch.Watched._decode_batch = decode
+"""
+
+ONCE = """
+import numpy as np
+from pytest_kvquant.engine.child import ascent
+
+honest, done = ascent.Ascent._decode, []
+
+
+def decode(self, start, count, *, wanted=True):
+    rows = honest(self, start, count, wanted=wanted)
+    if count == 3 and wanted and {times} not in done and not self._is_reference:
+        done.append(len(done))
+        rows = rows + np.random.default_rng(len(done)).normal(0, 0.5, rows.shape).astype("f4")
+    return rows
+
+
+ascent.Ascent._decode = decode
+"""
+
+
+def verdict_of(look: Callable[[Subject], Check | None], pair: Pair, lab: Examiner) -> Check:
+    cell = Cell(pair=str(pair), verdict="pass", kernels=lab.examine(pair))
+    budgets = {"kl_mean": 0.03}
+    found = look(Subject(pair, cell, budgets, reference_kernels=lab.examine(REFERENCE)))
+    assert found is not None
+    return found
+
+
+def test_a_death_of_f16_without_flash_attention_fails(tmp_path: Path) -> None:
+    lab = only(examiner(tmp_path, "standard", hook=DIES_WITHOUT_FLASH))
+    said = verdict_of(kernels.flash_attention, REFERENCE, lab)
+    assert said.verdict == "fail"
+    assert "SIGSEGV" in said.text
+    assert "no other figure of this run can be trusted" in said.text
+
+
+def test_a_fault_that_comes_and_goes_is_no_jump(tmp_path: Path) -> None:
+    lab = examiner(tmp_path, hook=ONCE.format(times=0))
+    said = verdict_of(kernels.ladder, PAIR, lab)
+    assert said.verdict == "fail"
+    assert "a batch of 3 tokens" in said.text
+    assert "gives other logits each time" in said.text
+
+
+def test_a_jump_of_the_same_text_is_excused_as_before(tmp_path: Path) -> None:
+    """The same figure twice, and another with other tokens."""
+    hook = ONCE.format(times=1).replace("default_rng(len(done))", "default_rng(1)")
+    said = verdict_of(kernels.ladder, PAIR, examiner(tmp_path, hook=hook))
+    assert said.verdict == "pass"
+    assert "looked at again" in said.text

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from pytest_kvquant.engine.messages.kernels import Rung
-from pytest_kvquant.quality.second_look import doubtful, looked_again
+from pytest_kvquant.quality.second_look import doubtful, looked_again, repeated
 from pytest_kvquant.results.kernels import CornerRecord, Examination, RungRecord
 
 
@@ -58,3 +59,29 @@ def test_the_smaller_of_both_figures_is_judged(second: float, kept: float) -> No
     assert rungs[250, 8].looks == 2
     assert rungs[250, 64].own is None
     assert rungs[250, 1] == found.rungs[-1]
+
+
+def seen_again(own: float | None, tokens: int = 8) -> list[Rung]:
+    return [
+        Rung(depth=250, tokens=64, own=None, reference=None, fused=None),
+        Rung(depth=250, tokens=tokens, own=own, reference=None, fused=None),
+    ]
+
+
+def test_the_same_text_must_give_the_same_figure_again_on_a_cpu() -> None:
+    found = examined(*JUMPED)
+    assert repeated(found, None, seen_again(2.2e-2)) == found.rungs
+    rungs = {(one.depth, one.tokens): one for one in repeated(found, None, seen_again(1e-5))}
+    assert (rungs[250, 8].own, rungs[250, 8].unsteady) == (2.2e-2, 1e-5)
+    marked = msgspec.structs.replace(found, rungs=tuple(rungs.values()))
+    assert doubtful(marked, None) == []  # other tokens would not excuse it
+
+
+def test_what_is_out_of_bounds_only_the_second_time_is_unsteady_too() -> None:
+    rungs = {one.tokens: one for one in repeated(examined(*HEALTHY), None, seen_again(3e-2))}
+    assert (rungs[8].own, rungs[8].unsteady) == (3e-2, 1e-4)
+
+
+def test_within_bounds_a_last_bit_may_differ() -> None:
+    found = examined(*HEALTHY)
+    assert repeated(found, None, seen_again(2e-4)) == found.rungs
