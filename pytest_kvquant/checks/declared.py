@@ -96,15 +96,27 @@ def require_known(expect: Mapping[str, Expect], scenarios: Callable[[], Iterable
         *UNMEASURED,
         *ALSO_CALLED,
     }
-    if any(name.startswith(SCENARIOS) for entry in expect.values() for name in entry.fails):
+    named = [
+        (f'"{pattern}"]{of}', name)
+        for pattern, entry in expect.items()
+        for of, names in [
+            (" fails", entry.fails),
+            *((f" zoo.{k}", v) for k, v in entry.zoo.items()),
+        ]
+        for name in names
+    ]
+    if any(name.startswith(SCENARIOS) for _, name in named):
         known |= {SCENARIOS + name for name in scenarios()}
-    for pattern, entry in expect.items():
-        for name in entry.fails:
-            if name in known:
-                continue
-            near = difflib.get_close_matches(name, sorted(known), 1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise SettingsError(
-                f'[expect."{pattern}"] fails = ["{name}"]: there is no check, gate, operation or '
-                f"verdict of that name{hint}"
-            )
+    for where, name in named:
+        if name in known:
+            continue
+        near = difflib.get_close_matches(name, sorted(known), 1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise SettingsError(
+            f'[expect.{where} = ["{name}"]: there is no check, gate, operation or '
+            f"verdict of that name{hint}"
+        )
+
+
+def _of_members(entry: Expect) -> dict[str, tuple[str, ...]]:
+    return {f' zoo."{members}"': names for members, names in entry.zoo.items()}

@@ -6,6 +6,7 @@ A gate weighs chance; a check states a fact about this cell on this build. Pure:
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from pytest_kvquant.results.cell import Check
 
@@ -26,3 +27,10 @@ def fact(
     if verdict == "pass" and odd:
         verdict, text = "inconclusive", f"{text}; a figure is no number ({odd[0]})"
     return Check(name=name, verdict=verdict, text=text, figure=figure, limit=limit)
+
+
+def listed(texts: Collection[str], most: int = 3) -> str:
+    """The first ones, and how many more there are."""
+    shown = list(texts)[:most]
+    more = len(texts) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")

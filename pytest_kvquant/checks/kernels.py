@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 
 import msgspec
 
 from pytest_kvquant.checks.declaration import check
-from pytest_kvquant.checks.facts import FLOOR_FACTOR, fact
+from pytest_kvquant.checks.facts import FLOOR_FACTOR, fact, listed
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.matrix import REFERENCE
 from pytest_kvquant.quality import batch_noise
@@ -18,10 +17,6 @@ from pytest_kvquant.results.kernels import BROKEN, PLACEMENT, Examination
 
 ATTENTION = frozenset({"attention", "softmax", "product"})
 WRITES = frozenset({"write"})
-
-UNEVENTFUL = ("pass", "unsupported")
-"""Verdicts of scenarios that say nothing against a pair. One whose server was lost, or whose
-machine began to suffer, was not played."""
 
 LADDER_SHARE = 0.1
 """Two batch sizes of one cell may differ by this share of its KL budget: a rounding that falls the
@@ -117,7 +112,7 @@ def fused(subject: Subject) -> Check | None:
         return None
     worst = max(figures, key=lambda one: one.fused or 0.0)
     floor = max((one.fused or 0.0 for one in control.rungs), default=0.0) if control else 0.0
-    limit = LADDER_SHARE * subject.budgets["kl_mean"]
+    limit = _share(subject)
     if subject.pair == REFERENCE:  # it has no budget
         limit = f16_apart(found)
     if batch_noise.on_cpu(found):
@@ -161,9 +156,9 @@ def ladder(subject: Subject) -> Check | None:
         if subject.pair == REFERENCE:  # it cannot be held against itself
             allowed = f16_apart(found)
         else:
-            own = min(batch_noise.usual(found), subject.budgets["kl_mean"])
+            own = min(batch_noise.usual(found), subject.budgets.get("kl_mean", math.inf))
             turned = 0.0 if batch_noise.on_cpu(found) else own
-            least = LADDER_SHARE * subject.budgets["kl_mean"]
+            least = _share(subject)
             control = subject.reference_kernels
             healthy = batch_noise.of_pair(found, control, one.depth, one.tokens, turned)
             allowed = max(least, healthy)
@@ -209,44 +204,9 @@ def flash_attention(subject: Subject) -> Check | None:
     return fact("flash_attention", verdict, text, figure=apart, limit=limit)
 
 
-@check("operations", title="cache operations", test="test_operations", group="kernels",
-       needs="kernels", order=7)  # fmt: skip
-def operations(subject: Subject) -> Check | None:
-    """Shifted, copied, cut, saved, restored and shared caches go on as those of f16 do.
-
-    Why: servers do all of it all day; a build crashed on a context shift with every quantized K.
-
-    A failure means: the operation that the text names in the words of llama.cpp's API.
-    """
-    found = subject.cell.kernels
-    if found is None or not found.scenarios:
-        return None
-    broken = [one for one in found.scenarios if one.broken]
-    wrong = {one.name: one.text for one in broken}
-    known = {one.name: one.known for one in broken if one.known}
-    declared = _declared_scenarios(subject)
-    played = {one.name for one in found.scenarios}
-    gone = sorted((declared & played) - set(wrong))
-    complaints = [text for name, text in wrong.items() if name not in {*declared, *known}]
-    complaints += [
-        f"[expect] declares that {name} fails, and it does not any more" for name in gone
-    ]
-    if complaints:
-        return fact("operations", "fail", _listed(complaints))
-    refused = [one.name for one in found.scenarios if one.verdict == "unsupported"]
-    undecided = [one for one in found.scenarios if not one.broken and one.verdict not in UNEVENTFUL]
-    if undecided:
-        return fact("operations", "inconclusive", _listed([one.text for one in undecided]))
-    said = f"{len(played)} scenarios"
-    said += f", of which the library cannot {', '.join(refused)}" if refused else ""
-    as_declared = sorted(set(wrong) - set(known))
-    said += f"; {', '.join(as_declared)} fail as declared" if as_declared else ""
-    said += "".join(f"; {name} fails, as is known: {why}" for name, why in known.items())
-    return fact("operations", "pass", said)
-
-
-def _declared_scenarios(subject: Subject) -> set[str]:
-    return {name.partition(".")[2] for name in subject.declared if "." in name}
+def _share(subject: Subject) -> float:
+    """Nats; 0 where there is no budget, as on members of the zoo."""
+    return LADDER_SHARE * subject.budgets.get("kl_mean", 0.0)
 
 
 def _nodes(name: str, subject: Subject, belongs: object) -> Check | None:
@@ -257,7 +217,7 @@ def _nodes(name: str, subject: Subject, belongs: object) -> Check | None:
     if found.problem is not None:
         return fact(name, *_unseen(found))
     corners = [one for one in found.corners if belongs(one.operation)]
-    declared = _declared_scenarios(subject)
+    declared = subject.declared_scenarios
     failures = [
         one for one in found.failures if belongs(one.operation) and one.scenario not in declared
     ]
@@ -269,7 +229,7 @@ def _nodes(name: str, subject: Subject, belongs: object) -> Check | None:
             one.text + (f" [kvquant reproduce {one.reproducer}]" if one.reproducer else "")
             for one in failures
         ]
-        text = f"{wrong} of {nodes} nodes are wrong: {_listed(texts)}{_doubt(subject)}"
+        text = f"{wrong} of {nodes} nodes are wrong: {listed(texts)}{_doubt(subject)}"
         return fact(name, "fail", text, figure=ratio, limit=1.0)
     if not nodes:
         return fact(name, "inconclusive", f"no node was judged{_missing(found)}")
@@ -292,9 +252,3 @@ def _unseen(found: Examination) -> tuple[str, str]:
 def _missing(found: Examination) -> str:
     names = sorted(found.unknown)
     return f"; not understood and not judged: {', '.join(names)}" if names else ""
-
-
-def _listed(texts: Collection[str], most: int = 3) -> str:
-    shown = list(texts)[:most]
-    more = len(texts) - len(shown)
-    return "; ".join(shown) + (f"; and {more} more" if more else "")

@@ -63,6 +63,11 @@ class Subject(NamedTuple):
     """All cells of the run, this one included."""
 
     @property
+    def declared_scenarios(self) -> set[str]:
+        """Names of scenarios among what is declared."""
+        return {name.partition(".")[2] for name in self.declared if "." in name}
+
+    @property
     def all_on_gpu(self) -> bool:
         """Whether a device other than the CPU was asked to compute all layers, cache included."""
         return bool(self.gpus) and self.gpu_layers < 0 and self.kv_offload

@@ -70,6 +70,20 @@ def declared_failures(pair: Pair, device: str, expect: Mapping[str, Expect]) -> 
     )
 
 
+def failures_on_member(
+    pair: Pair, device: str, expect: Mapping[str, Expect], member: str
+) -> frozenset[str]:
+    """What is declared to fail for a pair on a member of the zoo, under ``zoo``."""
+    return frozenset(
+        name
+        for pattern, entry in expect.items()
+        if pair.matches(pattern) and fnmatchcase(device, entry.device or "*")
+        for members, names in entry.zoo.items()
+        if fnmatchcase(member, members)
+        for name in names
+    )
+
+
 def held_as(
     layers: Iterable[tuple[str, str | None]], pair: Pair, declared: str | None
 ) -> dict[Pair, None]:

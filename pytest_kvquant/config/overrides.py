@@ -74,6 +74,8 @@ class Expect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     (``operations.shift_head``), or the verdict of a cell that cannot be measured (``crashed``)."""
     device: str | None = None
     """Pattern of devices (``MTL*``) on which that is so; ``None``: on all."""
+    zoo: dict[str, tuple[str, ...]] = {}
+    """The same as ``fails`` for members of the zoo, by patterns of their names."""
 
     def __post_init__(self) -> None:
         if self.substituted in (None, MIXED):

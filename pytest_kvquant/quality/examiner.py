@@ -13,22 +13,22 @@ from typing import NamedTuple
 
 import msgspec
 
-from pytest_kvquant.engine.messages.cell import Step
 from pytest_kvquant.engine.parent.engine import Engine
-from pytest_kvquant.engine.parent.examination import WatchPlan, play_scenario
+from pytest_kvquant.engine.parent.examination import WatchPlan
 from pytest_kvquant.engine.parent.workers import Workers
 from pytest_kvquant.errors import CellError
 from pytest_kvquant.inputs.attention import attention_facts
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.numerics.arrays import I32
+from pytest_kvquant.quality.batch_noise import on_cpu
 from pytest_kvquant.quality.coverage_plan import Level, sampled, shared_out
 from pytest_kvquant.quality.findings import with_seen
 from pytest_kvquant.quality.ladder import Ladder
 from pytest_kvquant.quality.scenario_limits import own_limit, reference_limit
+from pytest_kvquant.quality.scenario_stage import ScenarioStage, may_be_jumps
 from pytest_kvquant.quality.scenario_verdict import OfScenario, ScenarioLimits, without_known
 from pytest_kvquant.quality.scenarios.registry import Scenario, all_scenarios
-from pytest_kvquant.quality.scenarios.tape import Tape, spans_of
 from pytest_kvquant.quality.workplace import Workplace
 from pytest_kvquant.results.kernels import Examination
 
@@ -48,6 +48,8 @@ class Examined(NamedTuple):
     reproducers: Path | None = None
     """Where inputs and outputs of wrong nodes go."""
     scenario_files: tuple[Path, ...] = ()
+    scenarios: tuple[str, ...] = ()
+    """Names of those that are played; empty: all of the level."""
     pairs: tuple[Pair, ...] = ()
     """Of the run: scenarios of the level ``standard`` are shared out among them; empty: each pair
     plays all."""
@@ -85,8 +87,12 @@ class Examiner:
             build=subject.build,
         )
         chosen = all_scenarios(subject.scenario_files) if level.scenarios else []
-        self._scenarios = [one for one in chosen if level.name == "full" or one.level != "full"]
-
+        self._scenarios = [
+            one
+            for one in chosen
+            if (level.name == "full" or one.level != "full")
+            and (not subject.scenarios or one.name in subject.scenarios)
+        ]
         self._shared = (
             shared_out([one.name for one in self._scenarios], subject.pairs)
             if level.name == "standard"
@@ -147,37 +153,30 @@ class Examiner:
         self, bench: Workplace, pair: Pair, scenario: Scenario, found: Examination
     ) -> Examination:
         begun = time.perf_counter()
-        tape = Tape(self.subject.tokens, cells=scenario.cells, window=self.subject.model.window)
-        last = [-1]
+        stage = ScenarioStage(
+            bench, pair, self._plan, scenario, self.subject.tokens, self.subject.model.window,
+            self._store, [-1],
+        )  # fmt: skip
+        control = self._done.get(REFERENCE)
 
         def about() -> OfScenario:
-            return OfScenario(scenario, tape.steps, last[0], found, self._done.get(REFERENCE))
+            return OfScenario(scenario, stage.steps(), stage.last[0], found, control)
 
         try:
-            worker = bench.worker()
-            tape.bos = bench.bos
-            scenario.record(tape)
-            seen = play_scenario(
-                worker, pair, self._plan, name=scenario.name, steps=tape.steps, equal=tape.equal,
-                cells=scenario.cells, sequences=scenario.sequences, unified=scenario.unified,
-                store=self._store, on_step=lambda number: last.__setitem__(0, number),
-            )  # fmt: skip
+            seen = stage.play()
+            limits = ScenarioLimits(
+                own_limit(found, control, scenario.name, stage.sizes()), reference_limit(found)
+            )
+            record = about().judged(seen, limits)
+            if may_be_jumps(seen, limits):
+                seen = stage.look_again(seen, same_bits=on_cpu(found))
+                record = about().judged(seen, limits)
         except CellError as error:
             bench.drop()
             record = about().ended(error)
         else:
-            sizes = {_tokens_of(step) for step in tape.steps if step[0] == "decode" and step[2]}
-            reference = self._done.get(REFERENCE)
-            limits = ScenarioLimits(
-                own_limit(found, reference, scenario.name, sizes), reference_limit(found)
-            )
-            record = about().judged(seen, limits)
             if scenario.known and record.known:  # what is known to be wrong is none of the kernels
                 seen = without_known(seen, scenario.known.operation)
             found = with_seen(found, seen, scenario.name)
         record = msgspec.structs.replace(record, seconds=time.perf_counter() - begun)
         return msgspec.structs.replace(found, scenarios=(*found.scenarios, record))
-
-
-def _tokens_of(step: Step) -> int:
-    return sum(len(words) for _, _, words, _ in spans_of(step))

@@ -7,14 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
-from pytest_kvquant.checks import registry
-from pytest_kvquant.checks.budgets import resolve_budgets
-from pytest_kvquant.checks.declared import as_declared
-from pytest_kvquant.checks.subject import Subject
-from pytest_kvquant.config.expectations import declared_failures
+from pytest_kvquant.config.expectations import declared_failures, failures_on_member
 from pytest_kvquant.config.overrides import Expect
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.parent.engine import Engine
@@ -24,9 +19,9 @@ from pytest_kvquant.inputs.model import read_model
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.quality.coverage_plan import Level, level, shared_out
 from pytest_kvquant.quality.examiner import Examined, Examiner
-from pytest_kvquant.results.cell import Cell
 from pytest_kvquant.results.library import Library
 from pytest_kvquant.results.zoo import ZooCell
+from pytest_kvquant.session.zoo_verdict import Declared, judged
 from pytest_kvquant.zoo.blocks import VOCABULARY
 from pytest_kvquant.zoo.declaration import Member
 from pytest_kvquant.zoo.known_faults import known_faults, with_known
@@ -39,9 +34,13 @@ UBATCH = 128
 
 SMALL = Level(
     "minimal", ((0, (1, UBATCH)), (250, (1, 2, 3, 8, 33)), (CELLS - 65, (1, 4, 33))), 8,
-    scenarios=False, left_out=("cache operations and slots", "batch sizes between"),
+    scenarios=True, left_out=("most cache operations and slots", "batch sizes between"),
 )  # fmt: skip
 """Every layer, in a few batch sizes: empty, before and past 256 tokens, and at the end."""
+
+PLAYED = ("shift_head", "remove_tail", "slots_2_streams")
+"""Cache operations and slots that are played there: what has been seen to kill some geometries
+alone, what every draft does, and the least of several sequences."""
 
 WORDS = ("off", "on", "handful", "all")
 
@@ -143,33 +142,19 @@ class ZooRun:
 
     def _measure(self, place: ZooPlace) -> ZooCell:
         member, examiner = by_name(place.member), self._examiner(place.member)
+        device = self._library.device
         found = with_known(examiner.examine(place.pair), known_faults(member, place.pair))
-        cell = Cell(pair=str(place.pair), verdict="pass", kernels=found)
-        subject = Subject(
-            pair=place.pair,
-            cell=cell,
-            budgets=resolve_budgets(place.pair, embedded=False, overrides={}),
+        return judged(
+            member,
+            place.pair,
+            found,
+            examiner.examine(REFERENCE),
+            Declared(
+                failures_on_member(place.pair, device, self._expect, member.name),
+                declared_failures(place.pair, device, self._expect),
+            ),
             off_device=place.pair in self._off_device,
-            reference_kernels=examiner.examine(REFERENCE),
-            declared=declared_failures(place.pair, self._library.device, self._expect),
         )
-        judged = [one.look(subject) for one in registry.checks_that_need("kernels")]
-        checks = tuple(
-            as_declared(check, subject.declared) for check in judged if check is not None
-        )
-        wrong = [check.text for check in checks if check.verdict == "fail"]
-        open_ = [check.text for check in checks if check.verdict == "inconclusive"]
-        blank = ZooCell(
-            member=member.name, pair=str(place.pair), architecture=member.architecture,
-            like=member.like, head_k=member.head_k, head_v=member.head_v, group=member.group,
-            features=member.features, verdict="pass", text="", checks=checks, kernels=found,
-        )  # fmt: skip
-        problem = found.problem or ""
-        if problem.startswith("unsupported"):
-            return _replaced(blank, "unsupported", problem)
-        if wrong or problem:
-            return _replaced(blank, "fail", "; ".join(wrong) or problem)
-        return _replaced(blank, "inconclusive", "; ".join(open_)) if open_ else blank
 
     def _examiner(self, name: str) -> Examiner:
         if name not in self._examiners:
@@ -196,6 +181,7 @@ class ZooRun:
                 seed=self._settings.seed,
                 build=self._library.build,
                 workers=workers if isolation == "fork" else None,
+                scenarios=PLAYED if self._level() is SMALL else (),
             )
             self._examiners[name] = Examiner(subject, self._level())
         return self._examiners[name]
@@ -204,7 +190,3 @@ class ZooRun:
         if self._settings.coverage_level != "full":
             return SMALL
         return level("full", cells=CELLS, ubatch=UBATCH)
-
-
-def _replaced(cell: ZooCell, verdict: str, text: str) -> ZooCell:
-    return msgspec.structs.replace(cell, verdict=verdict, text=text)

@@ -37,7 +37,7 @@ def known_faults(member: Member, pair: Pair) -> dict[str, str]:
         return {}
     if member.head_k % ROTATED:
         return dict.fromkeys(("shift_*", "divide"), NO_ROTATION)
-    if "partial rope" in member.features:
+    if {"partial rope", "latent attention"} & set(member.features):
         return dict.fromkeys(("shift_*", "divide"), PARTIAL)
     return {}
 

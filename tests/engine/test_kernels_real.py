@@ -286,3 +286,50 @@ def test_a_jump_of_the_same_text_is_excused_as_before(tmp_path: Path) -> None:
     said = verdict_of(kernels.ladder, PAIR, examiner(tmp_path, hook=hook))
     assert said.verdict == "pass"
     assert "looked at again" in said.text
+
+
+APART = """
+import numpy as np
+from pytest_kvquant.engine.child import operations
+
+honest, played = operations.Stage.outputs.fget, []
+
+
+def outputs(self):
+    found = honest(self)
+    if self.context.facts_of_a_test != "f16":
+        played.append(1)
+        if len(played) in {times}:
+            found["end"] = found["end"] + np.random.default_rng(3).normal(
+                0, 1.0, found["end"].shape
+            ).astype("f4")
+    return found
+
+
+operations.Stage.outputs = property(outputs)
+from pytest_kvquant.engine.child import watch
+
+made = watch.Watched.__init__
+
+
+def init(self, *arguments, **fields):
+    made(self, *arguments, **fields)
+    self.facts_of_a_test = fields["type_k"]
+
+
+watch.Watched.__init__ = init
+"""
+
+
+@pytest.mark.parametrize(
+    ("times", "verdict"),
+    [
+        pytest.param("(1, 2)", "pass", id="a jump of those tokens"),
+        pytest.param("(1, 2, 3)", "fail", id="always"),
+        pytest.param("(1,)", "fail", id="comes and goes"),
+    ],
+)
+def test_logits_of_a_scenario_are_looked_at_again(tmp_path: Path, times: str, verdict: str) -> None:
+    lab = only(examiner(tmp_path, "standard", hook=APART.format(times=times)), "remove_middle")
+    (record,) = lab.examine(PAIR).scenarios
+    assert record.verdict == verdict, record.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pytest_kvquant.checks import kernels
+from pytest_kvquant.checks import kernels, operations
 from pytest_kvquant.checks.budgets import resolve_budgets
 from pytest_kvquant.checks.declared import as_declared
 from pytest_kvquant.checks.subject import Subject
@@ -185,12 +185,12 @@ def test_f16_with_and_without_flash_attention() -> None:
 
 def test_a_scenario_that_dies_fails_and_one_that_cannot_be_does_not() -> None:
     played = (scenario("one"), scenario("two", "crashed"), scenario("three", "unsupported"))
-    said = kernels.operations(subject(Examination(level="standard", scenarios=played)))
+    said = operations.operations(subject(Examination(level="standard", scenarios=played)))
     assert said is not None
     assert said.verdict == "fail"
     assert said.text == "two: crashed"
     rest = Examination(level="standard", scenarios=(played[0], played[2]))
-    fine = kernels.operations(subject(rest))
+    fine = operations.operations(subject(rest))
     assert fine is not None
     assert fine.verdict == "pass"
     assert "cannot three" in fine.text
@@ -199,12 +199,12 @@ def test_a_scenario_that_dies_fails_and_one_that_cannot_be_does_not() -> None:
 def test_a_declared_operation_passes_until_it_works_again() -> None:
     declared = frozenset({"operations.two"})
     broken = Examination(level="standard", scenarios=(scenario("one"), scenario("two", "crashed")))
-    said = kernels.operations(subject(broken, declared=declared))
+    said = operations.operations(subject(broken, declared=declared))
     assert said is not None
     assert said.verdict == "pass"
     assert "two fail as declared" in said.text
     mended = Examination(level="standard", scenarios=(scenario("one"), scenario("two")))
-    said = kernels.operations(subject(mended, declared=declared))
+    said = operations.operations(subject(mended, declared=declared))
     assert said is not None
     assert said.verdict == "fail"
     assert "does not any more" in said.text
@@ -318,7 +318,7 @@ def test_what_the_processor_computes_in_pinned_memory_must_not_change_either() -
 
 def test_a_known_fault_of_llama_cpp_is_told_and_fails_nothing() -> None:
     known = msgspec.structs.replace(scenario("divide", "fail"), known="pos_div has the wrong sign")
-    said = kernels.operations(subject(Examination(level="full", scenarios=(known,))))
+    said = operations.operations(subject(Examination(level="full", scenarios=(known,))))
     assert said is not None
     assert said.verdict == "pass"
     assert "divide fails, as is known: pos_div has the wrong sign" in said.text
@@ -326,7 +326,7 @@ def test_a_known_fault_of_llama_cpp_is_told_and_fails_nothing() -> None:
 
 def test_a_scenario_whose_server_was_lost_leaves_operations_open() -> None:
     lost = scenario("shift_head", "server-lost")
-    said = kernels.operations(subject(Examination(level="full", scenarios=(lost,))))
+    said = operations.operations(subject(Examination(level="full", scenarios=(lost,))))
     assert said is not None
     assert said.verdict == "inconclusive"
 

@@ -30,7 +30,7 @@ class Tape:
     """
 
     def __init__(self, tokens: I32, *, cells: int, window: int = 0, bos: int | None = None) -> None:
-        self._tokens, self.cells, self.window, self.bos = tokens, cells, window, bos
+        self._tokens, self.cells, self.window, self._bos = tokens, cells, window, bos
         self.steps: list[Step] = []
         self.equal: list[tuple[str, str]] = []
         """Labels whose logits should be the same."""
@@ -152,7 +152,7 @@ class Tape:
         position, read = self._at(sequence), self._read.get(sequence, 0)
         where = (self._start(sequence) + read + np.arange(count)) % len(self._tokens)
         taken = self._tokens[where]
-        words = (from_start(taken, self.bos) if read == 0 else taken).tolist()
+        words = (from_start(taken, self._bos) if read == 0 else taken).tolist()
         self._next[sequence], self._read[sequence] = position + count, read + count
         return sequence, position, words, outputs
 
