@@ -32,6 +32,8 @@ from pytest_kvquant.quality.scenarios.registry import Scenario, all_scenarios
 from pytest_kvquant.quality.workplace import Workplace
 from pytest_kvquant.results.kernels import Examination
 
+RESTORED = "masks and shifts after a state was restored: which cell it went to is not recomputed"
+
 
 class Examined(NamedTuple):
     """What is examined: a model on an engine, with a text."""
@@ -162,6 +164,9 @@ class Examiner:
         def about() -> OfScenario:
             return OfScenario(scenario, stage.steps(), stage.last[0], found, control)
 
+        if left := stage.left():
+            record = about().left(left)
+            return msgspec.structs.replace(found, scenarios=(*found.scenarios, record))
         try:
             seen = stage.play()
             limits = ScenarioLimits(
@@ -178,5 +183,8 @@ class Examiner:
             if scenario.known and record.known:  # what is known to be wrong is none of the kernels
                 seen = without_known(seen, scenario.known.operation)
             found = with_seen(found, seen, scenario.name)
+            if {"restore", "restore_file"} & {step[0] for step in stage.steps()}:
+                left_out = dict.fromkeys((*found.left_out, RESTORED))
+                found = msgspec.structs.replace(found, left_out=tuple(left_out))
         record = msgspec.structs.replace(record, seconds=time.perf_counter() - begun)
         return msgspec.structs.replace(found, scenarios=(*found.scenarios, record))

@@ -67,6 +67,10 @@ class ScenarioStage(NamedTuple):
             self._play(REFERENCE, again=True)
         return _merged(seen, self._play(self.pair, again=True), largest=False)
 
+    def left(self) -> str:
+        """Why it is not played on this model; empty: it is."""
+        return self._tape(again=False).left
+
     def steps(self) -> list[Step]:
         """As they are played first."""
         return self._tape(again=False).steps
@@ -81,7 +85,8 @@ class ScenarioStage(NamedTuple):
 
     def _tape(self, *, again: bool) -> Tape:
         tokens = np.roll(self.tokens, -(len(self.tokens) // 2)) if again else self.tokens
-        tape = Tape(tokens, cells=self.scenario.cells, window=self.window, bos=self.bench.bos)
+        cells = self.scenario.size(self.window)
+        tape = Tape(tokens, cells=cells, window=self.window, bos=self.bench.bos)
         self.scenario.record(tape)
         return tape
 
@@ -91,7 +96,7 @@ class ScenarioStage(NamedTuple):
         self.last[0] = -1
         return play_scenario(
             worker, pair, self.plan, name=scenario.name, steps=tape.steps, equal=tape.equal,
-            cells=scenario.cells, sequences=scenario.sequences, unified=scenario.unified,
+            cells=tape.cells, sequences=scenario.sequences, unified=scenario.unified,
             store=self.store / "again" if again else self.store,
             on_step=lambda number: self.last.__setitem__(0, number),
         )  # fmt: skip

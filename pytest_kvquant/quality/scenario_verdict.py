@@ -78,6 +78,10 @@ class OfScenario(NamedTuple):
             known=known.why if known and complaints and explained else "",
         )
 
+    def left(self, why: str) -> ScenarioRecord:
+        """The record of a scenario that is not played on this model."""
+        return self._record("unsupported", f"{self.scenario.title}: {why}")
+
     def ended(self, error: CellError) -> ScenarioRecord:
         """The record of a scenario that killed its worker, or that the library did not begin."""
         text = f"{self.scenario.title}: {error.verdict} {self._at()}. {error}"

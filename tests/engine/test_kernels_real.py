@@ -333,3 +333,14 @@ def test_logits_of_a_scenario_are_looked_at_again(tmp_path: Path, times: str, ve
     lab = only(examiner(tmp_path, "standard", hook=APART.format(times=times)), "remove_middle")
     (record,) = lab.examine(PAIR).scenarios
     assert record.verdict == verdict, record.text
+
+
+def test_batches_of_few_tokens_that_are_cut_into_graphs_are_followed(tmp_path: Path) -> None:
+    """3 tokens of one stream and 1 of another: two graphs of 2 tokens, at other addresses."""
+    lab = only(examiner(tmp_path, "full"), "prefill_beside_decode_streams_3", "state_file")
+    found = lab.examine(REFERENCE)
+    assert {one.name: one.verdict for one in found.scenarios} == {
+        "prefill_beside_decode_streams_3": "pass", "state_file": "pass",
+    }  # fmt: skip
+    assert not found.failures
+    assert [text for text in found.left_out if "restored" in text]

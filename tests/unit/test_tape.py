@@ -71,12 +71,12 @@ def test_steps_are_told_in_the_words_of_the_api() -> None:
 
 @pytest.mark.parametrize("one", all_scenarios(), ids=lambda one: one.name)
 def test_every_scenario_stays_within_its_cells_and_ends_with_logits(one) -> None:
-    tape = Tape(TEXT, cells=one.cells, window=64)
+    tape = Tape(TEXT, cells=one.size(64), window=64)
     one.record(tape)
     labels = {step[2] for step in tape.steps if step[0] == "decode" and step[2]}
     assert labels
     assert {label for pair in tape.equal for label in pair} <= labels
-    room = one.cells * one.sequences if one.unified else one.cells
+    room = tape.cells * one.sequences if one.unified else tape.cells
     reopened = max([step[1] for step in tape.steps if step[0] == "reopen"], default=0)
     for sequence, position, words in spans(tape):
         assert position + len(words) <= max(room, reopened), (one.name, sequence)

@@ -31,8 +31,18 @@ FORESEEN = frozenset({"SET_ROWS", "FLASH_ATTN_EXT", "SOFT_MAX", "ROPE"})
 
 ATTENDS = frozenset({"FLASH_ATTN_EXT", "SOFT_MAX"})
 
+EMBEDDINGS = "token_embd.weight"
+"""Whose rows a graph begins with."""
+
 _LAYER = re.compile(r"(?:-|cache_[a-z_]*_l)(\d+)(?: |$)")
 _ENDS = re.compile(r"attn_(out|output|o|v_b|kv_b)\b.*weight|attn_output")
+
+
+def _begins(op: str, tensor: RawTensor) -> bool:
+    """Whether a graph of tokens begins with this node."""
+    if op != "GET_ROWS" or not tensor.src[0]:
+        return False
+    return name_of(tensor.src[0].contents.name)[0] == EMBEDDINGS
 
 
 @functools.cache
@@ -102,8 +112,8 @@ class Tap:
     def _asked(self, address: int) -> bool:
         tensor = RawTensor.from_address(address)
         op, name = self.ggml.op_name(tensor.op), tensor.name
-        if address in self._asked_for:
-            self.begin()
+        if address in self._asked_for or _begins(op, tensor):
+            self.begin()  # a graph that is built anew within a decode has other addresses
         self._asked_for.add(address)
         self.ggml.graph[name] = address
         if op in VIEWS:

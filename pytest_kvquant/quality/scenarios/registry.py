@@ -32,14 +32,18 @@ class Scenario(NamedTuple):
     title: str
     record: Callable[[Tape], None]
     sequences: int = 1
-    cells: int = 256
-    """Per sequence."""
+    cells: int | Callable[[int], int] = 256
+    """Per sequence; or what makes it of the model's window."""
     unified: bool = False
     level: str = "standard"
     """``standard`` or ``full``: the least coverage with which it is played."""
     known: KnownFault | None = None
     file: str = ""
     """The file of a user that it comes from; empty: it is one of the package."""
+
+    def size(self, window: int) -> int:
+        """Cells per sequence on a model with this window."""
+        return self.cells if isinstance(self.cells, int) else self.cells(window)
 
 
 _KNOWN: dict[str, Scenario] = {}
@@ -49,7 +53,7 @@ def scenario(
     title: str,
     *,
     sequences: int = 1,
-    cells: int = 256,
+    cells: int | Callable[[int], int] = 256,
     unified: bool = False,
     level: str = "standard",
     known: KnownFault | None = None,
@@ -59,7 +63,8 @@ def scenario(
     Args:
         title: one line for people.
         sequences: how many the context can hold.
-        cells: tokens per sequence.
+        cells: tokens per sequence; or what gives them, told the tokens of the model's sliding
+            window (0: none).
         unified: whether sequences share their cells (``kv_unified``).
         level: ``standard`` or ``full``.
         known: what of llama.cpp itself is known to be wrong there: a failure that shows in this

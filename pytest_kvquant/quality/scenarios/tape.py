@@ -34,9 +34,15 @@ class Tape:
         self.steps: list[Step] = []
         self.equal: list[tuple[str, str]] = []
         """Labels whose logits should be the same."""
+        self.left = ""
+        """Why it is not played on this model; empty: it is."""
         self._next: dict[int, int] = {}
         self._read: dict[int, int] = {}
         self._text: dict[int, int] = {}
+
+    def leave(self, why: str) -> None:
+        """Do not play it on this model."""
+        self.left = why
 
     def fill(self, sequence: int, count: int) -> None:
         """Decode the next tokens of a sequence, in batches, without looking at logits."""
