@@ -239,16 +239,13 @@ def _examine_pairs(
         if any(name in unknown for name in pair):
             continue
         expected = geometry.expect(model, pair, types)
+        need = geometry.need(model, pair, types, ubatch=settings.ubatch, swa_full=full)
         seen.pairs.append(
             PairRow(
                 pair=str(pair),
                 bytes_per_token=expected.bytes_per_token,
                 compression=expected.compression,
-                largest_context=_largest_contexts(
-                    geometry.need(model, pair, types, ubatch=settings.ubatch, swa_full=full),
-                    model,
-                    library,
-                ),
+                largest_context=_largest_contexts(need, model, library),
                 problem=_block_problem(pair, model, types),
             )
         )

@@ -116,7 +116,7 @@ ALLOWED = {
     "outcomes": "baselines checks config engine.parent errors format machine matrix numerics "
     "report results",
     "testing": "checks engine.child matrix numerics results",
-    "cli": "baselines checks config data engine.parent errors format inputs machine matrix "
+    "cli": "baselines checks config data engine engine.parent errors format inputs machine matrix "
     "numerics quality report results session",
     "session": "baselines checks config data engine engine.parent errors inputs machine "
     "matrix numerics quality report results speed zoo",

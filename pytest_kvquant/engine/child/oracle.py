@@ -36,6 +36,7 @@ from pytest_kvquant.engine.child.ways import (
     mask_made_of,
     scaled_before,
     scored_before,
+    writes_cache,
 )
 from pytest_kvquant.numerics.arrays import I64
 
@@ -79,7 +80,7 @@ class Oracle:
 
     def ahead(self, node: Node, layer: int) -> None:
         """Follow which token goes to which cell; look at masks before they are used."""
-        if _writes_cache(node):
+        if writes_cache(node):
             self._follow(node, layer)
         elif node.op in ATTENDS and self.judging:
             self._look_at_mask(node, layer)
@@ -96,7 +97,7 @@ class Oracle:
                 self._unjudged.add(node)
             else:
                 self.ledger.add(found, node, self.values)
-            if node.op in ATTENDS or _writes_cache(node):
+            if node.op in ATTENDS or writes_cache(node):
                 self._unjudged.rests(node)
         self.values.keep(node)
 
@@ -157,7 +158,7 @@ class Oracle:
         return [NodeFinding(corner, node.name, layer, 2, 1, 0, text)] if wrong else []
 
     def _judge_set_rows(self, node: Node, layer: int) -> Sequence[NodeFinding] | None:
-        if not _writes_cache(node):
+        if not writes_cache(node):
             return []
         return judge_write.judge(node, self.values, self._rng, layer)
 
@@ -297,8 +298,3 @@ class Oracle:
             self.unknown["window of a layer"] += 1
         else:
             self.ledger.add(found, node)
-
-
-def _writes_cache(node: Node) -> bool:
-    """Whether rows go into a KV cache; those of a recurrent state are none of attention's."""
-    return node.op == "SET_ROWS" and node.root.name.startswith(CACHES)

@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from pytest_kvquant.engine.child.nodes import Node
+from pytest_kvquant.engine.child.unjudged import CACHES
 
 _KEYS = re.compile(r"cache_k_l(\d+)")
 
@@ -108,3 +109,8 @@ def cache_of(node: Node) -> Node | None:
             return None
         source = source.source(1 if source.op == "MUL_MAT" else 0)
     return None
+
+
+def writes_cache(node: Node) -> bool:
+    """Whether rows go into a KV cache; those of a recurrent state are none of attention's."""
+    return node.op == "SET_ROWS" and node.root.name.startswith(CACHES)
