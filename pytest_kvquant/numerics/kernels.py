@@ -95,12 +95,6 @@ def compare_rows(reference: F32, cell: F32, targets: I32) -> TokenFigures:
         )
 
 
-def load_loops() -> None:
-    """Import numba and the compiled loops now, and not when the first logits wait for them."""
-    two = np.zeros((1, 2), np.float32)
-    compare_rows(two, two, np.zeros(1, np.int32))
-
-
 def pairwise_kl(reference: F32, cell: F32) -> F64:
     """KL(reference ‖ cell) per row, nats, shape ``(n,)``; see :func:`compare_rows`."""
     return compare_rows(reference, cell, np.zeros(cell.shape[0], np.int32)).kl

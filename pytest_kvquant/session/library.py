@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -27,19 +27,14 @@ from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.results.library import Library
 
 
-def identify(
-    worker: Worker, engine: Engine, meanwhile: Callable[[], None] = lambda: None
-) -> Library:
+def identify(worker: Worker, engine: Engine) -> Library:
     """What a library is, and can do.
-
-    Args:
-        meanwhile: done while the worker loads it.
 
     Raises:
         LibraryError: it cannot be loaded.
     """
     try:
-        identity = worker.library(engine.directory, full=True, meanwhile=meanwhile)
+        identity = worker.library(engine.directory, full=True)
     except CellUnsupported as error:  # says everything itself
         raise LibraryError(str(error)) from None
     except CellError as error:

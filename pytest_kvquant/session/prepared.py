@@ -23,7 +23,6 @@ from pytest_kvquant.inputs.reference_store import ReferenceStore
 from pytest_kvquant.machine.environment import Environment, hook_in_words, scrub
 from pytest_kvquant.machine.files import cache_folder
 from pytest_kvquant.matrix import Pair
-from pytest_kvquant.numerics.kernels import load_loops
 from pytest_kvquant.quality.task import Task
 from pytest_kvquant.results.library import Library
 from pytest_kvquant.session.builds import measured_engine, reference_engine
@@ -137,8 +136,7 @@ def prepare(
     open_store = functools.cache(lambda: _open_store(settings, note))
     worker = KeptWorker(engine, timesheet=timesheet)
     try:
-        meanwhile = (lambda: None) if vocabulary_only else load_loops
-        library = identify(worker, engine, meanwhile)
+        library = identify(worker, engine)
         library = used(library, engine, settings.devices, settings.gpu_layers)
         for line in unread(settings.environment, library):
             note(line)

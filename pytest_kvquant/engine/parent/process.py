@@ -189,16 +189,9 @@ class WorkerProcess:
         payload: bytes = b"",
         *,
         on_message: Callable[[Message], None] = lambda _message: None,
-        meanwhile: Callable[[], None] = lambda: None,
     ) -> S:
-        """Send a message and wait for its answer.
-
-        Args:
-            on_message: told what comes before the answer.
-            meanwhile: done while the worker works.
-        """
+        """Send a message and wait for its answer; what comes before goes to ``on_message``."""
         self._tell(said, payload)
-        meanwhile()
         while (message := self._receive()).name != answer.NAME:
             on_message(message)
         return read_answer(message, answer)

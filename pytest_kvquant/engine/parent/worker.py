@@ -72,20 +72,10 @@ class Worker(WorkerProcess):
     or refuses; the message says which in words, ``.log`` carries the end of the library's log.
     """
 
-    def library(
-        self,
-        directory: str | None,
-        *,
-        full: bool = False,
-        meanwhile: Callable[[], None] = lambda: None,
-    ) -> Mapping[str, object]:
-        """Load the library; with ``full`` its identity comes back.
-
-        Args:
-            meanwhile: done while the worker starts its interpreter and its devices.
-        """
+    def library(self, directory: str | None, *, full: bool = False) -> Mapping[str, object]:
+        """Load the library; with ``full`` its identity comes back."""
         asked = LoadLibrary(directory=directory, full=full, servers=words(self._setup, "rpc"))
-        return self.exchange(asked, LibraryLoaded, meanwhile=meanwhile).identity
+        return self.exchange(asked, LibraryLoaded).identity
 
     def model(self, path: str, *, gpu_layers: int, vocabulary_only: bool = False) -> ModelLoaded:
         """Load the model, or its vocabulary only."""
