@@ -21,6 +21,7 @@ plant(change_logits=noisy)
 """
 
 
+@pytest.mark.slow
 def test_calibrated_then_green_then_red_with_a_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

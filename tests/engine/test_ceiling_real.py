@@ -74,6 +74,7 @@ def test_the_search_has_a_memory_limit_of_its_own(tmp_path: Path, wide: Path) ->
     assert own.setup.memory_limit == 1_000_000_000, "pairs are timed under the other"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces a memory limit")
 def test_a_floor_within_the_precision_of_the_search_is_tried_itself(
     tmp_path: Path, wide: Path

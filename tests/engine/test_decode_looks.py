@@ -28,6 +28,7 @@ def test_more_chunks_are_decoded_where_the_first_leave_a_pair_open(
     assert 0.3 < cell.quality.decode.kl_mean / cell.quality.prefill.kl_mean < 3
 
 
+@pytest.mark.slow
 def test_the_second_look_is_taken_from_the_store_when_it_was_taken_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,7 @@ plant(change_logits=lambda x, t, p, s: np.roll(x, 1, axis=1) if len(set(s)) > 1 
     assert "several sequences" in shapes.text
 
 
+@pytest.mark.slow
 def test_a_state_that_is_not_the_whole_cache(tmp_path: Path) -> None:
     hook = """
 plant()
@@ -204,6 +205,7 @@ census.read = lying
     assert "q5_0/f16" in distinct.text
 
 
+@pytest.mark.slow
 def test_a_toggle_in_the_shell_changes_nothing_and_is_recorded(tmp_path: Path) -> None:
     clean = measure(tmp_path, CLEAN)
     toggled = measure(

@@ -157,6 +157,7 @@ def test_logits_that_an_earlier_cell_changes_are_seen_and_measured_again(
         assert cell.digests == fresh[pair].digests
 
 
+@pytest.mark.slow
 def test_memory_that_is_not_given_back_is_seen(folder: Path, fresh: dict[str, Cell]) -> None:
     if sys.platform != "linux":
         pytest.skip("only Linux says what a process has of its own")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from support.run import run, start
 
 FORGETS = """
@@ -31,6 +32,7 @@ def by_distance(cell) -> dict[int, str]:
     return {one.distance: one.verdict for one in cell.recall}
 
 
+@pytest.mark.slow
 def test_a_healthy_cell_recalls_and_says_where_the_model_cannot(tmp_path: Path) -> None:
     cells = run(tmp_path, "q8_0/q8_0", recall=1100, ubatch=64, batch=128, decode=0, trajectory=0)
     cell = cells["q8_0/q8_0"]

@@ -34,6 +34,7 @@ def test_of_paths_anywhere_only_the_end_is_left(text: str, left: str) -> None:
     assert without_private({text: [text]}, {}) == {left: [left]}
 
 
+@pytest.mark.slow
 def test_a_planted_fault_is_found(tmp_path: Path) -> None:
     ran = _matrix(tmp_path / "run", (), "--kv-pairs", "q8_0/q8_0", "--kv-speed", "off",
                   "--kv-ctx", "128", "--kv-chunks", "2", "-k", "measured", hook=CRASH)  # fmt: skip

@@ -100,6 +100,7 @@ def test_quantization_that_is_off_passes_every_gate_but_not_the_census(
     assert run_whole(small, catalogue.SILENT, tmp_path).verdict == "substituted"
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_decode_path_alone_is_not_seen_by_prefill(
     small: Laboratory, tmp_path: Path
 ) -> None:

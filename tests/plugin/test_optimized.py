@@ -47,6 +47,7 @@ def test_figures_and_verdicts_are_those_of_plain_python(folder: Path) -> None:
     assert verdicts[0] == verdicts[1]
 
 
+@pytest.mark.slow
 def test_baselines_are_accepted_and_compared(folder: Path) -> None:
     base = f"--kv-baselines={folder / 'baselines'}"
     accepted = run(folder, base, "-k", "test_baseline and f16/f16", "--snapshot-update", level="2")
