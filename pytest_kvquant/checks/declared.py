@@ -116,7 +116,3 @@ def require_known(expect: Mapping[str, Expect], scenarios: Callable[[], Iterable
             f'[expect.{where} = ["{name}"]: there is no check, gate, operation or '
             f"verdict of that name{hint}"
         )
-
-
-def _of_members(entry: Expect) -> dict[str, tuple[str, ...]]:
-    return {f' zoo."{members}"': names for members, names in entry.zoo.items()}

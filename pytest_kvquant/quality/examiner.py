@@ -156,15 +156,15 @@ class Examiner:
     ) -> Examination:
         begun = time.perf_counter()
         stage = ScenarioStage(
-            bench, pair, self._plan, scenario, self.subject.tokens, self.subject.model.window,
-            self._store, [-1],
+            bench, pair, self._plan, scenario, self.subject.tokens,
+            window=self.subject.model.window, store=self._store,
         )  # fmt: skip
         control = self._done.get(REFERENCE)
 
         def about() -> OfScenario:
-            return OfScenario(scenario, stage.steps(), stage.last[0], found, control)
+            return OfScenario(scenario, stage.tape.steps, stage.last, found, control)
 
-        if left := stage.left():
+        if left := stage.tape.left:
             record = about().left(left)
             return msgspec.structs.replace(found, scenarios=(*found.scenarios, record))
         try:
@@ -183,7 +183,7 @@ class Examiner:
             if scenario.known and record.known:  # what is known to be wrong is none of the kernels
                 seen = without_known(seen, scenario.known.operation)
             found = with_seen(found, seen, scenario.name)
-            if {"restore", "restore_file"} & {step[0] for step in stage.steps()}:
+            if {"restore", "restore_file"} & {step[0] for step in stage.tape.steps}:
                 left_out = dict.fromkeys((*found.left_out, RESTORED))
                 found = msgspec.structs.replace(found, left_out=tuple(left_out))
         record = msgspec.structs.replace(record, seconds=time.perf_counter() - begun)

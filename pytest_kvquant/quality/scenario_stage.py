@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from pytest_kvquant.engine.messages.cell import Step
 from pytest_kvquant.engine.messages.kernels import ScenarioPlayed
 from pytest_kvquant.engine.parent.examination import WatchPlan, play_scenario
 from pytest_kvquant.matrix import REFERENCE, Pair
@@ -26,19 +24,32 @@ from pytest_kvquant.quality.workplace import Workplace
 from pytest_kvquant.results.kernels import PLACEMENT
 
 
-class ScenarioStage(NamedTuple):
-    """A scenario, a pair, and a worker that plays it."""
+class ScenarioStage:
+    """A scenario, a pair, and a worker that plays it.
 
-    bench: Workplace
-    pair: Pair
-    plan: WatchPlan
-    scenario: Scenario
-    tokens: I32
-    window: int
-    store: Path
-    """Where f16 leaves its logits for the others."""
-    last: list[int]
-    """Number of the last step that was begun; -1: none was."""
+    Args:
+        bench: has had a worker: what sequences begin with is known.
+        window: tokens that the model's window layers look back on; 0: none has a window.
+        store: where f16 leaves its logits for the others.
+    """
+
+    def __init__(
+        self,
+        bench: Workplace,
+        pair: Pair,
+        plan: WatchPlan,
+        scenario: Scenario,
+        tokens: I32,
+        *,
+        window: int,
+        store: Path,
+    ) -> None:
+        self._bench, self._pair, self._plan, self._scenario = bench, pair, plan, scenario
+        self._tokens, self._window, self._store = tokens, window, store
+        self.tape = self._recorded(tokens)
+        """As it is played first."""
+        self.last = -1
+        """Number of the last step that was begun; -1: none was."""
 
     def play(self) -> ScenarioPlayed:
         """Once.
@@ -46,7 +57,7 @@ class ScenarioStage(NamedTuple):
         Raises:
             CellError: the worker dies or refuses.
         """
-        return self._play(self.pair, again=False)
+        return self._play(self._pair, again=False)
 
     def look_again(self, seen: ScenarioPlayed, *, same_bits: bool) -> ScenarioPlayed:
         """What was seen, with the smaller of its figures and those of other tokens.
@@ -59,47 +70,43 @@ class ScenarioStage(NamedTuple):
             CellError: the worker dies or refuses.
         """
         if same_bits:
-            repeat = self._play(self.pair, again=False)
+            repeat = self._play(self._pair, again=False)
             pairs = zip(_figures(seen), _figures(repeat), strict=True)
             if not all(same(one, other) for one, other in pairs):
                 return _merged(seen, repeat, largest=True)
-        if self.pair != REFERENCE:
+        if self._pair != REFERENCE:
             self._play(REFERENCE, again=True)
-        return _merged(seen, self._play(self.pair, again=True), largest=False)
-
-    def left(self) -> str:
-        """Why it is not played on this model; empty: it is."""
-        return self._tape(again=False).left
-
-    def steps(self) -> list[Step]:
-        """As they are played first."""
-        return self._tape(again=False).steps
+        return _merged(seen, self._play(self._pair, again=True), largest=False)
 
     def sizes(self) -> set[int]:
         """Tokens of the batches whose logits are compared."""
         return {
             sum(len(words) for _, _, words, _ in spans_of(step))
-            for step in self.steps()
+            for step in self.tape.steps
             if step[0] == "decode" and step[2]
         }
 
-    def _tape(self, *, again: bool) -> Tape:
-        tokens = np.roll(self.tokens, -(len(self.tokens) // 2)) if again else self.tokens
-        cells = self.scenario.size(self.window)
-        tape = Tape(tokens, cells=cells, window=self.window, bos=self.bench.bos)
-        self.scenario.record(tape)
+    def _recorded(self, tokens: I32) -> Tape:
+        cells = self._scenario.size(self._window)
+        tape = Tape(tokens, cells=cells, window=self._window, bos=self._bench.bos)
+        self._scenario.record(tape)
         return tape
 
     def _play(self, pair: Pair, *, again: bool) -> ScenarioPlayed:
-        worker, scenario = self.bench.worker(), self.scenario
-        tape = self._tape(again=again)
-        self.last[0] = -1
+        worker, scenario = self._bench.worker(), self._scenario
+        tape, store = self.tape, self._store
+        if again:
+            tape = self._recorded(np.roll(self._tokens, -(len(self._tokens) // 2)))
+            store = self._store / "again"
+        self.last = -1
         return play_scenario(
-            worker, pair, self.plan, name=scenario.name, steps=tape.steps, equal=tape.equal,
+            worker, pair, self._plan, name=scenario.name, steps=tape.steps, equal=tape.equal,
             cells=tape.cells, sequences=scenario.sequences, unified=scenario.unified,
-            store=self.store / "again" if again else self.store,
-            on_step=lambda number: self.last.__setitem__(0, number),
+            store=store, on_step=self._begun,
         )  # fmt: skip
+
+    def _begun(self, number: int) -> None:
+        self.last = number
 
 
 def may_be_jumps(seen: ScenarioPlayed, limits: ScenarioLimits) -> bool:

@@ -8,6 +8,7 @@ state that does not come back, a refusal in the middle of a decode.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -126,13 +127,8 @@ class OfScenario(NamedTuple):
 
 def without_known(seen: ScenarioPlayed, operation: str) -> ScenarioPlayed:
     """What was seen but for wrong nodes of an operation that is known to be wrong there."""
-    return ScenarioPlayed(
-        unsupported=seen.unsupported,
-        failed=seen.failed,
-        reference=seen.reference,
-        own=seen.own,
-        seconds=seen.seconds,
+    return dataclasses.replace(
+        seen,
         corners=[one for one in seen.corners if not (one.failed and one.operation == operation)],
         failures=[one for one in seen.failures if one.operation != operation],
-        unknown=seen.unknown,
     )

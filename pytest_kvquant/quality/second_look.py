@@ -63,7 +63,7 @@ def repeated(
         fused = max((x for x in (one.fused, other.fused) if x is not None), default=None)
         one = msgspec.structs.replace(one, fused=fused)
         limit = _limit(found, reference, one)
-        if len(figures) < len((one, other)) or same(*figures) or max(figures) <= limit:
+        if len(figures) < 2 or same(*figures) or max(figures) <= limit:
             return one
         return msgspec.structs.replace(one, own=max(figures), unsteady=min(figures))
 

@@ -19,7 +19,7 @@ from pytest_kvquant.report.matrix_rows import Row
 from pytest_kvquant.report.off_device import off_device_lines
 from pytest_kvquant.report.run_lines import conditions_line
 from pytest_kvquant.report.view import Failure
-from pytest_kvquant.report.workloads import WorkloadTable, recall_table, text_tables
+from pytest_kvquant.report.workloads import Entry, WorkloadTable, recall_table, text_tables
 from pytest_kvquant.results.result import Result
 
 LIMIT = 60_000
@@ -35,8 +35,6 @@ MOST_ANNOTATIONS = 10
 """GitHub shows this many of one kind in a step, and drops the others without a word."""
 
 MARKS = {"good": "✅", "open": "⚠️", "bad": "❌"}
-
-_MARKED = {"good": "", "open": "⚠️ ", "bad": "❌ "}
 
 
 def summary(result: Result) -> str:
@@ -197,10 +195,7 @@ def _add_matrix(page: Page, rows: Sequence[Row]) -> None:
 
 
 def _add_table(page: Page, table: WorkloadTable) -> None:
-    lines = [
-        table_line([code(pair), *(f"{_MARKED[one.tone]}{one.text}" for one in entries)])
-        for pair, entries in table.lines
-    ]
+    lines = [table_line([code(pair), *map(_marked, entries)]) for pair, entries in table.lines]
     names = [plain(name) for name in ("pair", *table.columns)]
     rule = [":--", *("--:" for _ in table.columns)]
     head = f"<details><summary>{html.escape(table.title)}</summary>\n\n"
@@ -208,6 +203,10 @@ def _add_table(page: Page, table: WorkloadTable) -> None:
     if page.fits(head):
         page.add(head)
         page.add_all(lines, "pairs", closing="\n</details>\n")
+
+
+def _marked(entry: Entry) -> str:
+    return entry.text if entry.tone == "good" else f"{MARKS[entry.tone]} {entry.text}"
 
 
 def _entry(row: Row | None) -> str:

@@ -136,8 +136,7 @@ def prepare(
     open_store = functools.cache(lambda: _open_store(settings, note))
     worker = KeptWorker(engine, timesheet=timesheet)
     try:
-        library = identify(worker, engine)
-        library = used(library, engine, settings.devices, settings.gpu_layers)
+        library = used(identify(worker, engine), engine, settings.devices, settings.gpu_layers)
         for line in unread(settings.environment, library):
             note(line)
         require_types(pairs, library)

@@ -93,7 +93,7 @@ class ExaminationMessages:
             refused = str(error)
         except StepFailed as error:
             failed = str(error)
-        outputs = stage.outputs
+        done, outputs = not (refused or failed), stage.outputs
         oracle = stage.context.oracle
         corners, unknown = oracle.ledger.corners(), dict(oracle.unknown)
         stage.close()
@@ -101,10 +101,8 @@ class ExaminationMessages:
             ScenarioPlayed(
                 unsupported=refused,
                 failed=failed,
-                reference={} if refused or failed else _against(outputs, asked),
-                own=[]
-                if refused or failed
-                else [kl(outputs[a], outputs[b]) for a, b in asked.equal],
+                reference=_against(outputs, asked) if done else {},
+                own=[kl(outputs[a], outputs[b]) for a, b in asked.equal] if done else [],
                 seconds=time.perf_counter() - begun,
                 corners=corners,
                 failures=oracle.ledger.failures,

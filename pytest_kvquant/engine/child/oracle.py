@@ -18,7 +18,7 @@ from pytest_kvquant.engine.child import (
     judge_rope,
     judge_write,
 )
-from pytest_kvquant.engine.child.attention_inputs import Inputs, Parameters, parameters
+from pytest_kvquant.engine.child.attention_inputs import Inputs, parameters
 from pytest_kvquant.engine.child.codec import hadamard
 from pytest_kvquant.engine.child.facts import Facts
 from pytest_kvquant.engine.child.finding import Corner, NodeFinding
@@ -31,6 +31,7 @@ from pytest_kvquant.engine.child.unjudged import CACHES, Unjudged
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.engine.child.ways import (
     ROTATIONS,
+    Scaled,
     cache_of,
     holder_of,
     mask_made_of,
@@ -126,9 +127,8 @@ class Oracle:
         )
         said, before = parameters(node), scaled_before(Inputs.of(node).q)
         scale = None if before is None else said.scale * before
-        found += self._against_header(
-            node, layer, found[0].corner, said._replace(scale=scale or 0.0), known=scale is not None
-        )
+        scored = Scaled(scale, said.softcap)
+        found += self._against_header(node, layer, found[0].corner, scored, said.bias)
         home, of_processor = self._homes.get(layer, (node.backend, node.on_cpu))
         if node.on_cpu and not of_processor:
             corner = found[0].corner._replace(operation="placement")
@@ -141,17 +141,12 @@ class Oracle:
         return found
 
     def _against_header(
-        self, node: Node, layer: int, corner: Corner, said: Parameters, *, known: bool
+        self, node: Node, layer: int, corner: Corner, scored: Scaled, bias: float
     ) -> list[NodeFinding]:
-        """Parameters of an attention that are not the header's; names what cannot be compared.
-
-        Args:
-            known: whether ``said`` has the scale of queries times keys, all in all.
-        """
-        scale = said.scale if known else None
-        self.unknown.update(self.facts.unsaid(scale))
+        """Parameters of an attention that are not the header's; names what cannot be compared."""
+        self.unknown.update(self.facts.unsaid(scored.scale))
         sinks = node.source(4 if node.op == "FLASH_ATTN_EXT" else 2)
-        wrong = self.facts.differing(scale, said.softcap, said.bias)
+        wrong = self.facts.differing(*scored, bias)
         wrong = wrong or self.facts.wrong_sinks(layer, sinks is not None)
         corner = corner._replace(operation="parameters")
         text = f"attention of layer {layer}: {wrong}"
@@ -235,9 +230,9 @@ class Oracle:
                 self.unknown.update(self.facts.unsaid(None))
             return found
         own, bias = (float(one) for one in node.floats[:2])
-        said = Parameters((scored.scale or 0.0) * own, bias, scored.softcap)
-        known = scored.scale is not None
-        return [*found, *self._against_header(node, layer, found[0].corner, said, known=known)]
+        if scored.scale is not None:
+            scored = scored._replace(scale=scored.scale * own)
+        return [*found, *self._against_header(node, layer, found[0].corner, scored, bias)]
 
     def _some_rows(self, node: Node) -> I64:
         rows = node.elements // node.ne[0]

@@ -8,8 +8,6 @@ from typing import NamedTuple
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.unjudged import CACHES
 
-_KEYS = re.compile(r"cache_k_l(\d+)")
-
 ROTATIONS = {"attn_inp_k_rot", "attn_inp_v_rot"}
 """Inputs of the graph that hold a Hadamard matrix."""
 
@@ -19,6 +17,9 @@ CARRIES = frozenset(
 """Operations through which queries come from their projection."""
 
 KEYS = "cache_k"
+"""How names of caches of keys begin."""
+
+_LAYER_OF_KEYS = re.compile(KEYS + r"_l(\d+)")
 
 COPIES = frozenset({"CPY", "CONT", "VIEW", "RESHAPE", "PERMUTE"})
 
@@ -94,7 +95,7 @@ def _rotates(node: Node) -> bool:
 def holder_of(node: Node, layer: int) -> int:
     """The layer whose keys an attention reads: mostly its own."""
     keys = node.source(1) if node.op == "FLASH_ATTN_EXT" else node.source(0)
-    while keys is not None and not (found := _KEYS.search(keys.root.name)):
+    while keys is not None and not (found := _LAYER_OF_KEYS.search(keys.root.name)):
         keys = keys.original.source(0) if keys.original is not None else None
     return layer if keys is None or found is None else int(found[1])
 
@@ -103,7 +104,7 @@ def cache_of(node: Node) -> Node | None:
     """The cache that a rope turns in place; ``None`` for the rope of fresh keys and queries."""
     source = node.source(0)
     while source is not None:
-        if source.root.name.startswith("cache_k"):
+        if source.root.name.startswith(KEYS):
             return source.root
         if source.op not in ("CPY", "MUL_MAT", "RESHAPE", "VIEW", "TURBO_WHT"):
             return None
