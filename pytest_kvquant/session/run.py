@@ -92,6 +92,7 @@ class Session:
             library=ready.library,
             expect=ready.expect,
             threads=ready.task.shape.threads,
+            timesheet=clock.timesheet,
             off_device=self._measuring.off_device,
         )
 

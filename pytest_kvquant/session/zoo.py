@@ -13,6 +13,7 @@ from pytest_kvquant.config.expectations import declared_failures, failures_on_me
 from pytest_kvquant.config.overrides import Expect
 from pytest_kvquant.config.settings import Settings
 from pytest_kvquant.engine.parent.engine import Engine
+from pytest_kvquant.engine.parent.timesheet import Timesheet
 from pytest_kvquant.engine.parent.workers import Workers, usual_isolation
 from pytest_kvquant.errors import ModelError, SettingsError
 from pytest_kvquant.inputs.model import read_model
@@ -101,6 +102,7 @@ class ZooRun:
 
     Args:
         folder: where models are kept.
+        timesheet: told where the time goes.
         off_device: pairs that are declared to leave their attention to the CPU.
     """
 
@@ -114,10 +116,12 @@ class ZooRun:
         library: Library,
         expect: Mapping[str, Expect],
         threads: int,
+        timesheet: Timesheet | None = None,
         off_device: Collection[Pair] = (),
     ) -> None:
         self._settings, self._engine, self._folder = settings, engine, folder
         self._library, self._expect, self._threads = library, expect, threads
+        self._timesheet = timesheet or Timesheet()
         self._off_device = frozenset(off_device)
         self.members = chosen(settings)
         self.plan = planned(settings, [member.name for member in self.members], pairs)
@@ -132,7 +136,8 @@ class ZooRun:
             ModelError: the model cannot be written.
         """
         if place not in self._cells:
-            self._cells[place] = self._measure(place)
+            with self._timesheet.scope("zoo"):
+                self._cells[place] = self._measure(place)
         return self._cells[place]
 
     @property
@@ -168,7 +173,9 @@ class ZooRun:
             model = read_model(path, hashed=False)
             isolation = usual_isolation(self._library)
             layers = self._settings.gpu_layers
-            workers = Workers(self._engine, model.path, layers, isolation)
+            workers = Workers(
+                self._engine, model.path, layers, isolation, timesheet=self._timesheet
+            )
             generator = np.random.default_rng(self._settings.seed)
             tokens = generator.integers(1, min(VOCABULARY, 257), CELLS).astype(np.int32)
             subject = Examined(
@@ -180,7 +187,7 @@ class ZooRun:
                 threads=self._threads,
                 seed=self._settings.seed,
                 build=self._library.build,
-                workers=workers if isolation == "fork" else None,
+                workers=workers,
                 scenarios=PLAYED if self._level() is SMALL else (),
             )
             self._examiners[name] = Examiner(subject, self._level())

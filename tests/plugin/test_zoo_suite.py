@@ -25,7 +25,11 @@ def test_members_by_name_are_tests_and_records(tmp_path: Path) -> None:
     for member in MEMBERS:
         for pair in ("f16/f16", "q8_0/q8_0"):
             assert f"test_zoo[{member}-{pair}] PASSED" in found.text
-    cells = json.loads(report.read_text())["zoo"]
+    record = json.loads(report.read_text())
+    spent = record["timing"]
+    assert spent["parts"]["decode"] > 0
+    assert 0.9 * (spent["wall"] - spent["scopes"]["run"]) < spent["scopes"]["zoo"]
+    cells = record["zoo"]
     assert [(one["member"], one["pair"]) for one in cells] == [
         (member, pair) for member in MEMBERS for pair in ("f16/f16", "q8_0/q8_0")
     ]
