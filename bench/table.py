@@ -2,6 +2,7 @@
 
     python bench/table.py --lib BUILD/bin --model MODEL.gguf --corpus wiki.test.raw \
         [--python PYTHON] [--pairs f16/f16,q8_0/q8_0,…] [--speed-model MODEL.gguf --depths 0,8192]
+        [--expect KVQUANT.toml]
 
 ``BUILD/bin`` holds libllama, llama-perplexity and llama-bench of one build. Every row is a ratio of
 two things that ran one after the other on this machine; ``--rows`` chooses some of them. It is
@@ -61,6 +62,8 @@ class Bench(NamedTuple):
     depths: str
     pp: int
     tg: int
+    expect: Path | None
+    """Declares what is known to fail there: a death is confirmed and explained otherwise."""
     folder: Path
 
     def program(self, name: str) -> Path:
@@ -156,7 +159,8 @@ def quality(bench: Bench) -> None:
     wide = bench.folder / "wide.toml"
     wide.write_text(WIDE, encoding="utf-8")
     bare = matrix(bench, "bare", *BARE, "--kv-config", str(wide), *fixed)
-    whole = matrix(bench, "whole", "--kv-speed", "off", *fixed)
+    known = ("--kv-config", str(bench.expect)) if bench.expect else ()
+    whole = matrix(bench, "whole", "--kv-speed", "off", *known, *fixed)
     gpu = bool(bare.result.environment.library.gpus_in_use(bench.gpu_layers))
     named = f"{len(bench.pairs)} pairs × {bench.chunks} × {bench.ctx}"
     text = f"{bare.wall:.1f} s over {looped:.1f} s: {parts(bare.result)}"
@@ -262,6 +266,7 @@ def main() -> None:
     parser.add_argument("--depths", default="0,2048,4096")
     parser.add_argument("--pp", type=int, default=512)
     parser.add_argument("--tg", type=int, default=128)
+    parser.add_argument("--expect", type=Path, help="kvquant.toml of what is known to fail")
     parser.add_argument("--rows", default=",".join(ROWS), help=f"of: {', '.join(ROWS)}")
     given = vars(parser.parse_args())
     rows = given.pop("rows").split(",")
@@ -273,6 +278,7 @@ def main() -> None:
                 **paths,
                 "pairs": tuple(re.split(r",\s*", given["pairs"])),
                 "speed_model": (given["speed_model"] or given["model"]).resolve(),
+                "expect": given["expect"] and given["expect"].resolve(),
                 "folder": Path(folder),
             }
         )
