@@ -12,7 +12,8 @@ import numpy as np
 from pytest_kvquant.config.expectations import declared_failures, failures_on_member
 from pytest_kvquant.config.overrides import Expect
 from pytest_kvquant.config.settings import Settings
-from pytest_kvquant.engine.parent.engine import Engine
+from pytest_kvquant.engine.parent.engine import BatchShape, Engine
+from pytest_kvquant.engine.parent.kept import SteadinessCheck
 from pytest_kvquant.engine.parent.timesheet import Timesheet
 from pytest_kvquant.engine.parent.workers import Workers, usual_isolation
 from pytest_kvquant.errors import ModelError, SettingsError
@@ -97,6 +98,13 @@ def chosen(settings: Settings) -> tuple[Member, ...]:
     return tuple(by_name(name) for name in names)
 
 
+class Enclosure(NamedTuple):
+    """Where a member lives."""
+
+    examiner: Examiner
+    workers: Workers
+
+
 class ZooRun:
     """Examines pairs on members, each pair of a member once.
 
@@ -126,7 +134,7 @@ class ZooRun:
         self.members = chosen(settings)
         self.plan = planned(settings, [member.name for member in self.members], pairs)
         """What is tested, member by member."""
-        self._examiners: dict[str, Examiner] = {}
+        self._enclosures: dict[str, Enclosure] = {}
         self._cells: dict[ZooPlace, ZooCell] = {}
 
     def measure(self, place: ZooPlace) -> ZooCell:
@@ -146,8 +154,19 @@ class ZooRun:
         return tuple(self._cells[place] for place in self.plan if place in self._cells)
 
     def _measure(self, place: ZooPlace) -> ZooCell:
-        member, examiner = by_name(place.member), self._examiner(place.member)
-        device = self._library.device
+        """As a cell of the user's model is: what a kept process says other than pass, a fresh one
+        has to say as well."""
+        enclosure = self._enclosure(place.member)
+        workers, examiner = enclosure.workers, enclosure.examiner
+        found = self._look(place, examiner)
+        if workers.keeps and (_doubtful(found) or workers.objection()):
+            examiner.forget(place.pair)
+            with workers.doubting():
+                found = self._look(place, examiner)
+        return found
+
+    def _look(self, place: ZooPlace, examiner: Examiner) -> ZooCell:
+        member, device = by_name(place.member), self._library.device
         found = with_known(examiner.examine(place.pair), known_faults(member, place.pair))
         return judged(
             member,
@@ -161,39 +180,62 @@ class ZooRun:
             off_device=place.pair in self._off_device,
         )
 
-    def _examiner(self, name: str) -> Examiner:
-        if name not in self._examiners:
-            try:
-                path = file_of(by_name(name), self._folder)
-            except OSError as error:
-                raise ModelError(
-                    f"The zoo's model {name} cannot be written to {self._folder} "
-                    f"({error.strerror}); free space there, or leave --kv-zoo out."
-                ) from None
-            model = read_model(path, hashed=False)
-            isolation = usual_isolation(self._library)
-            layers = self._settings.gpu_layers
-            workers = Workers(
-                self._engine, model.path, layers, isolation, timesheet=self._timesheet
-            )
-            generator = np.random.default_rng(self._settings.seed)
-            tokens = generator.integers(1, min(VOCABULARY, 257), CELLS).astype(np.int32)
-            subject = Examined(
-                self._engine,
-                model,
-                self._settings.gpu_layers,
-                tokens,
+    def _enclosure(self, name: str) -> Enclosure:
+        if name not in self._enclosures:
+            for other in self._enclosures.values():  # members come one after another
+                other.workers.rest()
+            self._enclosures[name] = self._enclose(name)
+        return self._enclosures[name]
+
+    def _enclose(self, name: str) -> Enclosure:
+        try:
+            path = file_of(by_name(name), self._folder)
+        except OSError as error:
+            raise ModelError(
+                f"The zoo's model {name} cannot be written to {self._folder} "
+                f"({error.strerror}); free space there, or leave --kv-zoo out."
+            ) from None
+        model = read_model(path, hashed=False)
+        layers = self._settings.gpu_layers
+        isolation = self._settings.isolation or usual_isolation(self._library)
+        generator = np.random.default_rng(self._settings.seed)
+        tokens = generator.integers(1, min(VOCABULARY, 257), CELLS).astype(np.int32)
+        workers = Workers(self._engine, model.path, layers, isolation, timesheet=self._timesheet)
+        workers.check = SteadinessCheck(
+            tokens,
+            BatchShape(
+                ctx=CELLS,
+                scored=UBATCH,
+                sequences=1,
+                batch=CELLS,
                 ubatch=UBATCH,
                 threads=self._threads,
-                seed=self._settings.seed,
-                build=self._library.build,
-                workers=workers,
-                scenarios=PLAYED if self._level() is SMALL else (),
-            )
-            self._examiners[name] = Examiner(subject, self._level())
-        return self._examiners[name]
+            ),
+        )
+        subject = Examined(
+            self._engine,
+            model,
+            layers,
+            tokens,
+            ubatch=UBATCH,
+            threads=self._threads,
+            seed=self._settings.seed,
+            build=self._library.build,
+            workers=workers,
+            scenarios=PLAYED if self._level() is SMALL else (),
+        )
+        return Enclosure(Examiner(subject, self._level()), workers)
 
     def _level(self) -> Level:
         if self._settings.coverage_level != "full":
             return SMALL
         return level("full", cells=CELLS, ubatch=UBATCH)
+
+
+def _doubtful(cell: ZooCell) -> bool:
+    """Whether only a fresh process may say so: no pass, or attention on types of another pair,
+    which a cache of the process before may have left (the fork's ``turbo2``)."""
+    k, _, v = cell.pair.partition("/")
+    corners = cell.kernels.judged if cell.kernels is not None else ()
+    types = {(one.k_type, one.v_type) for one in corners if one.operation == "attention"}
+    return cell.verdict != "pass" or not types <= {(k, v)}

@@ -37,6 +37,17 @@ def test_members_by_name_are_tests_and_records(tmp_path: Path) -> None:
     assert cells[0]["group"] == 8
 
 
+def test_a_member_is_examined_in_one_process_that_is_kept(tmp_path: Path) -> None:
+    report = tmp_path / "r.json"
+    found = run(
+        tmp_path, MEMBERS[0], "-k", "test_zoo", "--kv-isolation=warm", f"--kv-json={report}"
+    )
+    assert found.code == 0, found.text
+    record = json.loads(report.read_text())
+    assert record["timing"]["parts"]["proof"] > 0
+    assert [one["verdict"] for one in record["zoo"]] == ["pass", "pass"]
+
+
 def test_an_unknown_member_is_refused_with_the_nearest(tmp_path: Path) -> None:
     found = run(tmp_path, "gemma2-257")
     assert found.code == 4

@@ -147,8 +147,10 @@ class Workers:
     def objection(self) -> str:
         """Why the last cell of the kept worker does not count, in words; nothing if it does.
 
-        A worker that there is an objection to is not kept.
+        A worker that there is an objection to is not kept; of one that is gone there is none.
         """
+        if "kept" not in self._holding:
+            return ""
         assert self._first is not None
         assert self.check is not None
         try:
