@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,6 +56,8 @@ class Examined(NamedTuple):
     pairs: tuple[Pair, ...] = ()
     """Of the run: scenarios of the level ``standard`` are shared out among them; empty: each pair
     plays all."""
+    excused: Mapping[Pair, frozenset[str]] = {}
+    """Scenarios by pair that decide nothing here, whatever comes of them; they are not played."""
     workers: Workers | None = None
     """Whom to hire; ``None``: a process is started for each pair."""
 
@@ -144,10 +147,16 @@ class Examiner:
         return msgspec.structs.replace(found, seconds=time.perf_counter() - begun)
 
     def _play_all(self, bench: Workplace, pair: Pair, found: Examination) -> Examination:
-        chosen = [one for one in self._scenarios if self._plays(one, pair)]
+        excused = self.subject.excused.get(pair, frozenset())
+        if idle := [one.name for one in self._scenarios if one.name in excused]:
+            left = f"{', '.join(idle)} of {pair}: declared to fail on the model of the run"
+            found = msgspec.structs.replace(found, left_out=(*found.left_out, left))
+        chosen = [
+            one for one in self._scenarios if self._plays(one, pair) and one.name not in excused
+        ]
         for scenario in chosen:
             found = self._play(bench, pair, scenario, found)
-        if others := len(self._scenarios) - len(chosen):
+        if others := len(self._scenarios) - len(chosen) - len(idle):
             found = msgspec.structs.replace(found, elsewhere=(others, len(self._scenarios)))
         return found
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pytest_kvquant.checks.declared import SCENARIOS
 from pytest_kvquant.config.expectations import declared_failures, failures_on_member
 from pytest_kvquant.config.overrides import Expect
 from pytest_kvquant.config.settings import Settings
@@ -166,17 +167,14 @@ class ZooRun:
         return found
 
     def _look(self, place: ZooPlace, examiner: Examiner) -> ZooCell:
-        member, device = by_name(place.member), self._library.device
+        member = by_name(place.member)
         found = with_known(examiner.examine(place.pair), known_faults(member, place.pair))
         return judged(
             member,
             place.pair,
             found,
             examiner.examine(REFERENCE),
-            Declared(
-                failures_on_member(place.pair, device, self._expect, member.name),
-                declared_failures(place.pair, device, self._expect),
-            ),
+            self._declared(place),
             off_device=place.pair in self._off_device,
         )
 
@@ -223,8 +221,27 @@ class ZooRun:
             build=self._library.build,
             workers=workers,
             scenarios=PLAYED if self._level() is SMALL else (),
+            excused={
+                one.pair: self._excused(one)
+                for one in self.plan
+                if one.member == name and one.pair != REFERENCE
+            },
         )
         return Enclosure(Examiner(subject, self._level()), workers)
+
+    def _declared(self, place: ZooPlace) -> Declared:
+        device = self._library.device
+        return Declared(
+            failures_on_member(place.pair, device, self._expect, place.member),
+            declared_failures(place.pair, device, self._expect),
+        )
+
+    def _excused(self, place: ZooPlace) -> frozenset[str]:
+        """Scenarios that may fail there and need not: a death that decides nothing costs a process
+        all the same."""
+        declared = self._declared(place)
+        names = declared.elsewhere - declared.here
+        return frozenset(one.removeprefix(SCENARIOS) for one in names if one.startswith(SCENARIOS))
 
     def _level(self) -> Level:
         if self._settings.coverage_level != "full":

@@ -60,3 +60,19 @@ def test_off_is_the_default(tmp_path: Path) -> None:
     )
     assert found.code == 0
     assert "test_zoo" not in found.text
+
+
+def test_a_scenario_that_is_declared_to_fail_is_not_played_on_members(tmp_path: Path) -> None:
+    """Nothing would follow from it, and a death costs a process."""
+    report = tmp_path / "r.json"
+    (tmp_path / "kvquant.toml").write_text(
+        '[expect."q8_0/*"]\nfails = ["operations.shift_head"]\n', encoding="utf-8"
+    )
+    found = run(tmp_path, MEMBERS[0], "-k", "test_zoo", f"--kv-json={report}")
+    assert found.code == 0, found.text
+    reference, pair = (one["kernels"] for one in json.loads(report.read_text())["zoo"])
+    played = [one["name"] for one in reference["scenarios"]]
+    assert "shift_head" in played
+    played.remove("shift_head")
+    assert [one["name"] for one in pair["scenarios"]] == played
+    assert any("shift_head of q8_0/q8_0: declared to fail" in one for one in pair["left_out"])
