@@ -156,7 +156,8 @@ def ladder(subject: Subject) -> Check | None:
         if subject.pair == REFERENCE:  # it cannot be held against itself
             allowed = f16_apart(found)
         else:
-            own = min(batch_noise.usual(found), subject.budgets.get("kl_mean", math.inf))
+            cost = max(batch_noise.usual(found), one.cost or 0.0)
+            own = min(cost, subject.budgets.get("kl_mean", math.inf))
             turned = 0.0 if batch_noise.on_cpu(found) else own
             least = _share(subject)
             control = subject.reference_kernels

@@ -94,9 +94,9 @@ def looked_again(rungs: Collection[RungRecord], seen: Sequence[Rung]) -> tuple[R
         other = again.get((one.depth, one.tokens))
         if other is None:
             return one
-        return msgspec.structs.replace(
-            one, own=_smaller(one.own, other.own), fused=_smaller(one.fused, other.fused), looks=2
-        )
+        own, fused = _smaller(one.own, other.own), _smaller(one.fused, other.fused)
+        cost = one.cost if own == one.own or other.cost is None else other.cost
+        return msgspec.structs.replace(one, own=own, cost=cost, fused=fused, looks=2)
 
     return tuple(both(one) for one in rungs)
 

@@ -81,6 +81,8 @@ class RungRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Mean KL of the logits against those of the largest size, nats."""
     reference: float | None = None
     """Mean KL against f16 in the same size, nats."""
+    cost: float | None = None
+    """Mean KL of the largest size against f16's, over the tokens that this size has, too, nats."""
     fused: float | None = None
     """Mean KL against the same batch without the oracle, nats; 0 for equal bits."""
     looks: int = 1

@@ -128,6 +128,8 @@ def test_healthy_kernels_are_right(tmp_path: Path, pair: str) -> None:
     assert operations_of(found) >= {"attention", "write", "rope", "norm", "mask"}
     assert {one.tokens for one in found.rungs} == {1, 2, 3, 8, 33}
     assert all(one.fused in (None, 0.0) for one in found.rungs)
+    compared = [one for one in found.rungs if one.own is not None and pair != "f16/f16"]
+    assert all(one.cost is not None and one.cost > 0 for one in compared)
     assert max(one.ratio for one in found.corners) <= 1
 
 

@@ -133,22 +133,37 @@ class Ascent:
 
     def _rungs(self, depth: int, played: Sequence[Played]) -> Iterator[Rung]:
         for number, one in enumerate(played):
-            largest, own = played[0], None
+            largest, own, cost = played[0], None, None
             if number and one.start == largest.start:
                 common = min(one.size, SHOWN)
                 own = kl(largest.rows[:common], one.rows[:common])
-            reference = self._against_reference(depth, one.size, one.rows)
-            yield Rung(depth=depth, tokens=one.size, own=own, reference=reference, fused=one.fused)
+                cost = self._against_reference(depth, largest.size, largest.rows[:common])
+            if self._is_reference:
+                self._keep(depth, one)
+            yield Rung(
+                depth=depth,
+                tokens=one.size,
+                own=own,
+                reference=self._against_reference(depth, one.size, one.rows),
+                cost=cost,
+                fused=one.fused,
+            )
+
+    def _keep(self, depth: int, one: Played) -> None:
+        if self._store is not None:
+            self._store.mkdir(parents=True, exist_ok=True)
+            np.save(self._logits(depth, one.size), one.rows)
 
     def _against_reference(self, depth: int, size: int, rows: F32) -> float | None:
-        if self._store is None:
+        """Mean KL against what f16 left of the same tokens in that batch size."""
+        if self._is_reference or self._store is None:
             return None
-        path = self._store / f"ladder-{depth}-{size}.npy"
-        if self._is_reference:
-            self._store.mkdir(parents=True, exist_ok=True)
-            np.save(path, rows)
-            return None
-        return kl(np.load(path), rows) if path.exists() else None
+        path = self._logits(depth, size)
+        return kl(np.load(path)[: len(rows)], rows) if path.exists() else None
+
+    def _logits(self, depth: int, size: int) -> Path:
+        assert self._store is not None
+        return self._store / f"ladder-{depth}-{size}.npy"
 
     def _decode(self, start: int, count: int, *, wanted: bool = True) -> F32:
         span = np.arange(start, start + count, dtype=np.int32)

@@ -64,6 +64,8 @@ class Rung:
     """Mean KL of its logits against those of the largest size, nats; ``None`` for the largest."""
     reference: float | None
     """Mean KL against f16 in the same size; ``None`` for f16 itself."""
+    cost: float | None = None
+    """Mean KL of the largest size against f16's, over the tokens that this size has, too."""
     fused: float | None
     """Mean KL against the same batch without the oracle; 0 for equal bits."""
 
