@@ -19,45 +19,58 @@ ON_CUDA = frozenset({"q4_0", "q4_1", "q5_0", "q5_1", "q8_0"})
 """Types of K for which CUDA's vector kernels (and HIP's) multiply integers."""
 
 
-def rounded_to_eights(values: F64, *, scale_in_half: bool) -> F64:
+def rounded_to_eights(values: F64, *, scale_in_half: bool, levels: F64 | None = None) -> F64:
     """Blocks of 32 rounded to 8 bits, as q8_0 and q8_1 activations are.
 
     Args:
         values: shape ``(rows, elements)``; rows that are no multiple of 32 come back as they are.
         scale_in_half: whether the block's scale is kept in f16 (CPU) or f32.
+        levels: what elements become where that is known, like ``values``; NaN elsewhere.
     """
     if values.shape[1] % 32:
         return values
     blocks = values.reshape(len(values), -1, 32).astype(np.float32)
     step = np.abs(blocks).max(axis=2, keepdims=True) / np.float32(127)
     inverse = np.divide(1, step, out=np.zeros_like(step), where=step > 0)
-    levels = np.rint(blocks * inverse)
+    rounded = _known(np.rint(blocks * inverse), levels)
     kept = step.astype(np.float16).astype(np.float32) if scale_in_half else step
-    return np.asarray((levels * kept).reshape(values.shape), np.float64)
+    return np.asarray((rounded * kept).reshape(values.shape), np.float64)
 
 
-def with_offsets(q: F64, k: F64) -> tuple[F64, F64]:
+def _known(levels: F32, known: F64 | None) -> F32:
+    if known is None:
+        return levels
+    at = known.reshape(levels.shape)
+    return np.asarray(np.where(np.isnan(at), levels, at), np.float32)
+
+
+def with_offsets(q: F64, k: F64, levels: F64 | None = None) -> tuple[F64, F64]:
     """Queries rounded as q8_1 is, and keys, so that their products are those of types that store
     the smallest value of a block beside its scale (q4_1, q5_1).
 
     q8_1 keeps the sum of each block in f16, which meets the block's smallest value: one more
     element per block on either side brings that sum's rounding.
+
+    Args:
+        levels: as of :func:`rounded_to_eights`.
     """
     if q.shape[1] % 32:
         return q, k
     blocks = q.reshape(len(q), -1, 32).astype(np.float32)
     step = np.abs(blocks).max(axis=2) / np.float32(127)
     inverse = np.divide(1, step, out=np.zeros_like(step), where=step > 0)
-    levels = np.rint(blocks * inverse[..., None])
+    taken = _known(np.rint(blocks * inverse[..., None]), levels)
     kept = step.astype(np.float16).astype(np.float32)
-    total = levels.sum(axis=2)
+    total = taken.sum(axis=2)
     missing = (total * step).astype(np.float16).astype(np.float64) - kept * total
-    rounded = np.asarray((levels * kept[..., None]).reshape(q.shape), np.float64)
+    rounded = np.asarray((taken * kept[..., None]).reshape(q.shape), np.float64)
     smallest = k.reshape(len(k), -1, 32).min(axis=2)
     return np.hstack((rounded, missing)), np.hstack((k, smallest))
 
 
-def as_vector_kernels(q: F64, k: F64, k_type: str, scale: float) -> tuple[F64, F64]:
+def as_vector_kernels(
+    q: F64, k: F64, k_type: str, scale: float, levels: F64 | None = None
+) -> tuple[F64, F64]:
     """Queries and keys as CUDA's vector kernels of one and two query tokens take them.
 
     Source: ``quantize_q8_1_to_shared`` and ``vec_dot_fattn_vec_KQ_*`` of ggml-cuda
@@ -69,6 +82,7 @@ def as_vector_kernels(q: F64, k: F64, k_type: str, scale: float) -> tuple[F64, F
         q: shape ``(rows, elements)``.
         k: shape ``(cells, elements)``, as the type's ``to_float`` reads them.
         scale: of the scores, by which the kernel multiplies the query.
+        levels: as of :func:`rounded_to_eights`.
 
     Returns:
         Both with one more element per block, but for types without such a value; unchanged where
@@ -79,10 +93,10 @@ def as_vector_kernels(q: F64, k: F64, k_type: str, scale: float) -> tuple[F64, F
     factor = np.float32(scale)
     blocks = (q.astype(np.float32) * factor).reshape(len(q), -1, BLOCK)
     step = np.abs(blocks).max(axis=2) / np.float32(127)
-    levels = _half_away(
+    nearest = _half_away(
         np.divide(blocks, step[..., None], out=np.zeros_like(blocks), where=step[..., None] > 0)
     )
-    rounded = np.asarray(levels, np.float64) * step[..., None]
+    rounded = np.asarray(_known(nearest, levels), np.float64) * step[..., None]
     missing = (blocks.sum(axis=2, dtype=np.float32) - rounded.sum(axis=2)) / factor
     taken = (rounded / factor).reshape(q.shape)
     zero = _level_zero(k.reshape(len(k), -1, BLOCK), k_type)

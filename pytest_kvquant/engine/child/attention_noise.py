@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -25,11 +25,6 @@ HALF_UNIT = 2.0**-12
 """The same of f16: on GPUs products of queries and keys are made in f16 or kept in it."""
 
 
-TIE = 2e-4
-"""Of a step: nearer to the middle than this, arithmetic in f32 decides (127 steps, two roundings
-and an approximate division: 127 · 2⁻²¹ is 6e-5)."""
-
-
 class Types(NamedTuple):
     """Of the cache, and what the processor does with f16."""
 
@@ -43,8 +38,8 @@ class Taken(NamedTuple):
 
     q: F64
     k: F64
-    in_eights: bool = False
-    """Whether queries are rounded to 8 bits."""
+    with_levels: Callable[[F64], tuple[F64, F64]] | None = None
+    """The same where some of a query's 8-bit levels are known; ``None``: it has none."""
 
 
 def roundings(head: Head, k_type: str, *, on_cpu: bool) -> Iterator[Taken]:
@@ -62,12 +57,15 @@ def roundings(head: Head, k_type: str, *, on_cpu: bool) -> Iterator[Taken]:
     elif not on_cpu:
         yield _halves(head)
         if k_type in query_rounding.ON_CUDA:
-            rounded = query_rounding.as_vector_kernels(head.q, head.k, k_type, head.how.scale)
-            yield Taken(*rounded, in_eights=True)
+            vector = functools.partial(
+                query_rounding.as_vector_kernels, head.q, head.k, k_type, head.how.scale
+            )
+            yield Taken(*vector(), vector)
         yield from (_eights(head, scale_in_half=False), _eights(head, scale_in_half=True), exact)
     elif k_type.startswith(("q", "iq", "mxfp", "nvfp", "tq")):
         if k_type.endswith("_1"):
-            yield Taken(*query_rounding.with_offsets(head.q, head.k), in_eights=True)
+            offsets = functools.partial(query_rounding.with_offsets, head.q, head.k)
+            yield Taken(*offsets(), offsets)
         yield from (_eights(head, scale_in_half=True), _eights(head, scale_in_half=False))
         yield from (exact, _halves(head))
     else:
@@ -81,32 +79,11 @@ def _halves(head: Head) -> Taken:
 
 
 def _eights(head: Head, *, scale_in_half: bool) -> Taken:
-    rounded = query_rounding.rounded_to_eights(head.q, scale_in_half=scale_in_half)
-    return Taken(rounded, head.k, in_eights=True)
+    def rounded(levels: F64 | None = None) -> tuple[F64, F64]:
+        q = query_rounding.rounded_to_eights(head.q, scale_in_half=scale_in_half, levels=levels)
+        return q, head.k
 
-
-def ties(taken: Taken, head: Head) -> F64:
-    """What it costs if elements of a query in the middle between two steps are rounded otherwise.
-
-    There another order of the same arithmetic decides; all other elements can only be rounded one
-    way.
-    """
-    rows, block = len(head.q), 32 if head.q.shape[1] % 32 == 0 else 1
-    blocks = np.abs(head.q).reshape(rows, -1, block)
-    steps = np.repeat(blocks.max(axis=2) / 127, block, axis=1)
-    levels = np.divide(np.abs(head.q), steps, out=np.zeros_like(head.q), where=steps > 0)
-    tied = np.abs(levels - np.floor(levels) - 0.5) < TIE
-    moved = np.zeros(rows)
-    for row in np.flatnonzero(tied.any(axis=1)):
-        seen = np.flatnonzero(head.mask[row] > -np.inf)
-        at = np.flatnonzero(tied[row])
-        query, mask = taken.q[row : row + 1], head.mask[row : row + 1, seen]
-        one = attention.attend(query, taken.k[seen], np.eye(len(seen)), mask, head.how)
-        weights = one.out[0]
-        shifts = head.how.scale * steps[row, at, None] * head.k[seen][:, at].T
-        shifts = weights * (shifts - (shifts @ weights)[:, None])
-        moved[row] = np.square(shifts @ head.v[seen]).sum()
-    return moved * (2 / FACTOR)
+    return Taken(*rounded(), rounded)
 
 
 def _brain(q: F64) -> F64:

@@ -20,10 +20,10 @@ from pytest_kvquant.engine.child.attention_noise import (
     by_products,
     noise_of,
     roundings,
-    ties,
 )
 from pytest_kvquant.engine.child.finding import Corner, NodeFinding, length_class
 from pytest_kvquant.engine.child.nodes import Node
+from pytest_kvquant.engine.child.query_ties import settled
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics import attention
 from pytest_kvquant.numerics.arrays import F64
@@ -125,9 +125,11 @@ def against_arithmetic(head: Head, types: Types, *, on_cpu: bool) -> tuple[float
         if ratio <= 1:
             break
     if ratio > 1:  # perhaps a tie was rounded otherwise
-        for taken, meant, misfit in nearest:
-            if taken.in_eights:
-                noise = noise_of(meant, head, types, on_cpu=on_cpu) + ties(taken, head)
+        for taken, _, _ in nearest:
+            if (other := settled(taken, head)) is not None:
+                meant = attention.attend(other.q, other.k, head.v, head.mask, head.how)
+                misfit = attention.misfit(head.out, meant)
+                noise = noise_of(meant, head, types, on_cpu=on_cpu)
                 if (one := _ratio(misfit, head, meant, noise)) < ratio:
                     ratio, found = one, misfit
     if ratio > 1 and types.v == "f16":
