@@ -7,6 +7,7 @@ and what does not fit is one sentence.
 
 from __future__ import annotations
 
+import functools
 import math
 import mmap
 import struct
@@ -93,6 +94,13 @@ def read_header(path: Path) -> Header:
         BadHeader: not GGUF, of another version, cut off, or no sensible header.
         OSError: the file cannot be read.
     """
+    state = path.stat()
+    return _read(path, (state.st_ino, state.st_mtime_ns, state.st_size))
+
+
+@functools.lru_cache(maxsize=8)
+def _read(path: Path, _state: tuple[int, ...]) -> Header:
+    """Each state of a file is read once: several parts of a run ask for the same header."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         if size < len(MAGIC):
@@ -177,6 +185,10 @@ def _ends(table: tuple[TensorInfo, ...], start: int, alignment: int) -> list[int
     return ends
 
 
+_LENGTH = struct.Struct("<Q")
+"""Bytes of a string, which stand before it."""
+
+
 class _HeaderReader:
     """A place in the bytes, which no step leaves."""
 
@@ -232,14 +244,30 @@ class _HeaderReader:
         return tuple(item for (item,) in struct.iter_unpack(form, raw))
 
     def _strings(self, count: int, where: str) -> Value:
-        """Strings of a few bytes are too many to make an object of each."""
+        if count > KEPT_ITEMS:
+            self._pass_strings(count, where)
+            return Array(count)
         kept: list[Scalar] = []
         for _ in range(count):
             length = self.number("<Q")
             start = self._step(length, where)
-            if count <= KEPT_ITEMS and length <= KEPT_TEXT:
+            if length <= KEPT_TEXT:
                 kept.append(bytes(self.data[start : start + length]).decode(errors="replace"))
-        return tuple(kept) if count <= KEPT_ITEMS else Array(count)
+        return tuple(kept)
+
+    def _pass_strings(self, count: int, where: str) -> None:
+        """A vocabulary has hundreds of thousands: no object of each, no call for each."""
+        length_at, data, last, at = _LENGTH.unpack_from, self.data, self.size - 8, self.at
+        for _ in range(count):
+            if at > last:
+                break
+            at += 8 + length_at(data, at)[0]
+        else:
+            if at <= self.size:
+                self.at = at
+                return
+        self.at = min(at, self.size)
+        self._step(max(at - self.size, 8), where)
 
     def _scalar(self, form: str) -> Scalar:
         start = self._step(struct.calcsize(form), "its header")
