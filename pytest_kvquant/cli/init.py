@@ -77,7 +77,7 @@ def lines(report: Report, typed: Mapping[str, str | None], folder: Path) -> Iter
     for name in ("model", "lib", "python", "corpus"):
         found = next((one.text for one in report.findings if one.name == LOOKED_AT[name]), "")
         if found:
-            yield f"# {found}"
+            yield f"# {_here(found, folder)}"
         value = typed[name]
         path = _relative(Path(value), folder) if value else EXAMPLES[name]
         yield f"{'' if value else '# '}{name} = {_quoted(path)}"
@@ -114,6 +114,8 @@ def lines(report: Report, typed: Mapping[str, str | None], folder: Path) -> Iter
 FEW = "q8_0/q8_0,q8_0/q4_0"
 """Pairs of an example."""
 
+PACKAGE = Path(__file__).resolve().parents[1]
+
 LOOKED_AT = {"model": "model", "lib": "library", "python": "bindings", "corpus": "corpus"}
 """The doctor's finding about each setting."""
 
@@ -143,6 +145,14 @@ def _relative(path: Path, folder: Path) -> str:
         return str(path)
     whole, base = (one.expanduser().absolute() for one in (path, folder))
     return str(whole.relative_to(base)) if whole.is_relative_to(base) else str(whole)
+
+
+def _here(text: str, folder: Path) -> str:
+    """A finding with the paths of this file's folder and of the package cut short: the file is for
+    a repository, whose other checkouts lie elsewhere."""
+    for base in (folder.expanduser().absolute(), PACKAGE.parent):
+        text = text.replace(f"{base}{os.sep}", "")
+    return text
 
 
 def _quoted(text: str) -> str:

@@ -46,6 +46,14 @@ def test_links_and_names_of_models_stay_what_they_are(tmp_path: Path) -> None:
     assert 'model = "SmolLM2-135M"' in text({**NOTHING, "model": "SmolLM2-135M"}, tmp_path)
 
 
+def test_what_was_found_is_said_without_the_folder_of_the_file(tmp_path: Path) -> None:
+    """The file goes into a repository, and another checkout of it lies elsewhere."""
+    seen = Remark(name="library", text=f"{tmp_path}/build/bin/libllama.so: llama.cpp 0.10.0")
+    made = "\n".join(lines(Report(findings=(seen,), pairs=(), types=()), NOTHING, tmp_path))
+    assert "# build/bin/libllama.so: llama.cpp 0.10.0" in made
+    assert str(tmp_path) not in made
+
+
 def test_every_comment_that_is_a_setting_is_one_that_a_run_takes(tmp_path: Path) -> None:
     made = text(NOTHING, tmp_path, ("f16", "q8_0", "q5_1", "q4_0"))
     settings = "\n".join(
