@@ -137,6 +137,8 @@ class ZooRun:
         """What is tested, member by member."""
         self._enclosures: dict[str, Enclosure] = {}
         self._cells: dict[ZooPlace, ZooCell] = {}
+        self._replaced: dict[Pair, set[tuple[str, str]]] = {}
+        """Types that attention of a pair reads in a fresh process: some builds replace them."""
 
     def measure(self, place: ZooPlace) -> ZooCell:
         """The findings of one place, made now if they have not been.
@@ -160,10 +162,13 @@ class ZooRun:
         enclosure = self._enclosure(place.member)
         workers, examiner = enclosure.workers, enclosure.examiner
         found = self._look(place, examiner)
-        if workers.keeps and (_doubtful(found) or workers.objection()):
+        own = self._replaced.setdefault(place.pair, {(place.pair.k, place.pair.v)})
+        doubtful = found.verdict != "pass" or not types_of(found) <= own
+        if workers.keeps and (doubtful or workers.objection()):
             examiner.forget(place.pair)
             with workers.doubting():
                 found = self._look(place, examiner)
+            own |= types_of(found)
         return found
 
     def _look(self, place: ZooPlace, examiner: Examiner) -> ZooCell:
@@ -249,10 +254,8 @@ class ZooRun:
         return level("full", cells=CELLS, ubatch=UBATCH)
 
 
-def _doubtful(cell: ZooCell) -> bool:
-    """Whether only a fresh process may say so: no pass, or attention on types of another pair,
-    which a cache of the process before may have left (the fork's ``turbo2``)."""
-    k, _, v = cell.pair.partition("/")
+def types_of(cell: ZooCell) -> set[tuple[str, str]]:
+    """K and V type that attention read: a cache of the process before may have left others (the
+    fork's ``turbo2``)."""
     corners = cell.kernels.judged if cell.kernels is not None else ()
-    types = {(one.k_type, one.v_type) for one in corners if one.operation == "attention"}
-    return cell.verdict != "pass" or not types <= {(k, v)}
+    return {(one.k_type, one.v_type) for one in corners if one.operation == "attention"}

@@ -81,6 +81,21 @@ def test_what_a_fresh_process_does_not_say_is_not_given(
     assert found.kernels == examined()
 
 
+def test_types_that_a_fresh_process_has_too_are_no_doubt_on_the_next_member(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The fork holds K in q8_0 where turbo4 was asked for and many queries share a head."""
+    other = examined(v_type="q8_0")
+    examiner = OneAfterAnother(other, other, other)
+    zoo = zoo_with(examiner, monkeypatch)
+    (place,) = (one for one in zoo.plan if one.pair == PAIR)
+    zoo.measure(place)
+    assert examiner.forgotten == 1
+    del examiner._known[PAIR]
+    zoo.measure(place._replace(member="llama-112"))
+    assert examiner.forgotten == 1
+
+
 def test_a_fault_is_given_once_a_fresh_process_has_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     zoo = zoo_with(OneAfterAnother(examined(wrong=True), examined(wrong=True)), monkeypatch)
     assert zoo.measure(zoo.plan[0]).verdict == "fail"
