@@ -11,7 +11,7 @@ import pytest
 from pytest_kvquant.engine.child import judge_plain, judge_write
 from pytest_kvquant.engine.child.facts import Facts
 from pytest_kvquant.engine.child.mirror import Mirrors
-from pytest_kvquant.engine.child.nodes import Node
+from pytest_kvquant.engine.child.nodes import Ggml, Node
 from pytest_kvquant.engine.child.oracle import Oracle
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.engine.child.ways import scaled_before
@@ -125,3 +125,16 @@ def test_gates_in_single_precision_are_right(name: str) -> None:
         found = judge_plain.judge(cast(Node, node), values, 0)
         assert found is not None
         assert [one.text for one in found] == [""]
+
+
+def test_another_buffer_where_one_was_is_another_buffer() -> None:
+    """A second context's GPU memory at the address of the first one's host buffer was read as if
+    it were the processor's: SIGSEGV on CUDA, for pairs whose attention the CPU computes."""
+    here = {"name": b"CUDA_Host", "host": True}
+    ggml = cast(Any, object.__new__(Ggml))
+    ggml._buffer_name = lambda _: here["name"]
+    ggml._is_host = lambda _: here["host"]
+    assert ggml.buffer(4096) == ("CUDA_Host", True)
+    here.update(name=b"CUDA0", host=False)
+    assert ggml.buffer(4096) == ("CUDA0", False)
+    assert ggml.buffer(None) == ("", False)

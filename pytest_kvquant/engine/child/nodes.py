@@ -93,7 +93,6 @@ class Ggml:
         self._buffer_name = library.function("ggml_backend_buffer_name", ctypes.c_char_p, pointer)
         self._function_name = library.function("ggml_unary_op_name", ctypes.c_char_p, ctypes.c_int)
         self._ops: dict[int, str] = {}
-        self._buffers: dict[int, tuple[str, bool]] = {}
         self.graph: dict[bytes, int] = {}
         """Addresses of the nodes of the graph under way, by name."""
         self.type_names = {entry["id"]: name for name, entry in library.types.items()}
@@ -116,13 +115,15 @@ class Ggml:
         return elements // entry["block"] * entry["bytes"]
 
     def buffer(self, address: int | None) -> tuple[str, bool]:
-        """A buffer's name and whether the processor can read it directly."""
+        """A buffer's name and whether the processor can read it directly.
+
+        Asked each time: buffers come and go with contexts, and with graphs that grow, and another
+        one may lie where one was.
+        """
         if not address:
             return "", False
-        if address not in self._buffers:
-            name = self._buffer_name(address)
-            self._buffers[address] = (name.decode() if name else "", bool(self._is_host(address)))
-        return self._buffers[address]
+        name = self._buffer_name(address)
+        return name.decode() if name else "", bool(self._is_host(address))
 
     def read(self, raw: TensorAt, size: int, offset: int) -> U8:
         """Bytes of a tensor, copied out of whatever memory it lies in."""
