@@ -18,12 +18,13 @@ NINE = "--kv-types=f16,q8_0,q4_0"
 FOUR = "--kv-types=f16,q8_0"
 
 SLOW_CELL = """
-import time
+import os, pathlib, time
 from pytest_kvquant.engine.child.context import Context
 inner = Context.__init__
 def opened(self, model, *, type_k, type_v, **shape):
     inner(self, model, type_k=type_k, type_v=type_v, **shape)
     if (type_k, type_v) == ("q8_0", "q8_0"):
+        pathlib.Path(os.environ["KVQUANT_WORKER_HOOK"]).with_name("slow").touch()
         time.sleep(3600)
 Context.__init__ = opened
 """
@@ -96,7 +97,7 @@ def test_a_signal_writes_what_is_there_and_never_looks_green(
         tmp_path, FOUR, "--kv-json=kv.json", "--kv-summary=kv.md", hooked(tmp_path)
     ) as run:
         run.wait_for_parts(3)
-        run.wait_for("3/4 ")
+        run.wait_until((tmp_path / "slow").exists)
         workers = run.workers()
         ended = run.stop(number)
         assert gone(workers)
