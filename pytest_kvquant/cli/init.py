@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_kvquant.cli.ci import PACKAGE
 from pytest_kvquant.cli.commands import Commands
 from pytest_kvquant.cli.files import write
 from pytest_kvquant.config.options import OPTIONS
@@ -113,8 +114,6 @@ def lines(report: Report, typed: Mapping[str, str | None], folder: Path) -> Iter
 
 FEW = "q8_0/q8_0,q8_0/q4_0"
 """Pairs of an example."""
-
-PACKAGE = Path(__file__).resolve().parents[1]
 
 LOOKED_AT = {"model": "model", "lib": "library", "python": "bindings", "corpus": "corpus"}
 """The doctor's finding about each setting."""

@@ -259,15 +259,10 @@ class _HeaderReader:
         """A vocabulary has hundreds of thousands: no object of each, no call for each."""
         length_at, data, last, at = _LENGTH.unpack_from, self.data, self.size - 8, self.at
         for _ in range(count):
-            if at > last:
+            at += 8 + (length_at(data, at)[0] if at <= last else 0)
+            if at > self.size:
                 break
-            at += 8 + length_at(data, at)[0]
-        else:
-            if at <= self.size:
-                self.at = at
-                return
-        self.at = min(at, self.size)
-        self._step(max(at - self.size, 8), where)
+        self._step(at - self.at, where)
 
     def _scalar(self, form: str) -> Scalar:
         start = self._step(struct.calcsize(form), "its header")

@@ -29,12 +29,17 @@ def rounded_to_eights(values: F64, *, scale_in_half: bool, levels: F64 | None = 
     """
     if values.shape[1] % 32:
         return values
-    blocks = values.reshape(len(values), -1, 32).astype(np.float32)
-    step = np.abs(blocks).max(axis=2, keepdims=True) / np.float32(127)
-    inverse = np.divide(1, step, out=np.zeros_like(step), where=step > 0)
-    rounded = _known(np.rint(blocks * inverse), levels)
+    taken, step = _in_eights(values, levels)
     kept = step.astype(np.float16).astype(np.float32) if scale_in_half else step
-    return np.asarray((rounded * kept).reshape(values.shape), np.float64)
+    return np.asarray((taken * kept[..., None]).reshape(values.shape), np.float64)
+
+
+def _in_eights(values: F64, levels: F64 | None) -> tuple[F32, F32]:
+    """8-bit levels, shape ``(rows, blocks, 32)``, and the step of each block."""
+    blocks = values.reshape(len(values), -1, BLOCK).astype(np.float32)
+    step = np.abs(blocks).max(axis=2) / np.float32(127)
+    inverse = np.divide(1, step, out=np.zeros_like(step), where=step > 0)
+    return _known(np.rint(blocks * inverse[..., None]), levels), step
 
 
 def _known(levels: F32, known: F64 | None) -> F32:
@@ -56,10 +61,7 @@ def with_offsets(q: F64, k: F64, levels: F64 | None = None) -> tuple[F64, F64]:
     """
     if q.shape[1] % 32:
         return q, k
-    blocks = q.reshape(len(q), -1, 32).astype(np.float32)
-    step = np.abs(blocks).max(axis=2) / np.float32(127)
-    inverse = np.divide(1, step, out=np.zeros_like(step), where=step > 0)
-    taken = _known(np.rint(blocks * inverse[..., None]), levels)
+    taken, step = _in_eights(q, levels)
     kept = step.astype(np.float16).astype(np.float32)
     total = taken.sum(axis=2)
     missing = (total * step).astype(np.float16).astype(np.float64) - kept * total

@@ -132,38 +132,32 @@ class Ascent:
             self._alive()
 
     def _rungs(self, depth: int, played: Sequence[Played]) -> Iterator[Rung]:
+        usual: F32 | None = None
         for number, one in enumerate(played):
             largest, own, cost = played[0], None, None
-            if number and one.start == largest.start:
+            reference = self._of_reference(depth, one)
+            if not number:
+                usual = reference
+            elif one.start == largest.start:
                 common = min(one.size, SHOWN)
                 own = kl(largest.rows[:common], one.rows[:common])
-                cost = self._against_reference(depth, largest.size, largest.rows[:common])
-            if self._is_reference:
-                self._keep(depth, one)
+                cost = _against(usual, largest.rows[:common])
+            against = _against(reference, one.rows)
             yield Rung(
-                depth=depth,
-                tokens=one.size,
-                own=own,
-                reference=self._against_reference(depth, one.size, one.rows),
-                cost=cost,
+                depth=depth, tokens=one.size, own=own, reference=against, cost=cost,
                 fused=one.fused,
-            )
+            )  # fmt: skip
 
-    def _keep(self, depth: int, one: Played) -> None:
-        if self._store is not None:
-            self._store.mkdir(parents=True, exist_ok=True)
-            np.save(self._logits(depth, one.size), one.rows)
-
-    def _against_reference(self, depth: int, size: int, rows: F32) -> float | None:
-        """Mean KL against what f16 left of the same tokens in that batch size."""
-        if self._is_reference or self._store is None:
+    def _of_reference(self, depth: int, one: Played) -> F32 | None:
+        """Logits of f16 for the same batch; f16 itself leaves them for the others."""
+        if self._store is None:
             return None
-        path = self._logits(depth, size)
-        return kl(np.load(path)[: len(rows)], rows) if path.exists() else None
-
-    def _logits(self, depth: int, size: int) -> Path:
-        assert self._store is not None
-        return self._store / f"ladder-{depth}-{size}.npy"
+        path = self._store / f"ladder-{depth}-{one.size}.npy"
+        if self._is_reference:
+            self._store.mkdir(parents=True, exist_ok=True)
+            np.save(path, one.rows)
+            return None
+        return np.asarray(np.load(path), np.float32) if path.exists() else None
 
     def _decode(self, start: int, count: int, *, wanted: bool = True) -> F32:
         span = np.arange(start, start + count, dtype=np.int32)
@@ -200,6 +194,11 @@ def shown(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
         behind = np.linspace(SHOWN, count - 1, min(SHOWN_BEHIND, count - SHOWN))
         flags[behind.astype(np.int64)] = True
     return flags
+
+
+def _against(reference: F32 | None, rows: F32) -> float | None:
+    """Mean KL of these rows, nats; ``None`` where there is nothing to compare them with."""
+    return None if reference is None else kl(reference[: len(rows)], rows)
 
 
 def kl(reference: F32, rows: F32) -> float:

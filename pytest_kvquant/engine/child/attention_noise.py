@@ -60,12 +60,11 @@ def roundings(head: Head, k_type: str, *, on_cpu: bool) -> Iterator[Taken]:
             vector = functools.partial(
                 query_rounding.as_vector_kernels, head.q, head.k, k_type, head.how.scale
             )
-            yield Taken(*vector(), vector)
+            yield _rounded(vector)
         yield from (_eights(head, scale_in_half=False), _eights(head, scale_in_half=True), exact)
     elif k_type.startswith(("q", "iq", "mxfp", "nvfp", "tq")):
         if k_type.endswith("_1"):
-            offsets = functools.partial(query_rounding.with_offsets, head.q, head.k)
-            yield Taken(*offsets(), offsets)
+            yield _rounded(functools.partial(query_rounding.with_offsets, head.q, head.k))
         yield from (_eights(head, scale_in_half=True), _eights(head, scale_in_half=False))
         yield from (exact, _halves(head))
     else:
@@ -83,7 +82,11 @@ def _eights(head: Head, *, scale_in_half: bool) -> Taken:
         q = query_rounding.rounded_to_eights(head.q, scale_in_half=scale_in_half, levels=levels)
         return q, head.k
 
-    return Taken(*rounded(), rounded)
+    return _rounded(rounded)
+
+
+def _rounded(way: Callable[..., tuple[F64, F64]]) -> Taken:
+    return Taken(*way(), way)
 
 
 def _brain(q: F64) -> F64:
