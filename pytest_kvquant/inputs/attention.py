@@ -15,6 +15,7 @@ from pytest_kvquant.inputs.gguf_header import BadHeader, read_header
 from pytest_kvquant.inputs.header_fields import Fields
 from pytest_kvquant.inputs.model import Model
 from pytest_kvquant.inputs.ropes import ROPED, Scaling, ropes
+from pytest_kvquant.inputs.turned import turned
 
 ALIBI = {"bloom": 8.0, "jais": None, "mpt": None, "refact": 8.0}
 """Largest bias where it is fixed; ``None``: the header says it."""
@@ -82,6 +83,7 @@ def _facts(
         "window_length": WINDOWS.get(architecture, model.window) if model.window else 0,
         "chunked": architecture in CHUNKED,
         "windowed": None if model.windowed is None else list(model.windowed),
+        "turned": turned(model, of) if listed else None,
         "ropes": base,
         "ropes_of_windows": windows,
     }

@@ -50,6 +50,12 @@ def put(node, place, value):
     node.raw.contents.op_params[place] = int(np.float32(value).view(np.int32))
 
 
+def becomes(node, operation):
+    numbers = range(200)
+    number = next(one for one in numbers if node.ggml.op_name(one) == operation)
+    node.raw.contents.op = number
+
+
 def times_head(node, head, factor):
     values = np.frombuffer(node.bytes().tobytes(), np.float32).copy()
     values.reshape(node.ne[2], -1)[head] *= np.float32(factor)
@@ -186,6 +192,14 @@ FAULTS = (
     Fault(
         "a rope without its factors", "gemma4-512", AHEAD,
         "if node.op == 'ROPE': node.raw.contents.src[2] = None", "it has no rope factors",
+    ),
+    *(
+        Fault(
+            f"{what} that are not turned {how}".strip(), "llama-128", AHEAD,
+            f"if node.op == 'ROPE' and node.name.startswith('{name}'): becomes(node, 'CONT')",
+            f"{what} of layer 0 come through no rope", REFERENCE, how,
+        )
+        for what, name in (("keys", "Kcur"), ("queries", "Qcur")) for how in ("", PLAIN)
     ),
     Fault(
         "the base of a context shift", "llama-128", AHEAD,

@@ -32,6 +32,8 @@ class Facts(NamedTuple):
     """Of layers without a window."""
     ropes_of_windows: RopeFields | None = None
     """The same of layers with a window."""
+    turned: tuple[bool, ...] | None = None
+    """Per layer, whether its queries and keys come through a rope."""
     rotated: tuple[str, ...] = ()
     """Types of K and V in this context: some quantizers rotate, and the graph with them."""
 

@@ -27,6 +27,7 @@ from pytest_kvquant.engine.child.ledger import Ledger
 from pytest_kvquant.engine.child.mirror import Mirrors, Placed
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.tap import ATTENDS
+from pytest_kvquant.engine.child.turned import wrongly_turned
 from pytest_kvquant.engine.child.unjudged import CACHES, Unjudged
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.engine.child.ways import (
@@ -150,6 +151,8 @@ class Oracle:
         wrong = wrong or self.facts.wrong_sinks(layer, sinks is not None)
         corner = corner._replace(operation="parameters")
         text = f"attention of layer {layer}: {wrong}"
+        if not wrong:
+            wrong = text = wrongly_turned(node, self.facts, layer, "queries")
         return [NodeFinding(corner, node.name, layer, 2, 1, 0, text)] if wrong else []
 
     def _judge_set_rows(self, node: Node, layer: int) -> Sequence[NodeFinding] | None:
@@ -260,6 +263,8 @@ class Oracle:
                 self.ledger.add([NodeFinding(corner, node.name, layer, 2, 1, 0, str(error))], node)
                 return
             self._check_positions(node, layer, corner, self._placed[layer])
+            if self.judging and (text := wrongly_turned(node, self.facts, layer, "keys")):
+                self.ledger.add([NodeFinding(corner, node.name, layer, 2, 1, 0, text)], node)
         elif len(cells) == len(self._cells.get(layer, ())) and (cells != self._cells[layer]).any():
             text = f"V of layer {layer} is written to other cells than its K"
             self.ledger.add([NodeFinding(corner, node.name, layer, 2, 1, 0, text)], node)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from pytest_kvquant.engine.child.nodes import Node
 
@@ -46,22 +46,26 @@ class Unjudged:
         """Attention, a write to the cache, or the output projection: count what it rests on."""
         if not self._open:
             return
-        for one in _ancestors(node):
+        for one in ancestors(*node.sources):
             if (op := self._open.pop(one.address, None)) is not None:
                 self._unknown[op] += 1
 
 
-def _ancestors(node: Node) -> Iterator[Node]:
-    """What a node is made of, back to projections."""
+def ancestors(*nodes: Node, until: Container[str] = ()) -> Iterator[Node]:
+    """Nodes and what they are made of, back to projections.
+
+    Args:
+        until: operations behind which nobody looks.
+    """
     seen: set[int] = set()
-    waiting = list(node.sources)
+    waiting = list(nodes)
     while waiting:
         one = waiting.pop().original
         if one is None or one.address in seen:
             continue
         seen.add(one.address)
         yield one
-        if not _projects(one):
+        if not (_projects(one) or one.op in until):
             waiting.extend(one.sources)
 
 
