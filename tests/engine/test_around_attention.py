@@ -16,6 +16,7 @@ import pytest
 
 from pytest_kvquant.checks import kernels
 from pytest_kvquant.checks.subject import Subject
+from pytest_kvquant.cli.main import main
 from pytest_kvquant.data import EMBEDDED_MODEL
 from pytest_kvquant.engine.child.main import HOOK
 from pytest_kvquant.engine.parent.engine import Engine
@@ -133,7 +134,7 @@ def examiner(folder: Path, model: str, hook: str = "", *, how: str = "") -> Exam
     path = EMBEDDED_MODEL if member is None else store.file_of(member, folder)
     engine = Engine(python=sys.executable, environment=scrub(dict(os.environ), added), timeout=120)
     tokens = np.random.default_rng(5).integers(5, 200, CELLS).astype(np.int32)
-    subject = Examined(engine, read_model(path), 0, tokens)
+    subject = Examined(engine, read_model(path), 0, tokens, reproducers=folder / "nodes")
     name = "standard" if how == PLAIN else "minimal"
     made = Examiner(subject, Level(name, ((130, (1, 3)),), 2, scenarios=False, left_out=()))
     made._scenarios = [one for one in all_scenarios() if one.name == how]
@@ -261,3 +262,39 @@ def test_a_graph_without_a_feature_is_wrong(model: str, feature: str, tmp_path: 
     when, change = LEFT_OUT[feature]
     found = examiner(tmp_path, model, HOOK_TEXT.format(when=when, change=change)).examine(REFERENCE)
     assert judged(found, REFERENCE).verdict == "fail"
+
+
+REPRODUCED = (
+    ("UNARY", "qwen35moe-256", REFERENCE, ""),
+    ("MUL", "qwen35moe-256", REFERENCE, ""),
+    ("RMS_NORM", "gemma4-512", REFERENCE, ""),
+    ("CONCAT", "deepseek2-576", REFERENCE, ""),
+    ("CLAMP", "olmo-32", REFERENCE, ""),
+    ("SCALE", "gemma2-256", REFERENCE, ""),
+    ("SOFT_MAX", "llama-128", REFERENCE, PLAIN),
+    ("MUL_MAT", "llama-128", REFERENCE, PLAIN),
+    ("CPY", "llama-128", Pair("q8_0", "q8_0"), "shift_head"),
+)
+"""Operations, and where one is met."""
+
+
+@pytest.mark.parametrize(("operation", "model", "pair", "how"), REPRODUCED)
+def test_an_operation_is_computed_again_from_its_file(
+    operation: str,
+    model: str,
+    pair: Pair,
+    how: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What was wrong in the graph is right alone: the build itself is healthy."""
+    change = f"if node.op == '{operation}' and node.type == 'f32': times(node, 1.5)"
+    lab = examiner(tmp_path, model, HOOK_TEXT.format(when=AFTER, change=change), how=how)
+    found = lab.examine(pair)
+    files = [one.reproducer for one in found.failures if one.reproducer and operation in one.text]
+    assert files
+    assert main(["reproduce", files[0]]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(operation)
+    assert "NMSE against the file's output" in said
+    assert "  right (" in said

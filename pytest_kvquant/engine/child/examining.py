@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pytest_kvquant.engine.child import judge_plain
 from pytest_kvquant.engine.child.ascent import Ascent, kl
 from pytest_kvquant.engine.child.codec import Codecs
 from pytest_kvquant.engine.child.context import Context, LoadedModel
@@ -33,8 +34,11 @@ from pytest_kvquant.engine.messages.kernels import (
 from pytest_kvquant.engine.protocol import Channel, Message
 from pytest_kvquant.numerics.arrays import F32
 
-REPRODUCIBLE = ("FLASH_ATTN_EXT", "SET_ROWS", "ROPE", "MUL_MAT", "SOFT_MAX", "RMS_NORM")
+REPRODUCIBLE = judge_plain.UNDERSTOOD | {"FLASH_ATTN_EXT", "SET_ROWS", "ROPE", "TURBO_WHT"}
 """Operations that a file can hold whole."""
+
+AROUND = ("mask", "parameters")
+"""Findings about what an operation was told: it computes right what it was told, alone as well."""
 
 
 class ExaminationMessages:
@@ -139,12 +143,12 @@ class ExaminationMessages:
 
 
 def _keep(context: Watched, watch: WatchOrder, found: NodeFinding, node: Node) -> str | None:
-    if node.op not in REPRODUCIBLE or watch.folder is None:
+    if node.op not in REPRODUCIBLE or found.corner.operation in AROUND or watch.folder is None:
         return None
-    pair = f"{watch.context.type_k}-{watch.context.type_v}"
-    name = f"{pair}-{found.corner.operation}-layer{found.layer}-{found.corner.tokens}tokens.npz"
-    path = Path(watch.folder) / name
-    return save(node, context.oracle.values, found, path, watch.build)
+    types = watch.context.type_k, watch.context.type_v
+    met = f"{found.corner.operation}-layer{found.layer}-{found.corner.tokens}tokens"
+    path = Path(watch.folder) / f"{'-'.join(types)}-{met}.npz"
+    return save(node, context.oracle.values, found, path, watch.build, types)
 
 
 def _against(outputs: Mapping[str, F32], asked: PlayScenario) -> dict[str, float]:

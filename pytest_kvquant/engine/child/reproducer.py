@@ -39,12 +39,21 @@ class NodeDescribed(TensorDescribed):
     layer: int
     backend: str
     build: str
+    cache_types: list[str]
+    """Of K and V; a rotation before quantization is theirs."""
 
 
-FORMAT = "pytest-kvquant node 1"
+FORMAT = "pytest-kvquant node 2"
 
 
-def save(node: Node, values: Values, found: NodeFinding, path: Path, build: str) -> str:
+def save(
+    node: Node,
+    values: Values,
+    found: NodeFinding,
+    path: Path,
+    build: str,
+    cache_types: tuple[str, str],
+) -> str:
     """Write a node as it was computed; the path."""
     arrays: dict[str, U8] = {"out": _packed(node, values)}
     sources: list[TensorDescribed | None] = []
@@ -67,6 +76,7 @@ def save(node: Node, values: Values, found: NodeFinding, path: Path, build: str)
         "layer": found.layer,
         "backend": node.backend,
         "build": build,
+        "cache_types": list(cache_types),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     header = np.frombuffer(json.dumps(about).encode(), np.uint8)

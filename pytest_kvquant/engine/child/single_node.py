@@ -41,10 +41,8 @@ def recompute(library: LoadedLibrary, path: Path, device: str | None) -> Reprodu
     node = Node(ggml, graph.node)
     codecs = Codecs(library)
     values = Values(codecs)
-    types = [source["type"] for source in about["sources"][1:3] if source]
-    oracle = Oracle(
-        values, Facts(rotated=tuple(types)), Mirrors((), unified=True), seed=0, rows=ROWS
-    )
+    facts = Facts(rotated=tuple(about["cache_types"]))
+    oracle = Oracle(values, facts, Mirrors((), unified=True), seed=0, rows=ROWS)
     found = oracle.judge(node, about["layer"])
     out = values.floats(_rows(graph.out, node), node.type)
     stored = values.floats(_rows(arrays["out"], node), node.type)
@@ -97,9 +95,8 @@ class _Graph:
         for place, source in enumerate(sources):
             if source is not None:
                 tensor.src[place] = source
-        self._written = about["operation"] == "SET_ROWS" and len(sources) > 2
-        if self._written and sources[2] is not None:
-            tensor.view_src = sources[2]
+        if (target := self._target(about)) is not None:
+            tensor.view_src = target
 
     def compute(self, device: str | None) -> str:
         """Compute the node; the name of the device that did."""
@@ -143,6 +140,21 @@ class _Graph:
         setter = self._function("ggml_set_name", TensorPointer, TensorPointer, ctypes.c_char_p)
         setter(tensor, name)
         return tensor
+
+    def _target(self, about: NodeDescribed) -> TensorAt | None:
+        """The tensor into which the operation writes; ``None``: its result is its own.
+
+        A cast is a copy whose target is itself.
+        """
+        place = {"SET_ROWS": 2, "CPY": 1}.get(about["operation"])
+        described = None if place is None else about["sources"][place]
+        if place is None or described is None:
+            return None
+        if about["operation"] == "CPY" and described["name"] == about["name"]:
+            self._sources[place] = None
+            self.node.contents.src[place] = self.node
+            return None
+        return self._sources[place]
 
     def _number(self, operation: str) -> int:
         for number in range(256):
