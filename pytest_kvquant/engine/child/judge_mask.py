@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pytest_kvquant.engine.child.finding import Corner, NodeFinding
+from pytest_kvquant.engine.child.finding import Corner, NodeFinding, length_class
 from pytest_kvquant.engine.child.mirror import Mirror, Placed
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
@@ -49,7 +49,7 @@ def judge_mask(
     each = len(placed.positions) // streams
     first = _first_stream(keys, placed) * mirror.size if flash and not mirror.unified else 0
     bias = bool(node.floats[1] > 0)
-    corner = Corner("mask", tokens=each, backend=node.backend)
+    corner = Corner("mask", tokens=each, length=length_class(cells), backend=node.backend)
     corner = corner._replace(mask="window" if all(windows) else "causal")
     rows: list[_Row] = []
     for stream in range(streams):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pytest_kvquant.engine.child.attention_inputs import choose
-from pytest_kvquant.engine.child.finding import Corner, NodeFinding
+from pytest_kvquant.engine.child.finding import Corner, NodeFinding, length_class
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics.arrays import F64, I64
@@ -170,7 +170,19 @@ def judge_product(
         limit = PRODUCT_LIMIT.get(kind, EIGHT_BITS)
         one = _compared(node, out, b @ a.T, layer, limit, "product", sample.rows)
         found = one if found is None or not one.ratio <= found.ratio else found
-    return [found] if found else None
+    return [found._replace(corner=_of_product(node, left))] if found else None
+
+
+def _of_product(node: Node, left: Node) -> Corner:
+    """Under which conditions queries were multiplied by keys, or weights by values."""
+    corner = Corner(
+        "product", group=node.ne[2] // left.ne[2], tokens=node.ne[1], backend=node.backend
+    )
+    if "cache_v" in left.root.name:  # V is transposed: cells come first
+        length = length_class(left.ne[0])
+        return corner._replace(v_type=left.type, head_v=left.ne[1], length=length)
+    length = length_class(left.ne[1])
+    return corner._replace(k_type=left.type, head_k=left.ne[0], length=length)
 
 
 def judge_softmax(
@@ -200,7 +212,12 @@ def judge_softmax(
         out = values.rows(node, head, stream, sample.rows)
         one = _compared(node, out, meant, layer, 1e-8, "softmax", sample.rows)
         found = one if found is None or not one.ratio <= found.ratio else found
-    return [found] if found else None
+    kinds = ["alibi" if bias else "causal", *(["sinks"] if sinks is not None else [])]
+    corner = Corner(
+        "softmax", tokens=node.ne[1], length=length_class(node.ne[0]), mask="+".join(kinds),
+        backend=node.backend,
+    )  # fmt: skip
+    return [found._replace(corner=corner)] if found else None
 
 
 def _kind(node: Node) -> str:

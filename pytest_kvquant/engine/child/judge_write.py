@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pytest_kvquant.engine.child.edges import edges
-from pytest_kvquant.engine.child.finding import Corner, NodeFinding
+from pytest_kvquant.engine.child.finding import Corner, NodeFinding, length_class
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics import writes
@@ -138,11 +138,15 @@ def _judged(found: Write, node: Node, values: Values, layer: int) -> list[NodeFi
     limit = max(
         writes.TIES if on_cpu else writes.TIES_ELSEWHERE, writes.FEW / max(compared.bytes, 1)
     )
-    side = "V" if "cache_v" in node.name else "K"
+    side, elements = "V" if "cache_v" in node.name else "K", node.ne[0]
     corner = Corner(
-        "write", node.type if side == "K" else "", node.type if side == "V" else "",
-        tokens=node_rows(node), backend=node.backend,
+        "write", tokens=node_rows(node), backend=node.backend,
+        length=length_class(int((found.cells % max(node.root.ne[1], 1)).max(initial=0)) + 1),
     )  # fmt: skip
+    if side == "K":
+        corner = corner._replace(k_type=node.type, head_k=elements)
+    else:
+        corner = corner._replace(v_type=node.type, head_v=elements)
     text = "" if right else _words(side, node, found, compared)
     figure = compared.differing if right else max(compared.differing, 2 * limit)
     return [NodeFinding(corner, node.name, layer, figure, limit, compared.error, text)]
