@@ -74,6 +74,13 @@ def leftovers() -> tuple[set[int], set[str], int]:
     )
 
 
+def assert_no_more_than(before: tuple[set[int], set[str], int]) -> None:
+    """Files that earlier tests left open may have been closed meanwhile; nothing is added."""
+    children, shared, files = leftovers()
+    assert (children, shared) == before[:2]
+    assert files <= before[2]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("survival")
@@ -104,7 +111,7 @@ def disturbed(
     pairs = [HEALTHY[0], *faulty[:5], HEALTHY[1], *faulty[5:], HEALTHY[2]]
     hook = HOOK.format(faults=FAULTS)
     yield cells_of(measure(folder, " ".join(pairs), hook=hook, **options))
-    assert leftovers() == before
+    assert_no_more_than(before)
 
 
 @pytest.mark.parametrize("pair", HEALTHY)
@@ -160,7 +167,7 @@ def test_a_reference_that_dies_costs_cells_and_says_so(folder: Path) -> None:
         assert cell.verdict == "crashed"
         assert "f16" in (cell.message or "")
         assert "killed by SIGABRT" in (cell.message or "")
-    assert leftovers() == before
+    assert_no_more_than(before)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +185,7 @@ worker.on_{stage} = dies
     before = leftovers()
     with pytest.raises(kind, match="killed by SIGABRT"):
         start(folder, hook=hook, **SHORT)
-    assert leftovers() == before
+    assert_no_more_than(before)
 
 
 def test_files_where_the_run_is_started_do_not_take_the_place_of_modules(
@@ -207,7 +214,7 @@ def test_an_interruption_leaves_nothing_behind(folder: Path) -> None:
         session.measure(Pair("q8_0", "q8_0"))
     assert running[0]
     del session
-    assert leftovers() == before
+    assert_no_more_than(before)
 
 
 def test_a_worker_does_not_outlive_its_run(folder: Path) -> None:
