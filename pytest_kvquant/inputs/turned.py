@@ -17,6 +17,9 @@ BY_WINDOW = frozenset({"cohere2", "exaone-moe", "exaone4"})
 BY_TRAINING = frozenset({"granite", "granitemoe", "granitehybrid"})
 """Architectures that turn nothing where the header says that ropes were not trained."""
 
+TURNED_BAICHUAN = 32
+"""Layers of the Baichuan that turns; its others, told apart by their layers, have ALiBi or nothing."""
+
 NOT_KNOWN = frozenset({"cohere2moe", "granite_swa"})
 """Architectures whose layers differ by rules of their own."""
 
@@ -28,7 +31,7 @@ def turned(model: Model, of: Fields) -> list[bool] | None:
         return None
     if architecture in BY_WINDOW and (model.window or architecture != "exaone4"):
         return None if model.windowed is None else list(model.windowed)
-    every = architecture in ROPED and not (architecture == "baichuan" and layers == 40)
+    every = architecture in ROPED and (architecture != "baichuan" or layers == TURNED_BAICHUAN)
     if architecture in BY_TRAINING:
         every = of.flag("{arch}.rope.scaling.finetuned", True)
     skipped = _skipped(model)
