@@ -18,7 +18,7 @@ BY_TRAINING = frozenset({"granite", "granitemoe", "granitehybrid"})
 """Architectures that turn nothing where the header says that ropes were not trained."""
 
 TURNED_BAICHUAN = 32
-"""Layers of the Baichuan that turns; its others, told apart by their layers, have ALiBi or nothing."""
+"""Layers of the Baichuan that turns; the others have ALiBi or nothing."""
 
 NOT_KNOWN = frozenset({"cohere2moe", "granite_swa"})
 """Architectures whose layers differ by rules of their own."""
