@@ -74,7 +74,7 @@ class Session:
             observer.note,
             vocabulary_only=vocabulary_only,
         )
-        weakref.finalize(self, ready.workers.rest)  # no process outlives the run that hired it
+        weakref.finalize(self, ready.workers.end)  # no process outlives the run that hired it
         self.model, self.library, self.task = ready.model, ready.library, ready.task
         self.compared = compared = Compared(ready, account.pairs, observer)
         self.kept = kept = Continuing(ready, account, clock.started, observer.note)
@@ -94,6 +94,7 @@ class Session:
             threads=ready.task.shape.threads,
             timesheet=clock.timesheet,
             off_device=self._measuring.off_device,
+            zygote=ready.workers.zygote,
         )
 
         # judge
@@ -230,4 +231,4 @@ class Session:
 
     def close(self) -> None:
         """End the workers; what was measured stays."""
-        self.ready.workers.rest()
+        self.ready.workers.end()

@@ -17,6 +17,7 @@ from pytest_kvquant.engine.parent.engine import BatchShape, Engine
 from pytest_kvquant.engine.parent.kept import SteadinessCheck
 from pytest_kvquant.engine.parent.timesheet import Timesheet
 from pytest_kvquant.engine.parent.workers import Workers, usual_isolation
+from pytest_kvquant.engine.parent.zygote import Zygote
 from pytest_kvquant.errors import ModelError, SettingsError
 from pytest_kvquant.inputs.model import read_model
 from pytest_kvquant.matrix import REFERENCE, Pair
@@ -113,6 +114,7 @@ class ZooRun:
         folder: where models are kept.
         timesheet: told where the time goes.
         off_device: pairs that are declared to leave their attention to the CPU.
+        zygote: what workers of the engine begin as; theirs otherwise.
     """
 
     def __init__(
@@ -127,10 +129,12 @@ class ZooRun:
         threads: int,
         timesheet: Timesheet | None = None,
         off_device: Collection[Pair] = (),
+        zygote: Zygote | None = None,
     ) -> None:
         self._settings, self._engine, self._folder = settings, engine, folder
         self._library, self._expect, self._threads = library, expect, threads
         self._timesheet = timesheet or Timesheet()
+        self._zygote = zygote
         self._off_device = frozenset(off_device)
         self.members = chosen(settings)
         self.plan = planned(settings, [member.name for member in self.members], pairs)
@@ -203,7 +207,15 @@ class ZooRun:
         isolation = self._settings.isolation or usual_isolation(self._library)
         generator = np.random.default_rng(self._settings.seed)
         tokens = generator.integers(1, min(VOCABULARY, 257), CELLS).astype(np.int32)
-        workers = Workers(self._engine, model.path, layers, isolation, timesheet=self._timesheet)
+        workers = Workers(
+            self._engine,
+            model.path,
+            layers,
+            isolation,
+            timesheet=self._timesheet,
+            zygote=self._zygote,
+        )
+        self._zygote = workers.zygote
         workers.check = SteadinessCheck(
             tokens,
             BatchShape(

@@ -5,7 +5,8 @@ fresh    A process of its own for each: interpreter, library, device and weights
 fork     Copies of one process that has loaded library and model and never opens a cell: as fresh,
          for milliseconds. Where only the CPU computes and the system is Linux.
 warm     One process for all, with proof after each cell (:class:`Proof`); what is not proved is
-         measured again in a fresh one.
+         measured again in a fresh one: on Linux a copy of one that has met no device
+         (:class:`Zygote`), which loads library, device and weights itself.
 =======  ===========================================================================================
 
 However they are made, there is one set of weights on a device at a time.
@@ -17,15 +18,18 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.kept import KeptWorker, Proof, SteadinessCheck
 from pytest_kvquant.engine.parent.process import NoCopy
 from pytest_kvquant.engine.parent.timesheet import Timesheet
 from pytest_kvquant.engine.parent.worker import Worker
+from pytest_kvquant.engine.parent.zygote import Zygote
 from pytest_kvquant.errors import CellError
 from pytest_kvquant.results.library import Library
+
+W = TypeVar("W", bound=Worker)
 
 Isolation = Literal["fork", "warm", "fresh"]
 
@@ -46,6 +50,7 @@ class Workers:
         model: path of the GGUF file.
         timesheet: told where the time goes.
         note: told once where copies cannot be made.
+        zygote: what workers of this engine begin as, if others share it.
     """
 
     def __init__(
@@ -57,9 +62,11 @@ class Workers:
         *,
         timesheet: Timesheet | None = None,
         note: Callable[[str], None] = lambda _: None,
+        zygote: Zygote | None = None,
     ) -> None:
         self.engine, self.isolation = engine, isolation
         self.timesheet = timesheet or Timesheet()
+        self.zygote = zygote or Zygote(engine, self.timesheet)
         self.check: SteadinessCheck | None = None
         """What a kept worker is asked between two cells; none is kept without it."""
         self.beside: Workers | None = None
@@ -104,7 +111,7 @@ class Workers:
         for own in (self, self.beside):
             if own is not None and not own._busy:
                 own.rest()
-        with Worker(self.engine, timesheet=self.timesheet) as worker:
+        with self._started(Worker) as worker:
             self._load(worker)
             yield worker
 
@@ -175,6 +182,17 @@ class Workers:
         """End whatever holds weights; the next worker loads them again."""
         _end(self._holding)
 
+    def end(self) -> None:
+        """End every process."""
+        self.rest()
+        self.zygote.end()
+
+    def _started(self, kind: type[W]) -> W:
+        """A worker that has loaded nothing."""
+        if self.isolation == "warm":
+            return self.zygote.start(kind)
+        return kind(self.engine, timesheet=self.timesheet)
+
     def _copy(self) -> Worker | None:
         """A copy of the server; ``None`` where none can be made."""
         for _ in range(2):
@@ -203,7 +221,7 @@ class Workers:
         try:
             if "kept" not in self._holding:
                 self._first = None
-                self._holding["kept"] = KeptWorker(self.engine, timesheet=self.timesheet)
+                self._holding["kept"] = self._started(KeptWorker)
                 self._load(self._kept)
             if self._first is None:
                 with self.timesheet.part("proof"):
