@@ -11,7 +11,7 @@ STEP = 4
 
 EVERY_FOURTH = frozenset({"afmoe", "smollm3"})
 
-BY_WINDOW = frozenset({"cohere2", "exaone-moe", "exaone4"})
+BY_WINDOW = frozenset({"cohere2", "exaone-moe", "exaone4", "maple"})
 """Architectures that turn layers with a window; where none has one, ``exaone4`` turns all."""
 
 BY_TRAINING = frozenset({"granite", "granitemoe", "granitehybrid"})

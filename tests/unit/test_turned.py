@@ -49,6 +49,7 @@ WINDOWED = {"window": 16, "windowed": (True, True, True, False) * 2}
         ("smallthinker", {}, {}, "rrrrrrrr"),
         ("cohere2", {}, WINDOWED, "rrr-rrr-"),
         ("exaone4", {}, WINDOWED, "rrr-rrr-"),
+        ("maple", {}, WINDOWED, "rrr-rrr-"),
         ("exaone4", {}, {}, "rrrrrrrr"),
         ("exaone4", {}, {"window": 16, "windowed": None}, "unknown"),
         ("granite", {}, {}, "rrrrrrrr"),
