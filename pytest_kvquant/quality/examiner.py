@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from pytest_kvquant.engine.messages.cell import Step
 from pytest_kvquant.engine.parent.engine import Engine
 from pytest_kvquant.engine.parent.examination import WatchPlan
 from pytest_kvquant.engine.parent.workers import Workers
@@ -33,7 +34,7 @@ from pytest_kvquant.quality.scenarios.registry import Scenario, all_scenarios
 from pytest_kvquant.quality.workplace import Workplace
 from pytest_kvquant.results.kernels import Examination
 
-RESTORED = "masks and shifts after a state was restored: which cell it went to is not recomputed"
+RESTORED = "shifts after a state was restored: which cell a token went to is not recomputed"
 
 
 class Examined(NamedTuple):
@@ -192,8 +193,15 @@ class Examiner:
             if scenario.known and record.known:  # what is known to be wrong is none of the kernels
                 seen = without_known(seen, scenario.known.operation)
             found = with_seen(found, seen, scenario.name)
-            if {"restore", "restore_file"} & {step[0] for step in stage.tape.steps}:
+            if _shifts_restored(stage.tape.steps):
                 left_out = dict.fromkeys((*found.left_out, RESTORED))
                 found = msgspec.structs.replace(found, left_out=tuple(left_out))
         record = msgspec.structs.replace(record, seconds=time.perf_counter() - begun)
         return msgspec.structs.replace(found, scenarios=(*found.scenarios, record))
+
+
+def _shifts_restored(steps: Sequence[Step]) -> bool:
+    """Whether positions are changed after a state came back."""
+    names = [str(step[0]) for step in steps]
+    first = next((at for at, name in enumerate(names) if name.startswith("restore")), len(names))
+    return bool({"seq_add", "seq_div"} & set(names[first:]))

@@ -51,6 +51,17 @@ def put(node, place, value):
     node.raw.contents.op_params[place] = int(np.float32(value).view(np.int32))
 
 
+def hide(mask, row, cell):
+    infinite = np.full(1, -np.inf, np.float16).view(np.uint8)
+    mask.ggml.write(mask.raw, infinite, row * mask.nb[1] + cell * mask.nb[0])
+
+
+def show(mask, row, cell):
+    last = mask.ne[0] - 1
+    nothing = np.zeros(1, np.float16).view(np.uint8)
+    mask.ggml.write(mask.raw, nothing, row * mask.nb[1] + last * mask.nb[0])
+
+
 def becomes(node, operation):
     numbers = range(200)
     number = next(one for one in numbers if node.ggml.op_name(one) == operation)
@@ -193,6 +204,15 @@ FAULTS = (
     Fault(
         "a rope without its factors", "gemma4-512", AHEAD,
         "if node.op == 'ROPE': node.raw.contents.src[2] = None", "it has no rope factors",
+    ),
+    *(
+        Fault(
+            f"a mask that {what} a cell after a restore", "llama-128", AHEAD,
+            "if node.op == 'FLASH_ATTN_EXT' and layer == 0 and self.mirrors.by_layer[0].restored: "
+            f"{change}(node.source(3), 0, 3)",
+            "of a restored state it shows", REFERENCE, "state_whole",
+        )
+        for what, change in (("hides", "hide"), ("shows", "show"))
     ),
     *(
         Fault(

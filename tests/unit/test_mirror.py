@@ -76,3 +76,41 @@ def test_models_with_a_recurrent_state_take_as_many_tokens_of_every_sequence() -
     assert list(zip(first.positions, first.sequences, strict=True)) == [(0, 0), (9, 1)]
     rest = mirror.written(np.array([2, 3]), 16, 1)
     assert rest.positions.tolist() == [1, 2]
+
+
+def test_a_restored_sequence_is_seen_in_cells_that_nobody_knows() -> None:
+    mirror = filled()
+    state = mirror.saved(0)
+    mirror.clear()
+    mirror.restore(state, -1)
+    assert mirror.positions(0).tolist() == [0, 1, 2, 3, 4, 5]
+    assert not mirror.seen(9, 0, 0, 16, 0).any()
+    assert [mirror.seen_restored(at, 0, 0) for at in (0, 3, 9)] == [1, 4, 6]
+    assert mirror.seen_restored(6, 0, 3) == 2
+    assert mirror.seen_restored(9, 1, 0) == 0
+    assert mirror.free(0, 16).all()
+
+
+def test_another_slot_takes_the_place_of_what_was_there() -> None:
+    mirror = filled()
+    mirror.restore(mirror.saved(0), 1)
+    assert mirror.positions(0).tolist() == mirror.positions(1).tolist()
+    mirror.restore({0: np.arange(2)}, 0)
+    assert mirror.positions(0).tolist() == [0, 1]
+    assert mirror.free(0, 6).all()
+
+
+def test_operations_reach_restored_sequences() -> None:
+    mirror = Mirror(unified=True)
+    mirror.restore({0: np.arange(8)}, -1)
+    mirror.remove(0, 2, 4)
+    mirror.shift(0, 4, -1, -2)
+    assert mirror.positions(0).tolist() == [0, 1, 2, 3, 4, 5]
+    mirror.copy(0, 1, 3, -1)
+    mirror.divide(1, 0, -1, 2)
+    assert mirror.positions(1).tolist() == [1, 2, 2]
+    mirror.keep(1)
+    assert mirror.positions(0).size == 0
+    assert mirror.saved(-1).keys() == {1}
+    mirror.remove(-1, -1, -1)
+    assert mirror.positions(1).size == 0

@@ -114,7 +114,17 @@ def _first_stream(keys: Node, placed: Placed) -> int:
 def _wrong(row: _Row, mirror: Mirror, window: int, *, bias: bool) -> str:
     given, start = row.given, row.start
     seen = mirror.seen(row.position, row.sequence, start, len(given), window)
-    if (differ := np.flatnonzero((given > SHOWN) != seen)).size:
+    shown = given > SHOWN
+    if mirror.restored:
+        free = mirror.free(start, len(given))
+        found, meant = (
+            int(shown[free].sum()),
+            mirror.seen_restored(row.position, row.sequence, window),
+        )
+        if found != meant:
+            return f"of a restored state it shows {found} cells, and the query sees {meant}"
+        shown &= ~free
+    if (differ := np.flatnonzero(shown != seen)).size:
         cell = int(differ[0])
         where = int(mirror.where[start + cell])
         state = "hides" if seen[cell] else "shows"
@@ -122,8 +132,8 @@ def _wrong(row: _Row, mirror: Mirror, window: int, *, bias: bool) -> str:
             f"it {state} cell {cell}, which holds position {where} ({differ.size} cells are wrong)"
         )
     distance = np.abs(row.position - mirror.where[start : start + len(given)])
-    meant = -distance.astype(np.float64) if bias else np.zeros(len(given))
-    if (off := np.flatnonzero(seen & (np.abs(given - meant) > np.abs(meant) / 1024))).size:
+    added = -distance.astype(np.float64) if bias else np.zeros(len(given))
+    if (off := np.flatnonzero(seen & (np.abs(given - added) > np.abs(added) / 1024))).size:
         cell = int(off[0])
-        return f"it adds {given[cell]:g} to cell {cell} instead of {meant[cell]:g}"
+        return f"it adds {given[cell]:g} to cell {cell} instead of {added[cell]:g}"
     return ""

@@ -7,7 +7,7 @@ mask is recomputed, not taken from the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,11 @@ import numpy.typing as npt
 from pytest_kvquant.numerics.arrays import I32, I64
 
 Bools = npt.NDArray[np.bool_]
+
+Saved = Mapping[int, I64]
+"""Positions by sequence."""
+
+_NOWHERE = np.zeros(0, np.int64)
 
 
 class Placed(NamedTuple):
@@ -44,6 +49,8 @@ class Mirror:
         """A bit for each sequence that the cell belongs to."""
         self.moved = np.zeros(0, np.int64)
         """How far each cell has been shifted since the last graph that turned the keys."""
+        self.restored: dict[int, I64] = {}
+        """Positions of sequences whose cells are the library's choice: those of a saved state."""
         self._waiting: dict[int, list[tuple[int, int]]] = {}
 
     def given(self, positions: I32, sequences: I32) -> None:
@@ -93,14 +100,41 @@ class Mirror:
             seen &= position - where < window
         return seen
 
+    def free(self, first: int, cells: int) -> Bools:
+        """Which of ``cells`` cells from ``first`` on may hold rows of a restored state."""
+        return np.asarray(self.owners[first : first + cells] == 0)
+
+    def seen_restored(self, position: int, sequence: int, window: int) -> int:
+        """How many rows of a restored state a query sees; in which cells is not known."""
+        where = self.restored.get(sequence, _NOWHERE)
+        distance = position - where
+        return int(((distance >= 0) & ((distance < window) if window else True)).sum())
+
     def positions(self, sequence: int) -> I64:
         """Positions of a sequence that are in the cache, in order."""
-        return np.sort(self.where[self._of(sequence)])
+        placed = self.where[self._of(sequence)]
+        return np.sort(np.concatenate([placed, self.restored.get(sequence, _NOWHERE)]))
+
+    def saved(self, sequence: int) -> Saved:
+        """What a state holds of one sequence, or of all where it is negative."""
+        every = range(64) if sequence < 0 else (sequence,)
+        found = {one: self.positions(one) for one in every}
+        return {one: where for one, where in found.items() if where.size}
+
+    def restore(self, state: Saved, sequence: int) -> None:
+        """A saved state comes back: all of it, or its only sequence under this number."""
+        if sequence < 0:
+            self.clear()
+            self.restored = dict(state)
+        else:
+            self.remove(sequence, -1, -1)
+            self.restored[sequence] = np.concatenate([_NOWHERE, *state.values()])
 
     def clear(self) -> None:
         """Forget everything."""
         self.owners[:] = 0
         self.moved[:] = 0
+        self.restored = {}
 
     def remove(self, sequence: int, first: int, last: int) -> None:
         """``llama_memory_seq_rm``; a negative bound is open."""
@@ -109,14 +143,22 @@ class Mirror:
             self.owners[inside] = 0
         else:
             self.owners[inside] &= ~_bit(sequence)
+        for one, where in self.restored.items():
+            if sequence in (one, -1):
+                self.restored[one] = where[~_between(where, first, last)]
 
     def keep(self, sequence: int) -> None:
         """``llama_memory_seq_keep``."""
         self.owners &= _bit(sequence)
+        self.restored = {one: at for one, at in self.restored.items() if one == sequence}
 
     def copy(self, source: int, target: int, first: int, last: int) -> None:
         """``llama_memory_seq_cp``: within one stream a cell gets another owner; across streams
         all of a stream is copied."""
+        if (where := self.restored.get(source)) is not None:
+            known = self.restored.get(target, _NOWHERE)
+            some = where[_between(where, first, last)] if self.unified else where
+            self.restored[target] = np.concatenate([known, some]) if self.unified else some
         if self.unified:
             self.owners[self._of(source) & self._within(first, last)] |= _bit(target)
             return
@@ -130,6 +172,9 @@ class Mirror:
         self.where[hit] += delta
         self.moved[hit] += delta
         self.owners[hit & (self.where < 0)] = 0
+        if (where := self.restored.get(sequence)) is not None:
+            where = np.where(_between(where, first, last), where + delta, where)
+            self.restored[sequence] = where[where >= 0]
 
     def divide(self, sequence: int, first: int, last: int, by: int) -> None:
         """``llama_memory_seq_div``."""
@@ -137,6 +182,8 @@ class Mirror:
         before = self.where[hit]
         self.where[hit] = before // by
         self.moved[hit] += self.where[hit] - before
+        if (where := self.restored.get(sequence)) is not None:
+            self.restored[sequence] = np.where(_between(where, first, last), where // by, where)
 
     def turned(self) -> None:
         """The keys have been turned to where their cells are now."""
@@ -146,8 +193,13 @@ class Mirror:
         return (self.owners & _bit(sequence)) > 0
 
     def _within(self, first: int, last: int) -> Bools:
-        inside = self.where >= max(first, 0)
-        return inside & (self.where < last) if last >= 0 else inside
+        return _between(self.where, first, last)
+
+
+def _between(where: I64, first: int, last: int) -> Bools:
+    """Positions from ``first`` to before ``last``; a negative bound is open."""
+    inside = where >= max(first, 0)
+    return inside & (where < last) if last >= 0 else inside
 
 
 def _in_equal_shares(queue: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
@@ -169,10 +221,17 @@ class Mirrors:
 
     def __init__(self, layers: Iterable[int], *, unified: bool, equal: bool = False) -> None:
         self.by_layer = {layer: Mirror(unified=unified, equal=equal) for layer in layers}
-        self.trusted = True
-        """False once cells were changed in a way that is not mirrored (a restored state)."""
 
     def tell(self, operation: str, *arguments: object) -> None:
         """Call the same method of every layer's mirror."""
         for mirror in self.by_layer.values():
             getattr(mirror, operation)(*arguments)
+
+    def saved(self, sequence: int) -> dict[int, Saved]:
+        """What each layer has of a state that is saved now."""
+        return {layer: mirror.saved(sequence) for layer, mirror in self.by_layer.items()}
+
+    def restore(self, state: Mapping[int, Saved], sequence: int) -> None:
+        """The same comes back."""
+        for layer, mirror in self.by_layer.items():
+            mirror.restore(state[layer], sequence)

@@ -16,7 +16,7 @@ Steps are plain data, named as llama.cpp's functions are:
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_kvquant.engine import census
+from pytest_kvquant.engine.child.mirror import Saved
 from pytest_kvquant.engine.child.watch import Watched
 from pytest_kvquant.engine.messages.cell import Span, Step
 from pytest_kvquant.numerics.arrays import F32, U8
@@ -57,6 +58,8 @@ class Stage:
         self._make, self._announce = make, announce
         self.context = make(cells)
         self._saved: dict[str, U8] = {}
+        self._mirrored: dict[str, Mapping[int, Saved]] = {}
+        """What each layer has of a saved state."""
         self._folder: TemporaryDirectory[str] | None = None
         self._outputs: dict[str, list[F32]] = {}
 
@@ -132,6 +135,7 @@ class Stage:
 
     def _save(self, key: str, sequence: int) -> None:
         context = self.context
+        self._mirrored[key] = context.mirrors.saved(sequence)
         if sequence >= 0:
             self._keep(key, census.sequence_state(context.llama, context.pointer, sequence))
             return
@@ -147,7 +151,6 @@ class Stage:
 
     def _restore(self, key: str, sequence: int) -> None:
         context, state = self.context, self._saved[key]
-        self._untrust()
         if sequence >= 0:
             taken = context.llama.llama_state_seq_set_data(
                 context.pointer, _bytes(state), len(state), sequence
@@ -156,6 +159,7 @@ class Stage:
             taken = context.llama.llama_state_set_data(context.pointer, _bytes(state), len(state))
         if taken != len(state):
             raise StepFailed(f"llama.cpp took {taken} of {len(state)} bytes of a saved state.")
+        context.mirrors.restore(self._mirrored[key], sequence)
 
     def _save_file(self, key: str, sequence: int) -> None:
         context = self.context
@@ -164,15 +168,16 @@ class Stage:
             context.pointer, self._path(key), sequence, empty, 0
         ):
             raise StepFailed("It says that it failed.")
+        self._mirrored[key] = context.mirrors.saved(sequence)
 
     def _restore_file(self, key: str, sequence: int) -> None:
         context = self.context
-        self._untrust()
         room, count = (ctypes.c_int32 * 1)(), ctypes.c_size_t()
         if not context.llama.llama_state_seq_load_file(
             context.pointer, self._path(key), sequence, room, 1, ctypes.byref(count)
         ):
             raise StepFailed("It says that it failed.")
+        context.mirrors.restore(self._mirrored[key], sequence)
 
     def _reopen(self, cells: int) -> None:
         context = self._make(cells)
@@ -180,10 +185,6 @@ class Stage:
         context.oracle.unknown.update(old.oracle.unknown)
         old.close()
         self.context = context
-
-    def _untrust(self) -> None:
-        """Which cells a restored state goes to is the library's business."""
-        self.context.mirrors.trusted = False
 
     def _path(self, key: str) -> bytes:
         if self._folder is None:

@@ -181,7 +181,7 @@ class Oracle:
         rows = np.unique([*rows, *self._rng.choice(live, min(4, len(live)))]).astype(np.int64)
         known = self.facts.rope_of_shift(layer)
         found = list(judge_rope.judge(node, self.values, layer, None, known, rows))
-        if mirror is not None and self.mirrors.trusted and len(given) <= len(mirror.moved):
+        if mirror is not None and len(given) <= len(mirror.moved):
             owned = mirror.owners[: len(given)] > 0
             wrong = np.flatnonzero(owned & (mirror.moved[: len(given)] != given))
             if wrong.size:
@@ -284,7 +284,7 @@ class Oracle:
     def _look_at_mask(self, node: Node, layer: int) -> None:
         holder = holder_of(node, layer)
         mirror, placed = self.mirrors.by_layer.get(holder), self._placed.get(holder)
-        if mirror is None or placed is None or not self.mirrors.trusted:
+        if mirror is None or placed is None:
             return
         if holder != layer:  # which writes nothing itself
             corner = Corner("parameters", tokens=len(placed.positions), backend=node.backend)

@@ -89,4 +89,3 @@ class Watched(Context):
         """Forget every sequence."""
         super().clear()
         self.mirrors.tell("clear")
-        self.mirrors.trusted = True
