@@ -30,7 +30,7 @@ class CornerRecord(msgspec.Struct, frozen=True, kw_only=True):
     group: int = 0
     """Query heads per KV head."""
     tokens: int = 0
-    """Query tokens of a node."""
+    """Query tokens of a node; of a rotation its rows, rounded up to a power of two."""
     length: int = 0
     """Cells that a query sees, rounded up to a power of two."""
     mask: str = ""

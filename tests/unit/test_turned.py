@@ -103,3 +103,9 @@ def test_a_rope_too_few_and_one_too_many(beside: bool) -> None:
 def test_what_is_not_known_is_not_judged() -> None:
     assert not wrongly_turned(write_of(0), Facts(), 0, "keys")
     assert not wrongly_turned(write_of(0), Facts(turned=(True,)), 1, "keys")
+
+
+def test_an_operation_that_nobody_knows_may_be_a_rope() -> None:
+    way = Made("SPIN", projected(EARLIER))
+    write = cast("Node", Made("SET_ROWS", Made("RESHAPE", way)))
+    assert not wrongly_turned(write, Facts(turned=(True,)), 0, "keys")

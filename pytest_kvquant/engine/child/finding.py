@@ -18,7 +18,7 @@ class Corner(NamedTuple):
     group: int = 0
     """Query heads per KV head."""
     tokens: int = 0
-    """Query tokens of the node."""
+    """Query tokens of a node; of a rotation its rows, rounded up to a power of two."""
     length: int = 0
     """Cells seen, rounded up to a power of two."""
     mask: str = ""

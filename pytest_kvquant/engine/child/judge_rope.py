@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from pytest_kvquant.engine.child.facts import RopeFields
-from pytest_kvquant.engine.child.finding import Corner, NodeFinding
+from pytest_kvquant.engine.child.finding import Corner, NodeFinding, length_class
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
 from pytest_kvquant.numerics.arrays import F64, I64
@@ -178,7 +178,7 @@ def judge_rotation(
     grouped = before.reshape(len(before), -1, size)
     meant = grouped @ matrix
     error, worst, at = _worst(after.reshape(meant.shape), meant)
-    corner = Corner("rotation", head_k=size, tokens=node.ne[1], backend=node.backend)
+    corner = Corner("rotation", head_k=size, tokens=length_class(node.ne[1]), backend=node.backend)
     text = ""
     if not worst <= ROTATION_LIMIT:
         text = (

@@ -24,6 +24,10 @@ UNPACKED = 1e-9
 """NMSE of a row that was read out of a cache to f32: a few roundings."""
 
 
+FEW_CELLS = 256
+"""Cells up to which a write says nothing of where: a library looks at as many in any case."""
+
+
 class Write(NamedTuple):
     """Sampled rows of one write."""
 
@@ -141,7 +145,7 @@ def _judged(found: Write, node: Node, values: Values, layer: int) -> list[NodeFi
     side, elements = "V" if "cache_v" in node.name else "K", node.ne[0]
     corner = Corner(
         "write", tokens=node_rows(node), backend=node.backend,
-        length=length_class(int((found.cells % max(node.root.ne[1], 1)).max(initial=0)) + 1),
+        length=length_class(int((found.cells % max(node.root.ne[1], 1)).max(initial=FEW_CELLS))),
     )  # fmt: skip
     if side == "K":
         corner = corner._replace(k_type=node.type, head_k=elements)

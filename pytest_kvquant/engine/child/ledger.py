@@ -58,9 +58,14 @@ class Ledger:
                 **corner._asdict(),
                 nodes=int(nodes),
                 failed=int(failed),
-                ratio=min(ratio, 1e30),
-                error=min(total / nodes, 1e30),
-                worst=min(worst, 1e30),
+                ratio=_short(ratio),
+                error=_short(total / nodes),
+                worst=_short(worst),
             )
             for corner, (nodes, failed, ratio, total, worst) in self._corners.items()
         ]
+
+
+def _short(figure: float) -> float:
+    """Four digits: a record has hundreds of corners a pair, and no more digits mean a thing."""
+    return float(f"{min(figure, 1e30):.4g}")

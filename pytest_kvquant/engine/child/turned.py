@@ -6,10 +6,15 @@ twice.
 
 from __future__ import annotations
 
+from pytest_kvquant.engine.child import judge_plain
 from pytest_kvquant.engine.child.facts import Facts
 from pytest_kvquant.engine.child.nodes import Node
-from pytest_kvquant.engine.child.tap import ATTENDS
+from pytest_kvquant.engine.child.tap import ATTENDS, VIEWS
 from pytest_kvquant.engine.child.unjudged import ancestors
+
+KNOWN = judge_plain.UNDERSTOOD | VIEWS | ATTENDS | {"GET_ROWS", "MUL_MAT_ID", "ROPE", "TURBO_WHT"}
+"""Operations on the way to attention that turn nothing, and ROPE. Another one may be a rope of a
+build's own: it is counted by its name, and nothing is said here."""
 
 
 def wrongly_turned(node: Node, facts: Facts, layer: int, what: str) -> str:
@@ -22,11 +27,11 @@ def wrongly_turned(node: Node, facts: Facts, layer: int, what: str) -> str:
     source = node.source(0)
     if facts.turned is None or layer >= len(facts.turned) or source is None:
         return ""
-    ropes = [one for one in ancestors(source, until=ATTENDS) if one.op == "ROPE"]
-    meant = facts.turned[layer]
-    if len(ropes) == meant:
+    way = [one.op for one in ancestors(source, until=ATTENDS)]
+    ropes, meant = way.count("ROPE"), facts.turned[layer]
+    if ropes == meant or not KNOWN.issuperset(way):
         return ""
-    found = f"come through {len(ropes)} ropes" if ropes else "come through no rope"
+    found = f"come through {ropes} ropes" if ropes else "come through no rope"
     return (
         f"{what} of layer {layer} {found}, and the model's architecture turns them "
         f"{'once' if meant else 'nowhere'}"
