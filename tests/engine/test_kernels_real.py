@@ -345,4 +345,24 @@ def test_batches_of_few_tokens_that_are_cut_into_graphs_are_followed(tmp_path: P
         "prefill_beside_decode_streams_3": "pass", "state_file": "pass",
     }  # fmt: skip
     assert not found.failures
+    assert not [text for text in found.left_out if "restored" in text]
+
+
+def test_a_shift_of_what_was_restored_is_said_to_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from pytest_kvquant.quality.scenarios.registry import scenario\n"
+        "@scenario('a state is shifted')\n"
+        "def shifted_state(tape):\n"
+        "    tape.fill(0, 40)\n"
+        "    tape.save('one', 0)\n"
+        "    tape.restore('one', 0)\n"
+        "    tape.seq_rm(0, 0, 8)\n"
+        "    tape.seq_add(0, 8, -1, -8)\n"
+        "    tape.goes_on(0, 32)\n"
+        "    tape.score(0, 4)\n"
+    )
+    lab = only(examiner(tmp_path, "full", scenario_files=(path,)), "shifted_state")
+    found = lab.examine(REFERENCE)
+    assert not found.failures
     assert [text for text in found.left_out if "restored" in text]
