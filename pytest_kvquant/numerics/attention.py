@@ -1,6 +1,8 @@
-"""Attention in exact arithmetic: one head, some query rows, all keys, in float64.
+"""Attention in exact arithmetic: some query rows, all keys, in float64.
 
-Pure: NumPy arrays in, numbers out; the worker imports it too, so nothing but NumPy is used.
+Shapes are those of one head. Arrays may have dimensions in front of them, a head each: all are
+computed at once. Pure: NumPy arrays in, numbers out; the worker imports it too, so nothing but
+NumPy is used.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pytest_kvquant.numerics.arrays import F64
+from pytest_kvquant.numerics.arrays import F64, I64
 
 HALF_ROUNDING = 2.0**-20 / 12
 """Mean square of the relative error of one rounding to f16, at its largest: errors are uniform
@@ -28,10 +30,10 @@ class Scores(NamedTuple):
     scale: float
     softcap: float = 0.0
     """``softcap · tanh(score / softcap)``; 0: none."""
-    slope: float = 1.0
-    """ALiBi's factor of the mask for this head."""
-    sink: float | None = None
-    """A score that takes part in the softmax and brings no value."""
+    slope: float | F64 = 1.0
+    """ALiBi's factor of the mask for this head; of several heads, shape ``(heads, 1, 1)``."""
+    sink: float | F64 | None = None
+    """A score that takes part in the softmax and brings no value; of several heads likewise."""
 
 
 class Attended(NamedTuple):
@@ -74,19 +76,19 @@ def attend(q: F64, k: F64, v: F64, mask: F64, how: Scores) -> Attended:
         q: shape ``(rows, key size)``.
         k: shape ``(cells, key size)``.
         v: shape ``(cells, value size)``.
-        mask: shape ``(rows, cells)``, added to the scores; -inf hides a cell.
+        mask: shape ``(rows, cells)`` for all heads, added to the scores; -inf hides a cell.
     """
     seen = np.flatnonzero((mask > -np.inf).any(axis=0))
-    if len(seen) < len(k):
-        k, v, mask = k[seen], v[seen], mask[:, seen]
+    if len(seen) < mask.shape[1]:
+        k, v, mask = k[..., seen, :], v[..., seen, :], mask[:, seen]
     score = scores(q, k, how)
     weights = weights_of(score, mask, how)
     out = weights @ v
-    moved = weights * (score - (weights * score).sum(axis=1, keepdims=True))
+    moved = weights * (score - (weights * score).sum(axis=-1, keepdims=True))
     halves, most = _accumulated(weights, v)
     shares = np.square(weights)
-    square = shares @ squares(v)
-    each = square - 2 * np.einsum("re,re->r", out, shares @ v) + squares(out) * shares.sum(axis=1)
+    square = (shares @ squares(v)[..., None])[..., 0]
+    each = square - 2 * _dot(out, shares @ v) + squares(out) * shares.sum(axis=-1)
     return Attended(
         out,
         moved @ v,
@@ -99,7 +101,7 @@ def attend(q: F64, k: F64, v: F64, mask: F64, how: Scores) -> Attended:
 
 def scores(q: F64, k: F64, how: Scores) -> F64:
     """Scaled and capped products, shape ``(rows, cells)``."""
-    score = how.scale * (q @ k.T)
+    score = how.scale * (q @ np.swapaxes(k, -1, -2))
     return how.softcap * np.tanh(score / how.softcap) if how.softcap else score
 
 
@@ -110,13 +112,13 @@ def weights_of(score: F64, mask: F64, how: Scores) -> F64:
     return _softmax(biased, how.sink)
 
 
-def _softmax(score: F64, sink: float | None) -> F64:
-    largest = score.max(axis=1, keepdims=True, initial=-np.inf)
+def _softmax(score: F64, sink: float | F64 | None) -> F64:
+    largest = score.max(axis=-1, keepdims=True, initial=-np.inf)
     if sink is not None:
         largest = np.maximum(largest, sink)
     largest = np.where(np.isfinite(largest), largest, 0)
     raised = np.exp(score - largest)
-    total = raised.sum(axis=1, keepdims=True)
+    total = raised.sum(axis=-1, keepdims=True)
     if sink is not None:
         total = total + np.exp(sink - largest)
     return np.asarray(raised / np.where(total > 0, total, 1))
@@ -127,79 +129,83 @@ def _accumulated(weights: F64, v: F64) -> tuple[F64, F64]:
 
     An accumulator is rounded once per key, in proportion to what it holds at that moment.
     """
-    rows, cells = weights.shape
+    cells, rows = weights.shape[-1], weights.shape[:-1]
     if not cells:
         return np.zeros(rows), np.zeros(rows)
     step = -(-cells // BLOCKS)
-    held, sizes = np.zeros((rows, v.shape[1])), []
+    held, sizes = np.zeros((*rows, v.shape[-1])), []
     for start in range(0, cells, step):
-        held += weights[:, start : start + step] @ v[start : start + step]
+        held += weights[..., start : start + step] @ v[..., start : start + step, :]
         sizes.append(squares(held))
     return step * np.sum(sizes, axis=0), np.max(sizes, axis=0)
 
 
 def squares(rows: F64) -> F64:
     """Squared lengths of rows, shape ``(rows,)``."""
-    return np.asarray(np.einsum("re,re->r", rows, rows))
+    return _dot(rows, rows)
+
+
+def _dot(a: F64, b: F64) -> F64:
+    return np.asarray(np.einsum("...e,...e->...", a, b))
 
 
 class Misfit(NamedTuple):
-    """How an output differs from what it should be, for one head.
+    """How an output differs from what it should be; a figure for each head.
 
     Squared errors are over the head's mean squared row, so that a row that happens to be small
     does not weigh more.
     """
 
-    error: float
+    error: F64
     """Mean over rows."""
-    worst: float
+    worst: F64
     """Largest of a row."""
-    row: int
+    row: I64
     """Which row that is."""
-    by_score: float
+    by_score: F64
     """Common relative change of the scores that fits the error best."""
-    by_value: float
+    by_value: F64
     """Common relative change of the values that fits it best."""
-    by_part: float
+    by_part: F64
     """Largest squared error of a group of 32 elements over all rows, as a share of the group."""
 
 
 def misfit(out: F64, meant: Attended) -> Misfit:
     """Compare rows of an output with what they should be; NaN counts as infinitely wrong."""
-    if not np.isfinite(out).all():
-        bad = int(np.flatnonzero(~np.isfinite(out).all(axis=1))[0])
-        return Misfit(np.inf, np.inf, bad, np.inf, np.inf, np.inf)
-    error = out - meant.out
-    size = float(squares(meant.out).mean()) or 1.0
-    rows = squares(error) / size
-    return Misfit(
-        float(rows.mean()),
-        float(rows.max()),
-        int(rows.argmax()),
-        *_gains(error, meant),
-        _by_part(error, meant.out),
+    sizes = squares(meant.out).mean(axis=-1)
+    with np.errstate(invalid="ignore"):
+        error = out - meant.out
+        rows = squares(error) / np.where(sizes == 0, 1.0, sizes)[..., None]
+        rows = np.where(np.isfinite(rows), rows, np.inf)
+        parts = (*_gains(error, meant), _by_part(error, meant.out))
+    mean = rows.mean(axis=-1)
+    by_score, by_value, by_part = (np.where(np.isfinite(mean), part, np.inf) for part in parts)
+    return Misfit(mean, rows.max(axis=-1), rows.argmax(axis=-1), by_score, by_value, by_part)
+
+
+def _gains(error: F64, meant: Attended) -> tuple[F64, F64]:
+    """Least squares of the error on both directions at once: they are not orthogonal."""
+    flat = _flat(error)
+    ae, be = _dot(_flat(meant.by_score), flat), _dot(_flat(meant.out), flat)
+    (aa, bb, ab), apart = _products(meant)
+    alone = _over(be, bb, 0.0)
+    return (
+        _over(ae * bb - be * ab, apart, 0.0),
+        np.where(apart > 0, _over(be * aa - ae * ab, apart, 0.0), alone),
     )
 
 
-def _gains(error: F64, meant: Attended) -> tuple[float, float]:
-    """Least squares of the error on both directions at once: they are not orthogonal."""
-    a, b = meant.by_score.ravel(), meant.out.ravel()
-    ae, be = a @ error.ravel(), b @ error.ravel()
-    (aa, bb, ab), apart = _products(meant)
-    if not apart:
-        return 0.0, float(be / bb) if bb else 0.0
-    return float((ae * bb - be * ab) / apart), float((be * aa - ae * ab) / apart)
-
-
-def spreads(meant: Attended) -> tuple[float, float]:
+def spreads(meant: Attended) -> tuple[F64, F64]:
     """Standard deviations of both common changes, if each element has an error of one."""
     (aa, bb, _), apart = _products(meant)
-    if not apart:
-        return float("inf"), 1 / float(np.sqrt(bb)) if bb else float("inf")
-    return float(np.sqrt(bb / apart)), float(np.sqrt(aa / apart))
+    alone = _over(np.ones_like(bb), np.sqrt(bb), np.inf)
+    return (
+        np.sqrt(_over(bb, apart, np.inf)),
+        np.where(apart > 0, np.sqrt(_over(aa, apart, np.inf)), alone),
+    )
 
 
-def gain_of(noise: F64, meant: Attended) -> float:
+def gain_of(noise: F64, meant: Attended) -> F64:
     """Three deviations of a common change of the scores, if rows are wrong along that direction.
 
     Errors of single scores are, where a query sees a few cells.
@@ -208,20 +214,29 @@ def gain_of(noise: F64, meant: Attended) -> float:
         noise: squared error of each row, shape ``(rows,)``.
     """
     each = squares(meant.by_score)
-    total = float(each.sum())
-    return 3.0 * float(np.sqrt(noise @ each)) / total if total else 0.0
+    return 3.0 * _over(np.sqrt(_dot(noise, each)), each.sum(axis=-1), 0.0)
 
 
-def _products(meant: Attended) -> tuple[tuple[float, float, float], float]:
+def _products(meant: Attended) -> tuple[tuple[F64, F64, F64], F64]:
     """Products of both directions, and their determinant; 0 where they cannot be told apart."""
-    a, b = meant.by_score.ravel(), meant.out.ravel()
-    aa, bb, ab = float(a @ a), float(b @ b), float(a @ b)
+    a, b = _flat(meant.by_score), _flat(meant.out)
+    aa, bb, ab = squares(a), squares(b), _dot(a, b)
     apart = aa * bb - ab * ab
-    return (aa, bb, ab), apart if apart > 1e-9 * aa * bb else 0.0
+    return (aa, bb, ab), np.where(apart > 1e-9 * aa * bb, apart, 0.0)
 
 
-def _by_part(error: F64, meant: F64) -> float:
-    starts = np.arange(0, error.shape[1], 32)
-    wrong = np.add.reduceat(np.square(error).sum(axis=0), starts)
-    size = np.add.reduceat(np.square(meant).sum(axis=0), starts)
-    return float((wrong / np.maximum(size, 1e-30)).max())
+def _flat(rows: F64) -> F64:
+    """All elements of a head in one dimension."""
+    return rows.reshape(*rows.shape[:-2], -1)
+
+
+def _over(a: F64, b: F64, otherwise: float) -> F64:
+    """The quotient, where there is something to divide by."""
+    return np.asarray(np.divide(a, b, out=np.full(np.shape(a), otherwise), where=b > 0))
+
+
+def _by_part(error: F64, meant: F64) -> F64:
+    starts = np.arange(0, error.shape[-1], 32)
+    wrong = np.add.reduceat(np.square(error).sum(axis=-2), starts, axis=-1)
+    size = np.add.reduceat(np.square(meant).sum(axis=-2), starts, axis=-1)
+    return np.asarray((wrong / np.maximum(size, 1e-30)).max(axis=-1))

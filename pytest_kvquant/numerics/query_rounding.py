@@ -23,11 +23,11 @@ def rounded_to_eights(values: F64, *, scale_in_half: bool, levels: F64 | None = 
     """Blocks of 32 rounded to 8 bits, as q8_0 and q8_1 activations are.
 
     Args:
-        values: shape ``(rows, elements)``; rows that are no multiple of 32 come back as they are.
+        values: shape ``(…, rows, elements)``; rows of no multiple of 32 come back as they are.
         scale_in_half: whether the block's scale is kept in f16 (CPU) or f32.
         levels: what elements become where that is known, like ``values``; NaN elsewhere.
     """
-    if values.shape[1] % 32:
+    if values.shape[-1] % BLOCK:
         return values
     taken, step = _in_eights(values, levels)
     kept = step.astype(np.float16).astype(np.float32) if scale_in_half else step
@@ -35,11 +35,15 @@ def rounded_to_eights(values: F64, *, scale_in_half: bool, levels: F64 | None = 
 
 
 def _in_eights(values: F64, levels: F64 | None) -> tuple[F32, F32]:
-    """8-bit levels, shape ``(rows, blocks, 32)``, and the step of each block."""
-    blocks = values.reshape(len(values), -1, BLOCK).astype(np.float32)
-    step = np.abs(blocks).max(axis=2) / np.float32(127)
+    """8-bit levels, shape ``(…, rows, blocks, 32)``, and the step of each block."""
+    blocks = _blocks(values).astype(np.float32)
+    step = np.abs(blocks).max(axis=-1) / np.float32(127)
     inverse = np.divide(1, step, out=np.zeros_like(step), where=step > 0)
     return _known(np.rint(blocks * inverse[..., None]), levels), step
+
+
+def _blocks(rows: F64) -> F64:
+    return rows.reshape(*rows.shape[:-1], -1, BLOCK)
 
 
 def _known(levels: F32, known: F64 | None) -> F32:
@@ -59,15 +63,14 @@ def with_offsets(q: F64, k: F64, levels: F64 | None = None) -> tuple[F64, F64]:
     Args:
         levels: as of :func:`rounded_to_eights`.
     """
-    if q.shape[1] % 32:
+    if q.shape[-1] % BLOCK:
         return q, k
     taken, step = _in_eights(q, levels)
     kept = step.astype(np.float16).astype(np.float32)
-    total = taken.sum(axis=2)
+    total = taken.sum(axis=-1)
     missing = (total * step).astype(np.float16).astype(np.float64) - kept * total
     rounded = np.asarray((taken * kept[..., None]).reshape(q.shape), np.float64)
-    smallest = k.reshape(len(k), -1, 32).min(axis=2)
-    return np.hstack((rounded, missing)), np.hstack((k, smallest))
+    return _beside(rounded, missing), _beside(k, _blocks(k).min(axis=-1))
 
 
 def as_vector_kernels(
@@ -81,8 +84,8 @@ def as_vector_kernels(
     key's level zero. With q4_0 that is the block's largest: what levels miss counts eightfold.
 
     Args:
-        q: shape ``(rows, elements)``.
-        k: shape ``(cells, elements)``, as the type's ``to_float`` reads them.
+        q: shape ``(…, rows, elements)``.
+        k: shape ``(…, cells, elements)``, as the type's ``to_float`` reads them.
         scale: of the scores, by which the kernel multiplies the query.
         levels: as of :func:`rounded_to_eights`.
 
@@ -90,21 +93,26 @@ def as_vector_kernels(
         Both with one more element per block, but for types without such a value; unchanged where
         rows are no multiple of 32.
     """
-    if q.shape[1] % BLOCK or not scale:
+    if q.shape[-1] % BLOCK or not scale:
         return q, k
     factor = np.float32(scale)
-    blocks = (q.astype(np.float32) * factor).reshape(len(q), -1, BLOCK)
-    step = np.abs(blocks).max(axis=2) / np.float32(127)
+    blocks = _blocks(q).astype(np.float32) * factor
+    step = np.abs(blocks).max(axis=-1) / np.float32(127)
     nearest = _half_away(
         np.divide(blocks, step[..., None], out=np.zeros_like(blocks), where=step[..., None] > 0)
     )
     rounded = np.asarray(_known(nearest, levels), np.float64) * step[..., None]
-    missing = (blocks.sum(axis=2, dtype=np.float32) - rounded.sum(axis=2)) / factor
+    missing = (blocks.sum(axis=-1, dtype=np.float32) - rounded.sum(axis=-1)) / factor
     taken = (rounded / factor).reshape(q.shape)
-    zero = _level_zero(k.reshape(len(k), -1, BLOCK), k_type)
+    zero = _level_zero(_blocks(k), k_type)
     if zero is None:
         return taken, k
-    return np.hstack((taken, missing)), np.hstack((k, zero))
+    return _beside(taken, missing), _beside(k, zero)
+
+
+def _beside(rows: F64, more: F64) -> F64:
+    """Rows with more elements behind them."""
+    return np.concatenate((rows, more), axis=-1)
 
 
 def _half_away(values: F32) -> F32:
@@ -118,8 +126,8 @@ def _level_zero(blocks: F64, k_type: str) -> F64 | None:
     Of q4_0 and q5_0 to the one of largest magnitude, of q4_1 and q5_1 to the smallest.
     """
     if k_type.endswith("_1"):
-        return np.asarray(blocks.min(axis=2))
+        return np.asarray(blocks.min(axis=-1))
     if k_type in ("q4_0", "q5_0"):
-        at = np.abs(blocks).argmax(axis=2)
-        return np.asarray(np.take_along_axis(blocks, at[..., None], axis=2)[..., 0])
+        at = np.abs(blocks).argmax(axis=-1)
+        return np.asarray(np.take_along_axis(blocks, at[..., None], axis=-1)[..., 0])
     return None

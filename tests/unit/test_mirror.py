@@ -15,11 +15,16 @@ def filled(*, unified: bool = True, streams: int = 1, count: int = 6) -> Mirror:
     return mirror
 
 
+def seen(mirror: Mirror, position: int, sequence: int, first: int, cells: int, window: int):
+    one = np.array([position]), np.array([sequence])
+    return mirror.seen(*one, first, cells, np.array([window]))[0]
+
+
 def test_a_query_sees_what_is_not_behind_it() -> None:
     mirror = filled()
-    assert mirror.seen(3, 0, 0, 16, 0).tolist() == [True] * 4 + [False] * 12
-    assert mirror.seen(5, 0, 0, 16, 2).tolist() == [False] * 4 + [True] * 2 + [False] * 10
-    assert not mirror.seen(5, 1, 0, 16, 0).any()
+    assert seen(mirror, 3, 0, 0, 16, 0).tolist() == [True] * 4 + [False] * 12
+    assert seen(mirror, 5, 0, 0, 16, 2).tolist() == [False] * 4 + [True] * 2 + [False] * 10
+    assert not seen(mirror, 5, 1, 0, 16, 0).any()
 
 
 def test_a_row_for_which_no_token_waits_is_an_error() -> None:
@@ -65,8 +70,8 @@ def test_copies_within_a_unified_cache_share_cells_until_one_is_forgotten() -> N
 def test_copies_across_streams_take_the_cells_along() -> None:
     mirror = filled(unified=False, streams=2)
     mirror.copy(0, 1, -1, -1)
-    assert mirror.seen(5, 1, 16, 16, 0).sum() == 6
-    assert mirror.seen(5, 0, 0, 16, 0).sum() == 6
+    assert seen(mirror, 5, 1, 16, 16, 0).sum() == 6
+    assert seen(mirror, 5, 0, 0, 16, 0).sum() == 6
 
 
 def test_models_with_a_recurrent_state_take_as_many_tokens_of_every_sequence() -> None:
@@ -84,7 +89,7 @@ def test_a_restored_sequence_is_seen_in_cells_that_nobody_knows() -> None:
     mirror.clear()
     mirror.restore(state, -1)
     assert mirror.positions(0).tolist() == [0, 1, 2, 3, 4, 5]
-    assert not mirror.seen(9, 0, 0, 16, 0).any()
+    assert not seen(mirror, 9, 0, 0, 16, 0).any()
     assert [mirror.seen_restored(at, 0, 0) for at in (0, 3, 9)] == [1, 4, 6]
     assert mirror.seen_restored(6, 0, 3) == 2
     assert mirror.seen_restored(9, 1, 0) == 0

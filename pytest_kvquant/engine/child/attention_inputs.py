@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,9 @@ FEW_ROWS = 9
 """Query tokens up to which more heads are looked at: they cost little then."""
 
 MANY_HEADS, FEW_HEADS = 8, 3
+
+AT_ONCE = 1 << 21
+"""Elements of keys and values that are computed with at once, about."""
 
 
 def _heads(rng: np.random.Generator, heads: int, most: int) -> list[int]:
@@ -86,7 +90,7 @@ class Inputs(NamedTuple):
 
 
 class Head(NamedTuple):
-    """One head of one stream, ready to be judged and to be written to a file."""
+    """One head of one stream."""
 
     stream: int
     head: int
@@ -99,31 +103,72 @@ class Head(NamedTuple):
     how: attention.Scores
 
 
-def heads_of(node: Node, values: Values, sample: Sample) -> list[Head]:
-    """Inputs and outputs of the sampled heads."""
+class Heads(NamedTuple):
+    """Some heads of one stream; their arrays have a dimension in front for them."""
+
+    stream: int
+    heads: list[int]
+    rows: I64
+    q: F64
+    k: F64
+    v: F64
+    mask: F64
+    """The same for all, shape ``(rows, cells)``."""
+    out: F64
+    how: attention.Scores
+
+    @property
+    def each(self) -> Iterator[Head]:
+        """One after the other."""
+        sinks = None if self.how.sink is None else np.ravel(self.how.sink)
+        for at, slope in enumerate(np.ravel(self.how.slope)):
+            sink = None if sinks is None else float(sinks[at])
+            yield Head(
+                self.stream, self.heads[at], self.rows, self.q[at], self.k[at], self.v[at],
+                self.mask, self.out[at], self.how._replace(slope=float(slope), sink=sink),
+            )  # fmt: skip
+
+
+def heads_of(node: Node, values: Values, sample: Sample) -> Iterator[Heads]:
+    """Inputs and outputs of the sampled heads, as many at once as there is room for."""
     inputs, how = Inputs.of(node), parameters(node)
-    queries, heads = inputs.q.ne[1], inputs.q.ne[2]
-    slopes = attention.slopes(heads, how.bias)
+    slopes = attention.slopes(inputs.q.ne[2], how.bias)
     sinks = None if inputs.sinks is None else values.rows(inputs.sinks)[0]
-    found: list[Head] = []
-    cached: dict[tuple[int, int, int], F64] = {}
+    cells, sizes = inputs.k.ne[1], inputs.k.ne[0] + inputs.v.ne[0]
+    most = max(1, AT_ONCE // max(1, cells * sizes))
     for stream in sample.streams:
         mask = _mask(inputs, values, sample.rows, stream)
-        for head in sample.heads:
-            at = [_shared(head, heads, side.ne[2]) for side in (inputs.k, inputs.v)]
-            planes = []
-            for side, place in zip((inputs.k, inputs.v), at, strict=True):
-                key = (side.address, place, stream)
-                if key not in cached:
-                    cached[key] = values.rows(side, place, stream * side.ne[3] // inputs.q.ne[3])
-                planes.append(cached[key])
-            q = values.rows(inputs.q, head, stream, sample.rows)
-            out = _out(node, head, stream, sample.rows, queries)
-            sink = None if sinks is None else float(sinks[head])
-            scores = attention.Scores(how.scale, how.softcap, float(slopes[head]), sink)
-            k, v = planes
-            found.append(Head(stream, head, sample.rows, q, k, v, mask, out, scores))
-    return found
+        sides = [_Cached.of(side, inputs.q, values, sample, stream) for side in inputs[1:3]]
+        for start in range(0, len(sample.heads), most):
+            heads = sample.heads[start : start + most]
+            which = np.array(heads, np.int64)
+            k, v = (side.planes[side.places[start : start + most]] for side in sides)
+            yield Heads(
+                stream, heads, sample.rows,
+                values.planes(inputs.q, which, stream, sample.rows), k, v, mask,
+                _out(node, which, stream, sample.rows),
+                attention.Scores(
+                    how.scale, how.softcap, slopes[which][:, None, None],
+                    None if sinks is None else sinks[which][:, None, None],
+                ),
+            )  # fmt: skip
+
+
+class _Cached(NamedTuple):
+    """What sampled heads read of the cache."""
+
+    planes: F64
+    """Keys or values of each KV head, shape ``(KV heads, cells, size)``."""
+    places: I64
+    """Of each sampled head, which of them."""
+
+    @classmethod
+    def of(cls, side: Node, q: Node, values: Values, sample: Sample, stream: int) -> _Cached:
+        """All that the heads of one stream read."""
+        shared = [_shared(head, q.ne[2], side.ne[2]) for head in sample.heads]
+        distinct = sorted(set(shared))
+        planes = values.planes(side, np.array(distinct, np.int64), stream * side.ne[3] // q.ne[3])
+        return cls(planes, np.array([distinct.index(one) for one in shared], np.int64))
 
 
 def _mask(inputs: Inputs, values: Values, rows: I64, stream: int) -> F64:
@@ -134,13 +179,11 @@ def _mask(inputs: Inputs, values: Values, rows: I64, stream: int) -> F64:
     return values.rows(inputs.mask, 0, at, rows)[:, :cells]
 
 
-def _out(node: Node, head: int, stream: int, rows: I64, queries: int) -> F64:
-    """Rows of one head of the output, whose shape is (value size, heads, queries, streams)."""
-    size = node.ne[0] * 4
-    memory = node.bytes()
-    start = stream * node.nb[3] + head * node.nb[1]
-    view = np.ndarray((queries, size), np.uint8, memory, start, (node.nb[2], 1))
-    return np.ascontiguousarray(view[rows]).view(np.float32).astype(np.float64)
+def _out(node: Node, heads: I64, stream: int, rows: I64) -> F64:
+    """Rows of some heads of the output, whose shape is (value size, heads, queries, streams)."""
+    shape, strides = (node.ne[2], node.ne[1], node.ne[0]), (node.nb[2], node.nb[1], 4)
+    view = np.ndarray(shape, np.float32, node.bytes(), stream * node.nb[3], strides)
+    return view[rows[None, :], heads[:, None]].astype(np.float64)
 
 
 def _shared(head: int, heads: int, kv_heads: int) -> int:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pytest_kvquant.engine.child.attention_inputs import Head
+from pytest_kvquant.engine.child.attention_inputs import Head, Heads
 from pytest_kvquant.numerics import attention, query_rounding
 from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.attention import squares
@@ -42,7 +42,7 @@ class Taken(NamedTuple):
     """The same where some of a query's 8-bit levels are known; ``None``: it has none."""
 
 
-def roundings(head: Head, k_type: str, *, on_cpu: bool) -> Iterator[Taken]:
+def roundings(head: Head | Heads, k_type: str, *, on_cpu: bool) -> Iterator[Taken]:
     """What kernels may make of the queries before they meet the keys, the likeliest first.
 
     On a CPU f16 keys meet f16 queries, q-types 8-bit ones; on GPUs f16 or f32 as the kernel's
@@ -73,11 +73,11 @@ def roundings(head: Head, k_type: str, *, on_cpu: bool) -> Iterator[Taken]:
         yield _halves(head)
 
 
-def _halves(head: Head) -> Taken:
+def _halves(head: Head | Heads) -> Taken:
     return Taken(head.q.astype(np.float16).astype(np.float64), head.k)
 
 
-def _eights(head: Head, *, scale_in_half: bool) -> Taken:
+def _eights(head: Head | Heads, *, scale_in_half: bool) -> Taken:
     def rounded(levels: F64 | None = None) -> tuple[F64, F64]:
         q = query_rounding.rounded_to_eights(head.q, scale_in_half=scale_in_half, levels=levels)
         return q, head.k
@@ -108,20 +108,20 @@ def adds_in_half() -> bool:
     return any(features.get(name) for name in ("AVX512FP16", "ASIMDHP"))
 
 
-def noise_of(meant: attention.Attended, head: Head, types: Types, *, on_cpu: bool) -> F64:
+def noise_of(meant: attention.Attended, head: Head | Heads, types: Types, *, on_cpu: bool) -> F64:
     """Squared error that arithmetic models for each row.
 
     A CPU sums f16 values in f16, all others in f32; products with f16 keys in f16 where it can. On
     GPUs the family of the kernel decides, and scores, weights and unpacked rows are f16.
     """
-    longest = float(squares(head.k).max(initial=0))
+    longest = squares(head.k).max(axis=-1, keepdims=True, initial=0)
     size = np.sqrt(squares(head.q) * longest)
     largest = np.abs(head.how.scale) * size
     if not on_cpu:
         per_score = HALF_UNIT * np.maximum(1.0, largest)
         moved = squares(meant.by_score) + squares(meant.out) * 1e-2
     else:  # a sum of d products, rounded d times to its own size
-        per_score = SINGLE_UNIT * np.sqrt(head.q.shape[1]) * largest
+        per_score = SINGLE_UNIT * np.sqrt(head.q.shape[-1]) * largest
         moved = squares(meant.by_score) + meant.by_each_score
     by_scores = np.square(np.minimum(per_score, 1.0) + 8 * SINGLE_UNIT) * moved
     if on_cpu and types.v != "f16":
@@ -129,11 +129,11 @@ def noise_of(meant: attention.Attended, head: Head, types: Types, *, on_cpu: boo
     return np.asarray(meant.halves + meant.weights_in_half + by_scores) + 1e-30
 
 
-def by_products(head: Head, types: Types, *, on_cpu: bool) -> F64:
+def by_products(head: Head | Heads, types: Types, *, on_cpu: bool) -> F64:
     """What products summed in f16 add to it, each score by itself; mostly zeros.
 
     However queries are rounded: it is the same for all of :func:`roundings`.
     """
     if on_cpu and types.k == "f16" and types.adds_in_half:
         return products_in_half(head.q, head.k, head.v, head.mask, head.how)
-    return np.zeros(len(head.q))
+    return np.zeros(head.q.shape[:-1])

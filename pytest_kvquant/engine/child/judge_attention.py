@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from pytest_kvquant.engine.child.attention_inputs import (
     Head,
+    Heads,
     Inputs,
     Parameters,
     choose,
@@ -68,8 +71,8 @@ def judge(
     sample = choose(rng, inputs.q.ne[2], inputs.q.ne[1], inputs.q.ne[3], most)
     on_cpu = node.on_cpu
     worst: NodeFinding | None = None
-    for head in heads_of(node, values, sample):
-        found = _judge_head(head, node, inputs, how, layer, on_cpu=on_cpu, windowed=windowed)
+    for heads in heads_of(node, values, sample):
+        found = _judge_heads(heads, node, inputs, how, layer, on_cpu=on_cpu, windowed=windowed)
         if worst is None or not found.ratio <= worst.ratio:
             worst = found
     return [worst] if worst is not None else []
@@ -88,8 +91,8 @@ def corner_of(node: Node, inputs: Inputs, how: Parameters, seen: int, *, windowe
     )  # fmt: skip
 
 
-def _judge_head(
-    head: Head,
+def _judge_heads(
+    heads: Heads,
     node: Node,
     inputs: Inputs,
     how: Parameters,
@@ -98,12 +101,18 @@ def _judge_head(
     on_cpu: bool,
     windowed: bool,
 ) -> NodeFinding:
+    """The worst of some heads. They are computed at once; what is not right then, by itself."""
     types = Types(inputs.k.type, inputs.v.type, adds_in_half())
-    ratio, found = against_arithmetic(head, types, on_cpu=on_cpu)
-    seen = int((head.mask > -np.inf).sum(axis=1).max(initial=0))
+    seen = int((heads.mask > -np.inf).sum(axis=1).max(initial=0))
     corner = corner_of(node, inputs, how, seen, windowed=windowed)
-    text = _words(corner, head, found, seen) if not ratio <= 1 else ""
-    return NodeFinding(corner, node.name, layer, ratio, 1.0, found.error, text)
+    ratios, found, _ = _nearest(heads, types, on_cpu=on_cpu)
+    at = int(ratios.argmax())
+    if (ratio := float(ratios[at])) <= 1:
+        return NodeFinding(corner, node.name, layer, ratio, 1.0, float(found.error[at]))
+    alone = [(head, *against_arithmetic(head, types, on_cpu=on_cpu)) for head in heads.each]
+    head, ratio, found = max(alone, key=lambda one: one[1])
+    text = _words(corner, head, found, seen) if ratio > 1 else ""
+    return NodeFinding(corner, node.name, layer, ratio, 1.0, float(found.error), text)
 
 
 def against_arithmetic(head: Head, types: Types, *, on_cpu: bool) -> tuple[float, attention.Misfit]:
@@ -111,45 +120,60 @@ def against_arithmetic(head: Head, types: Types, *, on_cpu: bool) -> tuple[float
 
     Of all ways in which kernels round, the one counts that is nearest to the output.
     """
-    ratio, found = np.inf, None
-    nearest: list[tuple[Taken, attention.Attended, attention.Misfit]] = []
-    products = by_products(head, types, on_cpu=on_cpu)
-    for taken in roundings(head, types.k, on_cpu=on_cpu):
-        meant = attention.attend(taken.q, taken.k, head.v, head.mask, head.how)
-        nearest.append((taken, meant, attention.misfit(head.out, meant)))
-        gain = max(GAIN if on_cpu else DEVICE_GAIN, attention.gain_of(products, meant))
-        noise = noise_of(meant, head, types, on_cpu=on_cpu) + products
-        one = _ratio(nearest[-1][2], head, meant, noise, gain)
-        if found is None or one < ratio:
-            ratio, found = one, nearest[-1][2]
-        if ratio <= 1:
-            break
+    ratios, found, tried = _nearest(head, types, on_cpu=on_cpu)
+    ratio = float(ratios)
     if ratio > 1:  # perhaps a tie was rounded otherwise
-        for taken, _, _ in nearest:
+        for taken, _ in tried:
             if (other := settled(taken, head)) is not None:
                 meant = attention.attend(other.q, other.k, head.v, head.mask, head.how)
                 misfit = attention.misfit(head.out, meant)
                 noise = noise_of(meant, head, types, on_cpu=on_cpu)
-                if (one := _ratio(misfit, head, meant, noise)) < ratio:
+                if (one := float(_ratio(misfit, head, meant, noise))) < ratio:
                     ratio, found = one, misfit
     if ratio > 1 and types.v == "f16":
-        ratio, found = min((ratio, found), *_in_halves(head, nearest), key=lambda one: one[0])
-    assert found is not None
+        ratio, found = min((ratio, found), *_in_halves(head, *tried[0]), key=lambda one: one[0])
     return ratio, found
 
 
+def _nearest(
+    head: Head | Heads, types: Types, *, on_cpu: bool
+) -> tuple[F64, attention.Misfit, list[tuple[Taken, attention.Attended]]]:
+    """Figures over their limits with the queries rounded in the way that comes nearest, and the
+    ways that were tried: until all heads are right."""
+    ratio: F64 | None = None
+    tried: list[tuple[Taken, attention.Attended]] = []
+    products = by_products(head, types, on_cpu=on_cpu)
+    for taken in roundings(head, types.k, on_cpu=on_cpu):
+        meant = attention.attend(taken.q, taken.k, head.v, head.mask, head.how)
+        tried.append((taken, meant))
+        misfit = attention.misfit(head.out, meant)
+        gain = np.maximum(GAIN if on_cpu else DEVICE_GAIN, attention.gain_of(products, meant))
+        noise = noise_of(meant, head, types, on_cpu=on_cpu) + products
+        one = _ratio(misfit, head, meant, noise, gain)
+        if ratio is None:
+            ratio, found = one, misfit
+        else:
+            nearer = (ratio > 1) & (one < ratio)
+            ratio = np.where(nearer, one, ratio)
+            found = attention.Misfit._make(map(partial(np.where, nearer), misfit, found))
+        if (ratio <= 1).all():
+            break
+    assert ratio is not None
+    return ratio, found, tried
+
+
 def _in_halves(
-    head: Head, nearest: list[tuple[Taken, attention.Attended, attention.Misfit]]
+    head: Head, taken: Taken, meant: attention.Attended
 ) -> list[tuple[float, attention.Misfit]]:
     """Against the kernel's own sums in f16: of all cells, and of stretches of a thread each."""
     split = len(head.q) == 1 and len(head.k) >= SPLIT
     found = []
     for parts in range(1, MOST_PARTS + 1) if split else (1,):
-        taken, meant, _ = nearest[0]
         out = attend_in_halves(taken.q, taken.k, head.v, head.mask, head.how, parts=parts)
         steps = meant._replace(out=out)
         misfit = attention.misfit(head.out, steps)
-        found.append((_ratio(misfit, head, steps, STEPS_NOISE * meant.halves + 1e-30), misfit))
+        ratio = _ratio(misfit, head, steps, STEPS_NOISE * meant.halves + 1e-30)
+        found.append((float(ratio), misfit))
         if found[-1][0] <= 1:
             break
     return found
@@ -157,27 +181,26 @@ def _in_halves(
 
 def _ratio(
     found: attention.Misfit,
-    head: Head,
+    head: Head | Heads,
     meant: attention.Attended,
     noise: F64,
-    most: float = GAIN,
-) -> float:
+    most: F64 | float = GAIN,
+) -> F64:
     """The largest of three figures over their limits: a row, and both common changes.
 
     Args:
         most: common relative change that is allowed.
     """
-    if not np.isfinite(found.error):
-        return float("inf")
-    wrong = np.square(head.out - meant.out).sum(axis=1)
-    ratios = [float((wrong / (FACTOR * noise)).max())]
-    scale = float(noise.sum()) / head.out.size
-    for gain, spread in zip(
-        (found.by_score, found.by_value), attention.spreads(meant), strict=True
-    ):
-        if SURE * spread * np.sqrt(scale) < GAIN:
-            ratios.append(abs(gain) / most)
-    return max(ratios)
+    with np.errstate(invalid="ignore"):
+        wrong = np.square(head.out - meant.out).sum(axis=-1)
+        ratio = (wrong / (FACTOR * noise)).max(axis=-1)
+        scale = noise.sum(axis=-1) / (head.out.shape[-2] * head.out.shape[-1])
+        for gain, spread in zip(
+            (found.by_score, found.by_value), attention.spreads(meant), strict=True
+        ):
+            told = SURE * spread * np.sqrt(scale) < GAIN
+            ratio = np.where(told, np.maximum(ratio, np.abs(gain) / most), ratio)
+    return np.where(np.isfinite(found.error) & ~np.isnan(ratio), ratio, np.inf)
 
 
 def _words(corner: Corner, head: Head, found: attention.Misfit, seen: int) -> str:

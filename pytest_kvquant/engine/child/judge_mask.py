@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pytest_kvquant.engine.child.finding import Corner, NodeFinding, length_class
-from pytest_kvquant.engine.child.mirror import Mirror, Placed
+from pytest_kvquant.engine.child.mirror import Bools, Mirror, Placed
 from pytest_kvquant.engine.child.nodes import Node
 from pytest_kvquant.engine.child.values import Values
-from pytest_kvquant.numerics.arrays import F64
+from pytest_kvquant.numerics.arrays import F64, I64, distinct
 
 MOST_ROWS = 48
 """Query rows that are looked at; all where there are fewer."""
@@ -51,53 +51,73 @@ def judge_mask(
     bias = bool(node.floats[1] > 0)
     corner = Corner("mask", tokens=each, length=length_class(cells), backend=node.backend)
     corner = corner._replace(mask="window" if all(windows) else "causal")
-    rows: list[_Row] = []
+    queries: list[_Queries] = []
     for stream in range(streams):
-        which = np.unique(np.linspace(0, each - 1, min(each, MOST_ROWS)).astype(np.int64))
+        which = distinct(np.linspace(0, each - 1, min(each, MOST_ROWS)).astype(np.int64))
         shown = np.zeros((len(which), cells))  # without a mask everything
         if mask is not None:
             shown = values.rows(mask, 0, stream, which)[:, :cells]
+        at = stream * each + which
         start = first + (stream * mirror.size if streams > 1 else 0)
-        for row, given in zip(which.tolist(), shown, strict=True):
-            at = stream * each + row
-            place = int(placed.positions[at]), int(placed.sequences[at])
-            rows.append(_Row(row, given, *place, start))
+        queries.append(_Queries(which, shown, placed.positions[at], placed.sequences[at], start))
     text = ""
     for window in windows:
-        text = _first_wrong(rows, mirror, window, bias=bias, chunked=chunked)
+        text = _first_wrong(queries, mirror, window, bias=bias, chunked=chunked)
         if not text:
             return [NodeFinding(corner, name, layer, 0, 1, 0)]
-    if len(windows) > 1 and not any(_shows_more(row, mirror) for row in rows):
+    if len(windows) > 1 and not any(_shows_more(some, mirror) for some in queries):
         return None
     words = f"mask of layer {layer}, {text}"
     return [NodeFinding(corner, name, layer, 2, 1, 0, words)]
 
 
-class _Row(NamedTuple):
-    """What a query is shown."""
+class _Queries(NamedTuple):
+    """What queries of one stream are shown."""
 
-    number: int
+    numbers: I64
     given: F64
-    position: int
-    sequence: int
+    """Shape ``(queries, cells)``."""
+    positions: I64
+    sequences: I64
     start: int
-    """The first of the cells that the row is about."""
+    """The first of the cells that they are about."""
 
 
 def _first_wrong(
-    rows: Sequence[_Row], mirror: Mirror, window: int, *, bias: bool, chunked: bool
+    queries: Sequence[_Queries], mirror: Mirror, window: int, *, bias: bool, chunked: bool
 ) -> str:
-    for row in rows:
-        length = row.position % window + 1 if chunked and window else window
-        if text := _wrong(row, mirror, length, bias=bias):
-            return f"query {row.number} (position {row.position}): {text}"
+    for some in queries:
+        lengths = some.positions % window + 1 if chunked and window else np.full(1, window)
+        seen = mirror.seen(some.positions, some.sequences, some.start, some.given.shape[1], lengths)
+        if not mirror.restored and _right(some, mirror, seen, bias=bias):
+            continue
+        for at, length in enumerate(np.broadcast_to(lengths, some.positions.shape).tolist()):
+            if text := _wrong(some, at, seen[at], mirror, length, bias=bias):
+                return f"query {some.numbers[at]} (position {some.positions[at]}): {text}"
     return ""
 
 
-def _shows_more(row: _Row, mirror: Mirror) -> bool:
+def _right(some: _Queries, mirror: Mirror, seen: Bools, *, bias: bool) -> bool:
+    """Whether all queries are shown what they should see, all of them looked at at once."""
+    if ((some.given > SHOWN) != seen).any():
+        return False
+    added = _added(some.positions[:, None], mirror, some, bias=bias)
+    return not (seen & (np.abs(some.given - added) > np.abs(added) / 1024)).any()
+
+
+def _added(position: I64, mirror: Mirror, some: _Queries, *, bias: bool) -> F64:
+    """What the mask adds to scores: a distance where attention has a bias, else nothing."""
+    if not bias:
+        return np.zeros(1)
+    where = mirror.where[some.start : some.start + some.given.shape[1]]
+    return np.asarray(-np.abs(position - where), np.float64)
+
+
+def _shows_more(some: _Queries, mirror: Mirror) -> bool:
     """Whether a cell is shown that not even a query without a window sees."""
-    seen = mirror.seen(row.position, row.sequence, row.start, len(row.given), 0)
-    return bool(((row.given > SHOWN) & ~seen).any())
+    cells = some.given.shape[1]
+    seen = mirror.seen(some.positions, some.sequences, some.start, cells, np.zeros(1, np.int64))
+    return bool(((some.given > SHOWN) & ~seen).any())
 
 
 def _first_stream(keys: Node, placed: Placed) -> int:
@@ -111,16 +131,13 @@ def _first_stream(keys: Node, placed: Placed) -> int:
     return int(keys.offset // keys.root.nb[2])
 
 
-def _wrong(row: _Row, mirror: Mirror, window: int, *, bias: bool) -> str:
-    given, start = row.given, row.start
-    seen = mirror.seen(row.position, row.sequence, start, len(given), window)
+def _wrong(some: _Queries, at: int, seen: Bools, mirror: Mirror, window: int, *, bias: bool) -> str:
+    given, start = some.given[at], some.start
+    position, sequence = int(some.positions[at]), int(some.sequences[at])
     shown = given > SHOWN
     if mirror.restored:
         free = mirror.free(start, len(given))
-        found, meant = (
-            int(shown[free].sum()),
-            mirror.seen_restored(row.position, row.sequence, window),
-        )
+        found, meant = int(shown[free].sum()), mirror.seen_restored(position, sequence, window)
         if found != meant:
             return f"of a restored state it shows {found} cells, and the query sees {meant}"
         shown &= ~free
@@ -131,8 +148,7 @@ def _wrong(row: _Row, mirror: Mirror, window: int, *, bias: bool) -> str:
         return (
             f"it {state} cell {cell}, which holds position {where} ({differ.size} cells are wrong)"
         )
-    distance = np.abs(row.position - mirror.where[start : start + len(given)])
-    added = -distance.astype(np.float64) if bias else np.zeros(len(given))
+    added = np.broadcast_to(_added(some.positions[at], mirror, some, bias=bias), given.shape)
     if (off := np.flatnonzero(seen & (np.abs(given - added) > np.abs(added) / 1024))).size:
         cell = int(off[0])
         return f"it adds {given[cell]:g} to cell {cell} instead of {added[cell]:g}"

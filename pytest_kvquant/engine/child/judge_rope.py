@@ -94,9 +94,9 @@ def _compare(
     corner: Corner,
     layer: int,
 ) -> NodeFinding:
-    before = np.stack([values.rows(source, int(row)) for row in rows])
+    before = values.planes(source, rows)
     values.release(node.root)  # turned in place: its result lies where its source was
-    after = np.stack([values.rows(node, int(row)) for row in rows])
+    after = values.planes(node, rows)
     places = sections[:, rows].astype(np.float64)
     meant = turn(before, rope, places if len(places) > 1 else places[0], divisors)
     error, worst, head = _worst(after, meant)

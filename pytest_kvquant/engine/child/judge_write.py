@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -65,9 +66,12 @@ def blank(node: Node, cells: I64) -> None:
     source, root = node.source(0), node.root
     if source is None or source.ne[0] != root.ne[0] or source.ne[2] * source.ne[3] > 1:
         return  # a transposed V is written element by element
-    row = np.full(root.ggml.row_bytes(root.type, root.ne[0]), BLANK, np.uint8)
-    for cell in cells.tolist():
-        root.ggml.write(root.raw, row, cell * root.nb[1])
+    size = root.ggml.row_bytes(root.type, root.ne[0])
+    close = size == root.nb[1]
+    starts = np.flatnonzero(np.diff(cells, prepend=-2) != 1) if close else np.arange(len(cells))
+    for start, stop in itertools.pairwise([*starts.tolist(), len(cells)]):
+        rows = np.full((stop - start) * size, BLANK, np.uint8)
+        root.ggml.write(root.raw, rows, int(cells[start]) * root.nb[1])
 
 
 def judge(

@@ -88,16 +88,19 @@ class Mirror:
         self.moved[cells] = 0
         return Placed(found[:, 0], found[:, 1])
 
-    def seen(self, position: int, sequence: int, first: int, cells: int, window: int) -> Bools:
-        """Which of ``cells`` cells from ``first`` on a query sees; shape ``(cells,)``.
+    def seen(self, positions: I64, sequences: I64, first: int, cells: int, windows: I64) -> Bools:
+        """Which of ``cells`` cells from ``first`` on queries see; shape ``(queries, cells)``.
 
         Args:
-            window: tokens that it looks back on, itself included; 0: all.
+            positions, sequences: of each query.
+            windows: tokens that each looks back on, itself included, or all alike; 0: all.
         """
-        where = self.where[first : first + cells]
-        seen = self._of(sequence)[first : first + cells] & (where <= position)
-        if window:
-            seen &= position - where < window
+        where, owners = (one[first : first + cells] for one in (self.where, self.owners))
+        bits = np.left_shift(np.uint64(1), sequences.astype(np.uint64))
+        distance = positions[:, None] - where
+        seen: Bools = ((owners & bits[:, None]) > 0) & (distance >= 0)
+        if windows.any():
+            seen &= distance < windows[:, None]
         return seen
 
     def free(self, first: int, cells: int) -> Bools:

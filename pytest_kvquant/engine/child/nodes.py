@@ -8,6 +8,8 @@ read and the reason is said.
 from __future__ import annotations
 
 import ctypes
+import functools
+import math
 import re
 from collections.abc import Iterator
 from typing import TypeAlias
@@ -61,6 +63,7 @@ _COPY = re.compile(r"[^#]+#(.+)#\d+")
 """Backend, name of the tensor, number of the copy: how ggml_backend_sched names its copies."""
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def name_of(raw: bytes) -> tuple[str, bool]:
     """A tensor's name as the graph has it, and whether it is a copy on another device.
 
@@ -192,7 +195,7 @@ class Node:
     """
 
     __slots__ = (
-        "_floats", "address", "copied", "data", "ggml", "name", "nb", "ne", "op", "raw", "type",
+        "_root", "address", "copied", "data", "ggml", "name", "nb", "ne", "op", "raw", "type",
     )  # fmt: skip
 
     def __init__(self, ggml: Ggml, raw: TensorAt) -> None:
@@ -204,14 +207,14 @@ class Node:
         self.type = ggml.type_names.get(tensor.type, f"type {tensor.type}")
         self.ne, self.nb = tuple(tensor.ne), tuple(tensor.nb)
         self.data = tensor.data
+        self._root: Node | None = None
 
     @property
     def sources(self) -> Iterator[Node]:
         """Its inputs, in order; a missing one is stepped over."""
-        tensor = self.raw.contents
-        for number in range(MOST_SOURCES):
-            if tensor.src[number]:
-                yield Node(self.ggml, tensor.src[number])
+        for found in self.raw.contents.src:
+            if found:
+                yield Node(self.ggml, found)
 
     def source(self, number: int) -> Node | None:
         """One input."""
@@ -232,8 +235,12 @@ class Node:
     @property
     def root(self) -> Node:
         """The tensor whose memory it shows; itself unless it is a view."""
-        found = self.raw.contents.view_src
-        return Node(self.ggml, found) if found else self
+        if self._root is None:
+            found = self.raw.contents.view_src
+            if not found:
+                return self
+            self._root = Node(self.ggml, found)
+        return self._root
 
     @property
     def offset(self) -> int:
@@ -269,7 +276,7 @@ class Node:
     @property
     def elements(self) -> int:
         """How many elements it has."""
-        return int(np.prod(self.ne))
+        return math.prod(self.ne)
 
     @property
     def extent(self) -> int:
@@ -287,5 +294,5 @@ class Node:
         size = self.extent - offset if size is None else size
         if self.ggml.buffer(self.root.raw.contents.buffer)[1] and self.data:
             memory = (ctypes.c_uint8 * size).from_address(self.data + offset)
-            return np.ctypeslib.as_array(memory)
+            return np.ndarray(size, np.uint8, memoryview(memory))
         return self.ggml.read(self.raw, size, offset)

@@ -40,7 +40,7 @@ from pytest_kvquant.engine.child.ways import (
     scored_before,
     writes_cache,
 )
-from pytest_kvquant.numerics.arrays import I64
+from pytest_kvquant.numerics.arrays import I64, distinct
 
 COMPRESSED = "compress"
 """In names of states that stand for several tokens, and are turned for positions of their own."""
@@ -161,7 +161,7 @@ class Oracle:
         return judge_write.judge(node, self.values, self._rng, layer)
 
     def _judge_rope(self, node: Node, layer: int) -> Sequence[NodeFinding]:
-        rows = np.unique([0, node.ne[2] - 1, *self._rng.integers(node.ne[2], size=self._rows)])
+        rows = distinct([0, node.ne[2] - 1, *self._rng.integers(node.ne[2], size=self._rows)])
         positions = node.source(1)
         assert positions is not None
         shift = cache_of(node) is not None
@@ -178,7 +178,7 @@ class Oracle:
     def _judge_shift(self, node: Node, layer: int, given: I64, rows: I64) -> Sequence[NodeFinding]:
         mirror = self.mirrors.by_layer.get(layer)
         live = np.flatnonzero(given)
-        rows = np.unique([*rows, *self._rng.choice(live, min(4, len(live)))]).astype(np.int64)
+        rows = distinct([*rows, *self._rng.choice(live, min(4, len(live)))])
         known = self.facts.rope_of_shift(layer)
         found = list(judge_rope.judge(node, self.values, layer, None, known, rows))
         if mirror is not None and len(given) <= len(mirror.moved):
@@ -239,7 +239,7 @@ class Oracle:
 
     def _some_rows(self, node: Node) -> I64:
         rows = node.elements // node.ne[0]
-        return np.unique([0, rows - 1, *self._rng.integers(rows, size=4 * self._rows)])
+        return distinct([0, rows - 1, *self._rng.integers(rows, size=4 * self._rows)])
 
     def _follow(self, node: Node, layer: int) -> None:
         places, root = node.source(1), node.root

@@ -150,7 +150,7 @@ def spoil_attention(context: Any, node: Node, layer: int) -> None:
         chosen = [head for head in range(heads) if head // each == WHERE["group"] % inputs.k.ne[2]]
     which = range(streams) if "stream" not in WHERE else [WHERE["stream"] % streams]
     sample = Sample(list(chosen), np.arange(tokens), list(which))
-    found = heads_of(node, values, sample)
+    found = [head for heads in heads_of(node, values, sample) for head in heads.each]
     length = int((found[0].mask > -np.inf).sum(axis=1).max())
     if not lives(tokens, length, layer):
         return
