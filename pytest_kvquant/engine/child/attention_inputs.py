@@ -129,23 +129,29 @@ class Heads(NamedTuple):
             )  # fmt: skip
 
 
-def heads_of(node: Node, values: Values, sample: Sample) -> Iterator[Heads]:
-    """Inputs and outputs of the sampled heads, as many at once as there is room for."""
+def heads_of(node: Node, values: Values, sample: Sample, *, whole: bool = True) -> Iterator[Heads]:
+    """Inputs and outputs of the sampled heads, as many at once as there is room for.
+
+    Args:
+        whole: also the cells that none of the sampled queries sees.
+    """
     inputs, how = Inputs.of(node), parameters(node)
     slopes = attention.slopes(inputs.q.ne[2], how.bias)
     sinks = None if inputs.sinks is None else values.rows(inputs.sinks)[0]
-    cells, sizes = inputs.k.ne[1], inputs.k.ne[0] + inputs.v.ne[0]
-    most = max(1, AT_ONCE // max(1, cells * sizes))
+    most = max(1, AT_ONCE // max(1, inputs.k.ne[1] * (inputs.k.ne[0] + inputs.v.ne[0])))
     for stream in sample.streams:
-        mask = _mask(inputs, values, sample.rows, stream)
-        sides = [_Cached.of(side, inputs.q, values, sample, stream) for side in inputs[1:3]]
+        mask, cells = _mask(inputs, values, sample.rows, stream), None
+        if not (whole or (shown := (mask > -np.inf).any(axis=0)).all()):
+            cells = np.flatnonzero(shown)
+            mask = mask[:, cells]
+        sides = [_Cached.of(side, inputs.q, values, sample, stream, cells) for side in inputs[1:3]]
         for start in range(0, len(sample.heads), most):
             heads = sample.heads[start : start + most]
             which = np.array(heads, np.int64)
             k, v = (side.planes[side.places[start : start + most]] for side in sides)
             yield Heads(
                 stream, heads, sample.rows,
-                values.planes(inputs.q, which, stream, sample.rows), k, v, mask,
+                values.planes(inputs.q, heads, stream, sample.rows), k, v, mask,
                 _out(node, which, stream, sample.rows),
                 attention.Scores(
                     how.scale, how.softcap, slopes[which][:, None, None],
@@ -163,11 +169,13 @@ class _Cached(NamedTuple):
     """Of each sampled head, which of them."""
 
     @classmethod
-    def of(cls, side: Node, q: Node, values: Values, sample: Sample, stream: int) -> _Cached:
-        """All that the heads of one stream read."""
+    def of(
+        cls, side: Node, q: Node, values: Values, sample: Sample, stream: int, cells: I64 | None
+    ) -> _Cached:
+        """All that the heads of one stream read, of some cells or all."""
         shared = [_shared(head, q.ne[2], side.ne[2]) for head in sample.heads]
         distinct = sorted(set(shared))
-        planes = values.planes(side, np.array(distinct, np.int64), stream * side.ne[3] // q.ne[3])
+        planes = values.planes(side, distinct, stream * side.ne[3] // q.ne[3], cells)
         return cls(planes, np.array([distinct.index(one) for one in shared], np.int64))
 
 

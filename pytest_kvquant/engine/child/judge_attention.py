@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -69,16 +70,21 @@ def judge(
     """
     inputs, how = Inputs.of(node), parameters(node)
     sample = choose(rng, inputs.q.ne[2], inputs.q.ne[1], inputs.q.ne[3], most)
-    on_cpu = node.on_cpu
-    worst: NodeFinding | None = None
-    for heads in heads_of(node, values, sample):
-        found = _judge_heads(heads, node, inputs, how, layer, on_cpu=on_cpu, windowed=windowed)
-        if worst is None or not found.ratio <= worst.ratio:
-            worst = found
-    return [worst] if worst is not None else []
+    types, on_cpu = Types(inputs.k.type, inputs.v.type, adds_in_half()), node.on_cpu
+    found: list[NodeFinding] = []
+    for heads in heads_of(node, values, sample, whole=False):
+        ratios, misfit, _ = _nearest(heads, types, on_cpu=on_cpu)
+        at = int(ratios.argmax())
+        if not ratios[at] <= 1:  # how a kernel splits its work may matter, and all cells with it
+            each = [one for some in heads_of(node, values, sample) for one in some.each]
+            return [_one_by_one(each, node, inputs, how, layer, windowed=windowed)]
+        corner = corner_of(node, inputs, how, heads.mask, windowed=windowed)
+        figures = float(ratios[at]), 1.0, float(misfit.error[at])
+        found.append(NodeFinding(corner, node.name, layer, *figures))
+    return [max(found, key=lambda one: one.figure)] if found else []
 
 
-def corner_of(node: Node, inputs: Inputs, how: Parameters, seen: int, *, windowed: bool) -> Corner:
+def corner_of(node: Node, inputs: Inputs, how: Parameters, mask: F64, *, windowed: bool) -> Corner:
     """Under which conditions an attention node ran."""
     kinds = ["alibi" if how.bias else "window" if windowed else "causal"]
     kinds += ["sinks"] if inputs.sinks is not None else []
@@ -86,33 +92,32 @@ def corner_of(node: Node, inputs: Inputs, how: Parameters, seen: int, *, windowe
     kinds += ["streams"] if inputs.q.ne[3] > 1 else []
     return Corner(
         "attention", inputs.k.type, inputs.v.type, inputs.k.ne[0], inputs.v.ne[0],
-        inputs.q.ne[2] // inputs.k.ne[2], inputs.q.ne[1], length_class(seen), "+".join(kinds),
-        node.backend,
+        inputs.q.ne[2] // inputs.k.ne[2], inputs.q.ne[1], length_class(_seen(mask)),
+        "+".join(kinds), node.backend,
     )  # fmt: skip
 
 
-def _judge_heads(
-    heads: Heads,
+def _seen(mask: F64) -> int:
+    """The most cells that a query sees."""
+    return int((mask > -np.inf).sum(axis=1).max(initial=0))
+
+
+def _one_by_one(
+    heads: Sequence[Head],
     node: Node,
     inputs: Inputs,
     how: Parameters,
     layer: int,
     *,
-    on_cpu: bool,
     windowed: bool,
 ) -> NodeFinding:
-    """The worst of some heads. They are computed at once; what is not right then, by itself."""
-    types = Types(inputs.k.type, inputs.v.type, adds_in_half())
-    seen = int((heads.mask > -np.inf).sum(axis=1).max(initial=0))
-    corner = corner_of(node, inputs, how, seen, windowed=windowed)
-    ratios, found, _ = _nearest(heads, types, on_cpu=on_cpu)
-    at = int(ratios.argmax())
-    if (ratio := float(ratios[at])) <= 1:
-        return NodeFinding(corner, node.name, layer, ratio, 1.0, float(found.error[at]))
-    alone = [(head, *against_arithmetic(head, types, on_cpu=on_cpu)) for head in heads.each]
-    head, ratio, found = max(alone, key=lambda one: one[1])
-    text = _words(corner, head, found, seen) if ratio > 1 else ""
-    return NodeFinding(corner, node.name, layer, ratio, 1.0, float(found.error), text)
+    """The worst of some heads, each of which is asked for ties and for the kernel's own steps."""
+    types, on_cpu = Types(inputs.k.type, inputs.v.type, adds_in_half()), node.on_cpu
+    judged = [(head, *against_arithmetic(head, types, on_cpu=on_cpu)) for head in heads]
+    head, ratio, misfit = max(judged, key=lambda one: one[1])
+    corner = corner_of(node, inputs, how, head.mask, windowed=windowed)
+    text = _words(corner, head, misfit, _seen(head.mask)) if ratio > 1 else ""
+    return NodeFinding(corner, node.name, layer, ratio, 1.0, float(misfit.error), text)
 
 
 def against_arithmetic(head: Head, types: Types, *, on_cpu: bool) -> tuple[float, attention.Misfit]:

@@ -94,9 +94,9 @@ def _compare(
     corner: Corner,
     layer: int,
 ) -> NodeFinding:
-    before = values.planes(source, rows)
+    before = values.planes(source, rows.tolist())
     values.release(node.root)  # turned in place: its result lies where its source was
-    after = values.planes(node, rows)
+    after = values.planes(node, rows.tolist())
     places = sections[:, rows].astype(np.float64)
     meant = turn(before, rope, places if len(places) > 1 else places[0], divisors)
     error, worst, head = _worst(after, meant)

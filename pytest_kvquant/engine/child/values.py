@@ -6,6 +6,8 @@ ends.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pytest_kvquant.engine.child.codec import Codecs
@@ -58,26 +60,27 @@ class Values:
 
     def plane(self, node: Node, at2: int = 0, at3: int = 0, rows: I64 | None = None) -> U8:
         """Bytes of rows of one plane, shape ``(rows, row bytes)``; rows must be whole."""
-        whole: U8 = self._bytes_of(node, np.array([at2]), at3, rows)[0]
+        whole: U8 = self._bytes_of(node, [at2], at3, rows)[0]
         return whole
 
-    def _bytes_of(self, node: Node, at2: I64, at3: int, rows: I64 | None) -> U8:
+    def _bytes_of(self, node: Node, at2: Sequence[int], at3: int, rows: I64 | None) -> U8:
         """Bytes of rows of some planes, shape ``(planes, rows, row bytes)``, read at once."""
         size, (_, nb1, nb2, nb3) = node.ggml.row_bytes(node.type, node.ne[0]), node.nb
-        which = np.arange(node.ne[1]) if rows is None else rows
-        if not (len(which) and len(at2)):
-            return np.empty((len(at2), len(which), size), np.uint8)
-        row, plane = int(which.min()), int(at2.min())
-        shape = int(at2.max()) - plane + 1, int(which.max()) - row + 1, size
+        count = node.ne[1] if rows is None else len(rows)
+        if not (count and at2):
+            return np.empty((len(at2), count, size), np.uint8)
+        row, last = (0, count - 1) if rows is None else (int(rows.min()), int(rows.max()))
+        plane = at2[0]
+        shape = at2[-1] - plane + 1, last - row + 1, size
         start = at3 * nb3 + plane * nb2 + row * nb1
         if self._kept.get(node.root.address) is not None:
             memory = self.bytes(node)[start:]
         else:
             memory = node.bytes((shape[0] - 1) * nb2 + (shape[1] - 1) * nb1 + size, start)
         view = np.ndarray(shape, np.uint8, np.ascontiguousarray(memory), 0, (nb2, nb1, 1))
-        if len(at2) == shape[0] and rows is None:
-            return np.ascontiguousarray(view)
-        return np.asarray(view[(at2 - plane)[:, None], which - row])
+        if len(at2) < shape[0]:
+            view = view[[one - plane for one in at2]]
+        return np.ascontiguousarray(view if rows is None else view[:, rows - row])
 
     def floats(self, raw: U8, kind: str) -> F64:
         """Rows of bytes as numbers, as the type's own ``to_float`` reads them."""
@@ -92,14 +95,14 @@ class Values:
             return whole if rows is None else np.asarray(whole[rows])
         return self.floats(self.plane(node, at2, at3, rows), node.type)
 
-    def planes(self, node: Node, at2: I64, at3: int = 0, rows: I64 | None = None) -> F64:
+    def planes(self, node: Node, at2: Sequence[int], at3: int = 0, rows: I64 | None = None) -> F64:
         """Rows of some planes as numbers, shape ``(planes, rows, elements)``.
 
         Args:
             at2: ascending numbers of the planes.
         """
         if node.type in PLAIN and node.nb[0] != np.dtype(PLAIN[node.type]).itemsize:
-            whole = self.whole(node)[at3][at2]
+            whole = self.whole(node)[at3][list(at2)]
             return whole if rows is None else np.asarray(whole[:, rows])
         raw = self._bytes_of(node, at2, at3, rows)
         flat = self.floats(raw.reshape(-1, raw.shape[2]), node.type)
