@@ -12,6 +12,7 @@ import os
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -111,7 +112,20 @@ def cpu_name(unknown: str) -> str:
     """The CPU's own name, or ``unknown`` where it tells none."""
     if is_mac():
         return _chip().name or unknown
+    with suppress(OSError):
+        if found := model_name(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")):
+            return found
     return str(_cpu_info().get("brand_raw", unknown))
+
+
+def model_name(text: str) -> str | None:
+    """The processor's own name in Linux's ``/proc/cpuinfo``; those of ARM are not told there.
+
+    >>> model_name("processor : 0\\nmodel name\\t: AMD EPYC 7B13\\n")
+    'AMD EPYC 7B13'
+    """
+    found = re.search(r"^model name\s*:\s*(\S.*?)\s*$", text, re.MULTILINE)
+    return found[1] if found else None
 
 
 @functools.cache

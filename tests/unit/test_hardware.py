@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import cpuinfo
 import msgspec
 import pytest
 
@@ -163,3 +165,11 @@ def test_a_mac_is_named_with_its_gpu_cores_and_build(monkeypatch: pytest.MonkeyP
     assert here.chip == "Apple M1 Max"
     assert ", 32 GPU cores," in here.name
     assert "macOS 26.4.1 (25E253)" in here.name
+
+
+def test_the_name_of_a_linux_processor_is_what_the_library_says() -> None:
+    text = "vendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Xeon(R) Platinum 8480+ \nflags : a\n"
+    assert hardware.model_name(text) == "Intel(R) Xeon(R) Platinum 8480+"
+    assert hardware.model_name("BogoMIPS\t: 50.00\nCPU implementer\t: 0x41\n") is None
+    if sys.platform == "linux":
+        assert hardware.cpu_name("?") == cpuinfo.get_cpu_info().get("brand_raw", "?")
