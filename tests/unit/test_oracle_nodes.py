@@ -94,8 +94,12 @@ def test_rows_are_overwritten_before_they_are_written() -> None:
     root = SimpleNamespace(ggml=ggml, type="f16", ne=(8, 512, 1, 1), nb=(2, 16, 0, 0), raw=None)
     source = SimpleNamespace(ne=(8, 2, 1, 1))
     node = cast(Any, SimpleNamespace(root=root, source=lambda _: source))
+    judge_write.blank(node, np.array([250, 251, 7, 6]))
+    assert written == {250 * 16: 32, 7 * 16: 16, 6 * 16: 16}  # neighbours at once
+    written.clear()
+    root.nb = (2, 24, 0, 0)  # rows with gaps between them
     judge_write.blank(node, np.array([250, 251]))
-    assert written == {250 * 16: 16, 251 * 16: 16}
+    assert written == {250 * 24: 16, 251 * 24: 16}
     transposed = cast(Any, SimpleNamespace(root=root, source=lambda _: SimpleNamespace(ne=(1, 16))))
     judge_write.blank(transposed, np.array([0]))
     assert len(written) == 2

@@ -65,7 +65,7 @@ def test_a_window_is_a_corner_of_its_own() -> None:
     inputs = cast("Inputs", SimpleNamespace(q=tensor, k=tensor, v=tensor, sinks=None))
     node = cast("Node", SimpleNamespace(backend="CPU"))
     masks = [
-        corner_of(node, inputs, Parameters(1.0, 0.0, 0.0), 9, windowed=windowed).mask
+        corner_of(node, inputs, Parameters(1.0, 0.0, 0.0), np.zeros((1, 9)), windowed=windowed).mask
         for windowed in (False, True)
     ]
     assert masks == ["causal", "window"]
