@@ -27,7 +27,8 @@ import numpy as np
 sys.path.insert(0, sys.argv[1])
 from pytest_kvquant.engine.child import abi, context
 from pytest_kvquant.engine import census
-from pytest_kvquant.engine.child.library import LoadedLibrary, loaded_files
+from pytest_kvquant.engine.child.library import LoadedLibrary
+from pytest_kvquant.engine.child.library_files import loaded_files
 
 job = json.loads(sys.argv[2])
 library = LoadedLibrary(None)

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from pytest_kvquant.engine.child import library as child
+from pytest_kvquant.engine.child import library_files
 from pytest_kvquant.engine.parent.engine import BatchShape
 from pytest_kvquant.engine.shaders import RESOURCES, shader_files
 from pytest_kvquant.machine.environment import WORKER_HOOK, scrub
@@ -87,11 +88,12 @@ def test_a_shader_that_is_compiled_at_run_time_is_part_of_the_build(
     shader = tmp_path / "kernels" / "fa.metal"
     shader.write_text("kernel void a() {}")
     monkeypatch.setenv(RESOURCES, str(tmp_path))
-    monkeypatch.setattr(child, "loaded_files", lambda _folder: [])
+    monkeypatch.setattr(library_files, "loaded_files", lambda _folder: [])
 
     class Pretended(child.LoadedLibrary):
         def __init__(self) -> None:
             self.path, self.bindings, self.types = tmp_path / "libllama.so", "", {}
+            self._hashed = library_files.Hashed([])  # before its backends were loaded
 
         def _text(self, _name: str) -> None: ...
 

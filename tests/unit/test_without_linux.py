@@ -45,7 +45,7 @@ def test_libraries_in_use_are_found_without_proc(tmp_path: Path) -> None:
     code = """
 import sys, ctypes
 from pathlib import Path
-from pytest_kvquant.engine.child import library
+from pytest_kvquant.engine.child import library_files as library
 exists = Path.exists
 Path.exists = lambda self, **more: False if str(self).startswith("/proc") else exists(self, **more)
 sys.platform = "darwin"

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import importlib
 import importlib.util
-import os
 import re
 import sys
 import types
@@ -23,8 +21,8 @@ from typing import TYPE_CHECKING, TypedDict, cast
 from pytest_kvquant.engine.child import abi, backends
 from pytest_kvquant.engine.child.cache_types import read_types
 from pytest_kvquant.engine.child.device_watch import DeviceWatch
+from pytest_kvquant.engine.child.library_files import Hashed, files_in_use, loaded_files
 from pytest_kvquant.engine.child.llama import CFunction, Llama
-from pytest_kvquant.engine.shaders import RESOURCES, shader_files
 
 if TYPE_CHECKING:
     from pytest_kvquant.engine.child.llama import CType
@@ -78,11 +76,17 @@ def find_library(directory: Path) -> Path:
 class LoadedLibrary:
     """The loaded libllama: the bindings over it, its ggml functions, its cache types."""
 
-    def __init__(self, directory: str | None) -> None:
+    def __init__(self, directory: str | None, *, identify: bool = False) -> None:
+        """Load it.
+
+        Args:
+            identify: :meth:`identity` will be asked: its files are hashed meanwhile.
+        """
         package = _bindings_package()
         self.bindings = _version(package)
         self.path = find_library(Path(directory) if directory else package / "lib")
         self.handle = _load(self.path)
+        self._hashed = Hashed(files_in_use(self.path)) if identify else None
         self.llama = _import_bindings(package, self.path, self.handle)
         self._load_backends()
         self.types = read_types(self.function)
@@ -118,12 +122,9 @@ class LoadedLibrary:
 
     def identity(self) -> dict[str, object]:
         """What this build says of itself: path, commit, hash of the files in use, devices."""
-        files = loaded_files(self.path.resolve().parent)
-        if folder := os.environ.get(RESOURCES):
-            files += shader_files(Path(folder))
-        digest = hashlib.sha256()
-        for file in files:
-            digest.update(file.read_bytes())
+        devices, files = self.devices(), files_in_use(self.path)
+        if self._hashed is None or self._hashed.files != files:  # backends were loaded since
+            self._hashed = Hashed(files)
         return {
             "path": str(self.path),
             "bindings": self.bindings,
@@ -133,8 +134,8 @@ class LoadedLibrary:
             "ggml_commit": self._text("ggml_commit"),
             "system_info": self._text("llama_print_system_info"),
             "files": [file.name for file in files],
-            "hash": digest.hexdigest()[:16],
-            "devices": self.devices(),
+            "hash": self._hashed.digest(),
+            "devices": devices,
             "backends": self.backends(),
             "types": self.types,
         }
@@ -214,37 +215,6 @@ class LoadedLibrary:
         except BadLibrary:
             return None
         return value.decode(errors="replace").strip() if value else None
-
-
-def loaded_files(directory: Path) -> list[Path]:
-    """The llama and ggml libraries that this process has mapped, in a stable order.
-
-    Linux and macOS tell; elsewhere those that lie in ``directory``.
-    """
-    maps = Path("/proc/self/maps")
-    if maps.exists():
-        mapped = [
-            line.split(maxsplit=5)[5] for line in maps.read_text().splitlines() if "/" in line
-        ]
-    elif sys.platform == "darwin":
-        mapped = _dyld_images()
-    else:
-        mapped = [str(path.resolve()) for path in directory.iterdir()]
-    wanted = re.compile(r"lib(llama|ggml)[^/]*\.(so|dylib)")
-    return sorted({Path(path) for path in mapped if wanted.match(Path(path).name)})
-
-
-def _dyld_images() -> list[str]:
-    """Paths of all images of this process, as macOS's dyld tells them (``mach-o/dyld.h``)."""
-    dyld = ctypes.CDLL(None)
-    count = dyld._dyld_image_count
-    name_of = dyld._dyld_get_image_name
-    count.restype, name_of.restype, name_of.argtypes = (
-        ctypes.c_uint32,
-        ctypes.c_char_p,
-        (ctypes.c_uint32,),
-    )
-    return [name.decode() for index in range(count()) if (name := name_of(index))]
 
 
 def _bindings_package() -> Path:

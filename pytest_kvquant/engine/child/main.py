@@ -91,7 +91,7 @@ class Child(
         asked = message.read(model.LoadLibrary)
         if self._loaded is None or self._loaded[0] != asked.directory:
             with self.channel.spent("library"):
-                self.library = LoadedLibrary(asked.directory)
+                self.library = LoadedLibrary(asked.directory, identify=asked.full)
                 self.codecs = Codecs(self.library)
                 if asked.servers:
                     add_servers(self.library, list(asked.servers))
