@@ -129,7 +129,7 @@ OPTIONS: tuple[Option, ...] = (
         "sample",
         NUMBER,
         "SECONDS",
-        "time of a speed sample (default: 0.02; CPU 0.5; embedded 0.008)",
+        "time of a speed sample (default: 0.01; CPU 0.5; embedded 0.008)",
     ),
     Option("speed-baseline", TEXT, "PATH", "result of an earlier run, for absolute speed floors"),
     Option(

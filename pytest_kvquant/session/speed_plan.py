@@ -34,7 +34,7 @@ f16."""
 SAMPLE = 0.5
 """Seconds, on a CPU: its clock and its neighbours change within less."""
 
-DEVICE_SAMPLE = 0.02
+DEVICE_SAMPLE = 0.01
 """Seconds, on other devices: a GPU keeps its pace within 1 %, and half a second of a small model's
 prefill would be 200 tests. A large model's test takes longer anyway."""
 
