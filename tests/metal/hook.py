@@ -11,8 +11,8 @@ from pytest_kvquant.engine.child.library import LoadedLibrary
 _made: Any = LoadedLibrary.__init__
 
 
-def _with_metal(self: Any, *arguments: Any) -> None:
-    _made(self, *arguments)
+def _with_metal(self: Any, *arguments: Any, **named: Any) -> None:
+    _made(self, *arguments, **named)
     load = self.function("ggml_backend_load", ctypes.c_void_p, ctypes.c_char_p)
     if not load(os.environb[b"SIM_METAL_LIBRARY"]):
         raise RuntimeError("the simulated Metal backend does not load")

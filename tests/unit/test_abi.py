@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import random
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -119,6 +120,23 @@ def test_each_layout_fits_its_own_library_and_no_other(
     expected = [release for release in releases if not abi.missing_symbols(library, release)]
     assert abi.fitting_releases(library) == expected
     assert releases[-1] in expected
+
+
+@needs_compiler
+def test_a_fitting_library_fits_whatever_state_the_heap_is_in(build: Build) -> None:
+    """Freeing what painted the stack gives memory back to the system in some states: that runs
+    deeper in the stack, and left traces that were taken for a longer struct.
+    """
+    library, size = build(("0.3.36",)), 160
+    chance = random.Random(3)
+    found = set()
+    for _ in range(3000):
+        blocks = [bytes(chance.randrange(1000, 120_000)) for _ in range(chance.randrange(1, 40))]
+        _kept = blocks[:: chance.randrange(1, 4)]
+        del blocks
+        found.add(abi.default_params(library, "llama_context_params").reach)
+    assert found <= {size, None}
+    assert size in found
 
 
 @needs_compiler

@@ -25,8 +25,8 @@ ROOM = 1024
 OBSERVED = ROOM // 2
 """How much of it must show the paint, before anything is concluded from what does not."""
 
-ROUNDS = 3
-"""Calls per struct: a byte that shows the paint once is unwritten, whatever disturbed it before."""
+ROUNDS = 2
+"""Of two calls per struct: a byte that shows the paint once is unwritten, whatever disturbed it."""
 
 TABLE = Path(__file__).parents[2] / "data" / "bindings.json"
 """Struct layouts, defaults and bound symbols of llama-cpp-python's releases.
@@ -300,32 +300,36 @@ def default_params(handle: ctypes.CDLL, name: str) -> Returned:
 
     ctypes receives a struct in stack memory that it does not clear, so what lay there shows
     through wherever the library did not write. The call is made over zeros and over ones: bytes
-    that follow the paint are unwritten. A function that writes nothing shows first where the paint
-    holds.
+    that follow the paint are unwritten. Whether the paint holds, a function that writes nothing
+    shows, before and after: the interpreter leaves traces in between (it frees what painted), whose
+    depth depends on its heap. The order sees to it that a heap of which every second call finds
+    another state tells both functions alike.
 
     Raises:
         AttributeError: the library does not have the function.
     """
     silent = ctypes.CDLL(None).getpid
-    visible = _unwritten(*_over_paint(silent, silent))
     function = handle[name.replace("_params", "_default_params")]
-    rounds = [_over_paint(silent, function) for _ in range(ROUNDS)]
-    unwritten = frozenset.union(*(_unwritten(*each) & visible for each in rounds))
+    order = (silent, function, function, silent) * ROUNDS
+    calls = [(called, *_over_paint(called)) for called in order]
+    shown = [(called, _unwritten(zeros, ones)) for called, zeros, ones in calls]
+    visible = frozenset.intersection(*(paint for called, paint in shown if called is silent))
+    unwritten = frozenset.union(*(paint for called, paint in shown if called is function))
     reach = None
     if visible.issuperset(range(OBSERVED)):
         reach = max(visible - unwritten, default=-1) + 1
-    return Returned(rounds[0][0], unwritten, reach)
+    return Returned(calls[1][1], unwritten & visible, reach)
 
 
-def _over_paint(
-    silent: ctypes._NamedFuncPointer, function: ctypes._NamedFuncPointer
-) -> tuple[bytes, bytes]:
+def _over_paint(function: ctypes._NamedFuncPointer) -> tuple[bytes, bytes]:
     """What a function returns over a stack of zeros, and over a stack of ones.
 
     Nothing may stand between painting and calling: every other call leaves its own traces there.
+    So both keep the interpreter's lock, and no other thread is let in between.
     """
-    call = ctypes.CFUNCTYPE(_Room)(ctypes.cast(function, ctypes.c_void_p).value or 0)
-    paint = ctypes.CFUNCTYPE(None, _Paint)(ctypes.cast(silent, ctypes.c_void_p).value or 0)
+    silent = ctypes.cast(ctypes.CDLL(None).getpid, ctypes.c_void_p).value or 0
+    call = ctypes.PYFUNCTYPE(_Room)(ctypes.cast(function, ctypes.c_void_p).value or 0)
+    paint = ctypes.PYFUNCTYPE(None, _Paint)(silent)
     zeros, ones = _Paint(), _Paint.from_buffer_copy(b"\xff" * ctypes.sizeof(_Paint))
     paint(zeros)
     over_zeros = call()
