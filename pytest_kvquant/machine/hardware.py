@@ -112,10 +112,15 @@ def cpu_name(unknown: str) -> str:
     """The CPU's own name, or ``unknown`` where it tells none."""
     if is_mac():
         return _chip().name or unknown
+    return _brand() or str(_cpu_info().get("brand_raw", unknown))
+
+
+@functools.cache
+def _brand() -> str | None:
+    """What Linux tells; ``None`` elsewhere, and of ARM."""
     with suppress(OSError):
-        if found := model_name(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")):
-            return found
-    return str(_cpu_info().get("brand_raw", unknown))
+        return model_name(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
+    return None
 
 
 def model_name(text: str) -> str | None:

@@ -29,11 +29,8 @@ def attend_in_halves(q: F64, k: F64, v: F64, mask: F64, how: Scores, *, parts: i
     Returns:
         Shape ``(rows, value size)``.
     """
-    score = how.scale * (q @ k.T)
-    if how.softcap:
-        score = how.softcap * np.tanh(score / how.softcap)
     visible = mask > -np.inf
-    biased: F32 = (score + how.slope * np.where(visible, mask, 0)).astype(np.float32)
+    biased: F32 = (scores(q, k, how) + how.slope * np.where(visible, mask, 0)).astype(np.float32)
     size = -(-len(k) // parts)
     stretches = [
         _summed(biased, v.astype(np.float32), visible, start, min(start + size, len(k)))

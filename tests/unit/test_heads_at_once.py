@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytest_kvquant.engine.child.attention_inputs import Heads
+from pytest_kvquant.engine.child.attention_inputs import Heads, Operands
 from pytest_kvquant.engine.child.attention_noise import Types
 from pytest_kvquant.engine.child.judge_attention import _nearest, against_arithmetic
 from pytest_kvquant.numerics import attention
@@ -23,7 +23,7 @@ def example(seed: int, *, sinks: bool = False, bias: bool = False) -> Heads:
     how = Scores(SIZE**-0.5, 0.0, slope, rng.normal(size=(COUNT, 1, 1)) if sinks else None)
     out = attention.attend(q, k, v, mask, how).out.astype(np.float32).astype(np.float64)
     out[-1, 2] *= 1.02
-    return Heads(0, [0, 2, 5], np.arange(ROWS), q, k, v, mask, out, how)
+    return Heads(0, [0, 2, 5], np.arange(ROWS), Operands(q, k, v, mask, out, how))
 
 
 @pytest.mark.parametrize("on_cpu", [True, False])
@@ -33,9 +33,9 @@ def test_all_at_once_as_one_by_one(k_type: str, on_cpu: bool, sinks: bool) -> No
     heads = example(1, sinks=sinks, bias=not sinks)
     for adds_in_half in (False, True):
         types = Types(k_type, "q8_0", adds_in_half)
-        together, found, _ = _nearest(heads, types, on_cpu=on_cpu)
+        together, found, _ = _nearest(heads.given, types, on_cpu=on_cpu)
         for at, head in enumerate(heads.each):
-            alone, by_itself, _ = _nearest(head, types, on_cpu=on_cpu)
+            alone, by_itself, _ = _nearest(head.given, types, on_cpu=on_cpu)
             assert together[at] == pytest.approx(float(alone), rel=1e-6)
             for one, other in zip(found, by_itself, strict=True):
                 assert one[at] == pytest.approx(float(other), rel=1e-5, abs=1e-12)
@@ -44,11 +44,11 @@ def test_all_at_once_as_one_by_one(k_type: str, on_cpu: bool, sinks: bool) -> No
 
 def test_a_head_that_is_not_finite_is_infinitely_wrong_and_the_others_are_not() -> None:
     heads = example(2)
-    heads.out[1, 3, 7] = np.nan
-    ratios, found, _ = _nearest(heads, Types("f16", "q8_0"), on_cpu=True)
+    heads.given.out[1, 3, 7] = np.nan
+    ratios, found, _ = _nearest(heads.given, Types("f16", "q8_0"), on_cpu=True)
     assert ratios[1] == np.inf
     assert found.row[1] == 3
     assert np.isfinite(ratios[[0, 2]]).all()
     head = list(heads.each)[1]
-    assert against_arithmetic(head, Types("f16", "q8_0"), on_cpu=True)[0] == np.inf
+    assert against_arithmetic(head.given, Types("f16", "q8_0"), on_cpu=True)[0] == np.inf
     assert head.head == 2

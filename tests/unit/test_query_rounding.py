@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support import cuda_vector_kernel as kernel
 
-from pytest_kvquant.engine.child.attention_inputs import Head
+from pytest_kvquant.engine.child.attention_inputs import Operands
 from pytest_kvquant.engine.child.attention_noise import FACTOR, Types, noise_of
 from pytest_kvquant.engine.child.judge_attention import against_arithmetic
 from pytest_kvquant.numerics import attention, query_rounding
@@ -24,14 +24,14 @@ def example(kind: str, seed: int, *, size: int = 128, cells: int = 60):
     v = v.astype(np.float16).astype(np.float64)
     scale = float(np.float32(1 / np.sqrt(size)))
     out = np.stack([kernel.attend(row, blocks, v, scale, kind) for row in q.astype(np.float32)])
-    return Head(
-        0, 0, np.arange(2), q.astype(np.float32).astype(np.float64),
+    return Operands(
+        q.astype(np.float32).astype(np.float64),
         blocks.floats().astype(np.float64), v, np.zeros((2, cells)), out.astype(np.float64),
         Scores(scale),
     )  # fmt: skip
 
 
-def error(head: Head, q, k) -> float:
+def error(head: Operands, q, k) -> float:
     return attention.misfit(
         head.out, attention.attend(q, k, head.v, head.mask, head.how)
     ).error  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytest_kvquant.engine.child.attention_inputs import Head
+from pytest_kvquant.engine.child.attention_inputs import Operands
 from pytest_kvquant.engine.child.attention_noise import Types
 from pytest_kvquant.engine.child.judge_attention import against_arithmetic
 from pytest_kvquant.numerics import attention, query_rounding
@@ -15,7 +15,7 @@ CELLS, SIZE, TIED = 43, 128, (5, 70)
 """The largest keys meet tied elements: a step costs a thousandth of a score."""
 
 
-def example(*, up: bool, gain: float = 1.0, untied: float = 0.0) -> Head:
+def example(*, up: bool, gain: float = 1.0, untied: float = 0.0) -> Operands:
     """Two queries, of which the second has elements half a step (or ``untied`` more) between two
     levels; the output is that of a kernel of q5_1 keys which rounds them ``up`` or down."""
     rng = np.random.default_rng(3)
@@ -32,10 +32,10 @@ def example(*, up: bool, gain: float = 1.0, untied: float = 0.0) -> Head:
     mask, how = np.zeros((2, CELLS)), Scores(1 / np.sqrt(SIZE))
     out = attention.attend(taken * gain, keys, v, mask, how).out
     out = out.astype(np.float32).astype(np.float64)
-    return Head(0, 0, np.arange(2), q, k, v, mask, out, how)
+    return Operands(q, k, v, mask, out, how)
 
 
-def ratio(head: Head) -> float:
+def ratio(head: Operands) -> float:
     return against_arithmetic(head, Types("q5_1", "q8_0"), on_cpu=True)[0]
 
 

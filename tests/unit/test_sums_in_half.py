@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytest_kvquant.engine.child.attention_inputs import Head
+from pytest_kvquant.engine.child.attention_inputs import Operands
 from pytest_kvquant.engine.child.attention_noise import Types
 from pytest_kvquant.engine.child.judge_attention import against_arithmetic
 from pytest_kvquant.numerics.attention import Scores
@@ -28,7 +28,7 @@ def dot_in_half(k: np.ndarray, q: np.ndarray, lanes: int) -> float:
     return float(total[0])
 
 
-def example(seed: int, lanes: int, *, change: float = 1.0, cells: int = 50) -> Head:
+def example(seed: int, lanes: int, *, change: float = 1.0, cells: int = 50) -> Operands:
     size, rng = 128, np.random.default_rng(seed)
     q = (2 * rng.normal(size=(3, size))).astype(np.float16)
     k, v = rng.normal(size=(cells, size)).astype(np.float16), rng.normal(size=(cells, size))
@@ -36,13 +36,13 @@ def example(seed: int, lanes: int, *, change: float = 1.0, cells: int = 50) -> H
     scores = np.array([[dot_in_half(key, row, lanes) for key in k] for row in q]) * scale * change
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
     out = weights / weights.sum(axis=1, keepdims=True) @ v
-    return Head(
-        0, 0, np.arange(3), q.astype(np.float64), k.astype(np.float64), v, np.zeros((3, cells)),
+    return Operands(
+        q.astype(np.float64), k.astype(np.float64), v, np.zeros((3, cells)),
         out.astype(np.float32).astype(np.float64), Scores(scale),
     )  # fmt: skip
 
 
-def ratio(head: Head, k_type: str = "f16", *, adds_in_half: bool) -> float:
+def ratio(head: Operands, k_type: str = "f16", *, adds_in_half: bool) -> float:
     return against_arithmetic(head, Types(k_type, "q4_0", adds_in_half), on_cpu=True)[0]
 
 

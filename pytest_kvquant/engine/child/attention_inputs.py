@@ -89,44 +89,46 @@ class Inputs(NamedTuple):
         return cls(q, k, v, found[3], found[4])
 
 
+class Operands(NamedTuple):
+    """What a head computes with and what it gave; of some heads with a dimension in front."""
+
+    q: F64
+    k: F64
+    v: F64
+    mask: F64
+    """Without that dimension: the same for all, shape ``(rows, cells)``."""
+    out: F64
+    how: attention.Scores
+
+
 class Head(NamedTuple):
     """One head of one stream."""
 
     stream: int
     head: int
     rows: I64
-    q: F64
-    k: F64
-    v: F64
-    mask: F64
-    out: F64
-    how: attention.Scores
+    given: Operands
 
 
 class Heads(NamedTuple):
-    """Some heads of one stream; their arrays have a dimension in front for them."""
+    """Some heads of one stream."""
 
     stream: int
     heads: list[int]
     rows: I64
-    q: F64
-    k: F64
-    v: F64
-    mask: F64
-    """The same for all, shape ``(rows, cells)``."""
-    out: F64
-    how: attention.Scores
+    given: Operands
 
     @property
     def each(self) -> Iterator[Head]:
         """One after the other."""
-        sinks = None if self.how.sink is None else np.ravel(self.how.sink)
-        for at, slope in enumerate(np.ravel(self.how.slope)):
+        q, k, v, mask, out, how = self.given
+        sinks = None if how.sink is None else np.ravel(how.sink)
+        for at, (head, slope) in enumerate(zip(self.heads, np.ravel(how.slope), strict=True)):
             sink = None if sinks is None else float(sinks[at])
+            own = how._replace(slope=float(slope), sink=sink)
             yield Head(
-                self.stream, self.heads[at], self.rows, self.q[at], self.k[at], self.v[at],
-                self.mask, self.out[at], self.how._replace(slope=float(slope), sink=sink),
-            )  # fmt: skip
+                self.stream, head, self.rows, Operands(q[at], k[at], v[at], mask, out[at], own)
+            )
 
 
 def heads_of(node: Node, values: Values, sample: Sample, *, whole: bool = True) -> Iterator[Heads]:
@@ -149,15 +151,13 @@ def heads_of(node: Node, values: Values, sample: Sample, *, whole: bool = True) 
             heads = sample.heads[start : start + most]
             which = np.array(heads, np.int64)
             k, v = (side.planes[side.places[start : start + most]] for side in sides)
-            yield Heads(
-                stream, heads, sample.rows,
-                values.planes(inputs.q, heads, stream, sample.rows), k, v, mask,
-                _out(node, which, stream, sample.rows),
-                attention.Scores(
-                    how.scale, how.softcap, slopes[which][:, None, None],
-                    None if sinks is None else sinks[which][:, None, None],
-                ),
+            scores = attention.Scores(
+                how.scale, how.softcap, slopes[which][:, None, None],
+                None if sinks is None else sinks[which][:, None, None],
             )  # fmt: skip
+            q = values.planes(inputs.q, heads, stream, sample.rows)
+            out = _out(node, which, stream, sample.rows)
+            yield Heads(stream, heads, sample.rows, Operands(q, k, v, mask, out, scores))
 
 
 class _Cached(NamedTuple):

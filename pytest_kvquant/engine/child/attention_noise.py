@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pytest_kvquant.engine.child.attention_inputs import Head, Heads
+from pytest_kvquant.engine.child.attention_inputs import Operands
 from pytest_kvquant.numerics import attention, query_rounding
 from pytest_kvquant.numerics.arrays import F64
 from pytest_kvquant.numerics.attention import squares
@@ -42,45 +42,45 @@ class Taken(NamedTuple):
     """The same where some of a query's 8-bit levels are known; ``None``: it has none."""
 
 
-def roundings(head: Head | Heads, k_type: str, *, on_cpu: bool) -> Iterator[Taken]:
+def roundings(given: Operands, k_type: str, *, on_cpu: bool) -> Iterator[Taken]:
     """What kernels may make of the queries before they meet the keys, the likeliest first.
 
     On a CPU f16 keys meet f16 queries, q-types 8-bit ones; on GPUs f16 or f32 as the kernel's
     family has it, and blocks of 8 bits (q8_1) for q-types and few queries.
     """
-    exact = Taken(head.q, head.k)
+    exact = Taken(given.q, given.k)
     if k_type in ("f32", "f16"):
-        first, second = exact, _halves(head)
+        first, second = exact, _halves(given)
         yield from (first, second) if k_type == "f32" or not on_cpu else (second, first)
     elif k_type == "bf16":
-        yield from (Taken(_brain(head.q), head.k), exact, _halves(head))
+        yield from (Taken(_brain(given.q), given.k), exact, _halves(given))
     elif not on_cpu:
-        yield _halves(head)
+        yield _halves(given)
         if k_type in query_rounding.ON_CUDA:
             vector = functools.partial(
-                query_rounding.as_vector_kernels, head.q, head.k, k_type, head.how.scale
+                query_rounding.as_vector_kernels, given.q, given.k, k_type, given.how.scale
             )
             yield _rounded(vector)
-        yield from (_eights(head, scale_in_half=False), _eights(head, scale_in_half=True), exact)
+        yield from (_eights(given, scale_in_half=False), _eights(given, scale_in_half=True), exact)
     elif k_type.startswith(("q", "iq", "mxfp", "nvfp", "tq")):
         if k_type.endswith("_1"):
-            yield _rounded(functools.partial(query_rounding.with_offsets, head.q, head.k))
-        yield from (_eights(head, scale_in_half=True), _eights(head, scale_in_half=False))
-        yield from (exact, _halves(head))
+            yield _rounded(functools.partial(query_rounding.with_offsets, given.q, given.k))
+        yield from (_eights(given, scale_in_half=True), _eights(given, scale_in_half=False))
+        yield from (exact, _halves(given))
     else:
         yield exact
-        yield from (_eights(head, scale_in_half=True), _eights(head, scale_in_half=False))
-        yield _halves(head)
+        yield from (_eights(given, scale_in_half=True), _eights(given, scale_in_half=False))
+        yield _halves(given)
 
 
-def _halves(head: Head | Heads) -> Taken:
-    return Taken(head.q.astype(np.float16).astype(np.float64), head.k)
+def _halves(given: Operands) -> Taken:
+    return Taken(given.q.astype(np.float16).astype(np.float64), given.k)
 
 
-def _eights(head: Head | Heads, *, scale_in_half: bool) -> Taken:
+def _eights(given: Operands, *, scale_in_half: bool) -> Taken:
     def rounded(levels: F64 | None = None) -> tuple[F64, F64]:
-        q = query_rounding.rounded_to_eights(head.q, scale_in_half=scale_in_half, levels=levels)
-        return q, head.k
+        q = query_rounding.rounded_to_eights(given.q, scale_in_half=scale_in_half, levels=levels)
+        return q, given.k
 
     return _rounded(rounded)
 
@@ -108,20 +108,20 @@ def adds_in_half() -> bool:
     return any(features.get(name) for name in ("AVX512FP16", "ASIMDHP"))
 
 
-def noise_of(meant: attention.Attended, head: Head | Heads, types: Types, *, on_cpu: bool) -> F64:
+def noise_of(meant: attention.Attended, given: Operands, types: Types, *, on_cpu: bool) -> F64:
     """Squared error that arithmetic models for each row.
 
     A CPU sums f16 values in f16, all others in f32; products with f16 keys in f16 where it can. On
     GPUs the family of the kernel decides, and scores, weights and unpacked rows are f16.
     """
-    longest = squares(head.k).max(axis=-1, keepdims=True, initial=0)
-    size = np.sqrt(squares(head.q) * longest)
-    largest = np.abs(head.how.scale) * size
+    longest = squares(given.k).max(axis=-1, keepdims=True, initial=0)
+    size = np.sqrt(squares(given.q) * longest)
+    largest = np.abs(given.how.scale) * size
     if not on_cpu:
         per_score = HALF_UNIT * np.maximum(1.0, largest)
         moved = squares(meant.by_score) + squares(meant.out) * 1e-2
     else:  # a sum of d products, rounded d times to its own size
-        per_score = SINGLE_UNIT * np.sqrt(head.q.shape[-1]) * largest
+        per_score = SINGLE_UNIT * np.sqrt(given.q.shape[-1]) * largest
         moved = squares(meant.by_score) + meant.by_each_score
     by_scores = np.square(np.minimum(per_score, 1.0) + 8 * SINGLE_UNIT) * moved
     if on_cpu and types.v != "f16":
@@ -129,11 +129,11 @@ def noise_of(meant: attention.Attended, head: Head | Heads, types: Types, *, on_
     return np.asarray(meant.halves + meant.weights_in_half + by_scores) + 1e-30
 
 
-def by_products(head: Head | Heads, types: Types, *, on_cpu: bool) -> F64:
+def by_products(given: Operands, types: Types, *, on_cpu: bool) -> F64:
     """What products summed in f16 add to it, each score by itself; mostly zeros.
 
     However queries are rounded: it is the same for all of :func:`roundings`.
     """
     if on_cpu and types.k == "f16" and types.adds_in_half:
-        return products_in_half(head.q, head.k, head.v, head.mask, head.how)
-    return np.zeros(head.q.shape[:-1])
+        return products_in_half(given.q, given.k, given.v, given.mask, given.how)
+    return np.zeros(given.q.shape[:-1])

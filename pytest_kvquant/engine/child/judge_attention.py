@@ -9,8 +9,8 @@ import numpy as np
 
 from pytest_kvquant.engine.child.attention_inputs import (
     Head,
-    Heads,
     Inputs,
+    Operands,
     Parameters,
     choose,
     heads_of,
@@ -73,12 +73,12 @@ def judge(
     types, on_cpu = Types(inputs.k.type, inputs.v.type, adds_in_half()), node.on_cpu
     found: list[NodeFinding] = []
     for heads in heads_of(node, values, sample, whole=False):
-        ratios, misfit, _ = _nearest(heads, types, on_cpu=on_cpu)
+        ratios, misfit, _ = _nearest(heads.given, types, on_cpu=on_cpu)
         at = int(ratios.argmax())
         if not ratios[at] <= 1:  # how a kernel splits its work may matter, and all cells with it
             each = [one for some in heads_of(node, values, sample) for one in some.each]
-            return [_one_by_one(each, node, inputs, how, layer, windowed=windowed)]
-        corner = corner_of(node, inputs, how, heads.mask, windowed=windowed)
+            return [_worst(each, node, inputs, how, layer, windowed=windowed)]
+        corner = corner_of(node, inputs, how, heads.given.mask, windowed=windowed)
         figures = float(ratios[at]), 1.0, float(misfit.error[at])
         found.append(NodeFinding(corner, node.name, layer, *figures))
     return [max(found, key=lambda one: one.figure)] if found else []
@@ -102,7 +102,7 @@ def _seen(mask: F64) -> int:
     return int((mask > -np.inf).sum(axis=1).max(initial=0))
 
 
-def _one_by_one(
+def _worst(
     heads: Sequence[Head],
     node: Node,
     inputs: Inputs,
@@ -113,48 +113,50 @@ def _one_by_one(
 ) -> NodeFinding:
     """The worst of some heads, each of which is asked for ties and for the kernel's own steps."""
     types, on_cpu = Types(inputs.k.type, inputs.v.type, adds_in_half()), node.on_cpu
-    judged = [(head, *against_arithmetic(head, types, on_cpu=on_cpu)) for head in heads]
+    judged = [(head, *against_arithmetic(head.given, types, on_cpu=on_cpu)) for head in heads]
     head, ratio, misfit = max(judged, key=lambda one: one[1])
-    corner = corner_of(node, inputs, how, head.mask, windowed=windowed)
-    text = _words(corner, head, misfit, _seen(head.mask)) if ratio > 1 else ""
+    corner = corner_of(node, inputs, how, head.given.mask, windowed=windowed)
+    text = _words(corner, head, misfit) if ratio > 1 else ""
     return NodeFinding(corner, node.name, layer, ratio, 1.0, float(misfit.error), text)
 
 
-def against_arithmetic(head: Head, types: Types, *, on_cpu: bool) -> tuple[float, attention.Misfit]:
+def against_arithmetic(
+    given: Operands, types: Types, *, on_cpu: bool
+) -> tuple[float, attention.Misfit]:
     """The largest figure of a head over its limit, and how its output differs.
 
     Of all ways in which kernels round, the one counts that is nearest to the output.
     """
-    ratios, found, tried = _nearest(head, types, on_cpu=on_cpu)
+    ratios, found, tried = _nearest(given, types, on_cpu=on_cpu)
     ratio = float(ratios)
     if ratio > 1:  # perhaps a tie was rounded otherwise
         for taken, _ in tried:
-            if (other := settled(taken, head)) is not None:
-                meant = attention.attend(other.q, other.k, head.v, head.mask, head.how)
-                misfit = attention.misfit(head.out, meant)
-                noise = noise_of(meant, head, types, on_cpu=on_cpu)
-                if (one := float(_ratio(misfit, head, meant, noise))) < ratio:
+            if (other := settled(taken, given)) is not None:
+                meant = attention.attend(other.q, other.k, given.v, given.mask, given.how)
+                misfit = attention.misfit(given.out, meant)
+                noise = noise_of(meant, given, types, on_cpu=on_cpu)
+                if (one := float(_ratio(misfit, given, meant, noise))) < ratio:
                     ratio, found = one, misfit
     if ratio > 1 and types.v == "f16":
-        ratio, found = min((ratio, found), *_in_halves(head, *tried[0]), key=lambda one: one[0])
+        ratio, found = min((ratio, found), *_in_halves(given, *tried[0]), key=lambda one: one[0])
     return ratio, found
 
 
 def _nearest(
-    head: Head | Heads, types: Types, *, on_cpu: bool
+    given: Operands, types: Types, *, on_cpu: bool
 ) -> tuple[F64, attention.Misfit, list[tuple[Taken, attention.Attended]]]:
     """Figures over their limits with the queries rounded in the way that comes nearest, and the
     ways that were tried: until all heads are right."""
     ratio: F64 | None = None
     tried: list[tuple[Taken, attention.Attended]] = []
-    products = by_products(head, types, on_cpu=on_cpu)
-    for taken in roundings(head, types.k, on_cpu=on_cpu):
-        meant = attention.attend(taken.q, taken.k, head.v, head.mask, head.how)
+    products = by_products(given, types, on_cpu=on_cpu)
+    for taken in roundings(given, types.k, on_cpu=on_cpu):
+        meant = attention.attend(taken.q, taken.k, given.v, given.mask, given.how)
         tried.append((taken, meant))
-        misfit = attention.misfit(head.out, meant)
+        misfit = attention.misfit(given.out, meant)
         gain = np.maximum(GAIN if on_cpu else DEVICE_GAIN, attention.gain_of(products, meant))
-        noise = noise_of(meant, head, types, on_cpu=on_cpu) + products
-        one = _ratio(misfit, head, meant, noise, gain)
+        noise = noise_of(meant, given, types, on_cpu=on_cpu) + products
+        one = _ratio(misfit, given, meant, noise, gain)
         if ratio is None:
             ratio, found = one, misfit
         else:
@@ -168,16 +170,16 @@ def _nearest(
 
 
 def _in_halves(
-    head: Head, taken: Taken, meant: attention.Attended
+    given: Operands, taken: Taken, meant: attention.Attended
 ) -> list[tuple[float, attention.Misfit]]:
     """Against the kernel's own sums in f16: of all cells, and of stretches of a thread each."""
-    split = len(head.q) == 1 and len(head.k) >= SPLIT
+    split = len(given.q) == 1 and len(given.k) >= SPLIT
     found = []
     for parts in range(1, MOST_PARTS + 1) if split else (1,):
-        out = attend_in_halves(taken.q, taken.k, head.v, head.mask, head.how, parts=parts)
+        out = attend_in_halves(taken.q, taken.k, given.v, given.mask, given.how, parts=parts)
         steps = meant._replace(out=out)
-        misfit = attention.misfit(head.out, steps)
-        ratio = _ratio(misfit, head, steps, STEPS_NOISE * meant.halves + 1e-30)
+        misfit = attention.misfit(given.out, steps)
+        ratio = _ratio(misfit, given, steps, STEPS_NOISE * meant.halves + 1e-30)
         found.append((float(ratio), misfit))
         if found[-1][0] <= 1:
             break
@@ -186,7 +188,7 @@ def _in_halves(
 
 def _ratio(
     found: attention.Misfit,
-    head: Head | Heads,
+    given: Operands,
     meant: attention.Attended,
     noise: F64,
     most: F64 | float = GAIN,
@@ -197,9 +199,9 @@ def _ratio(
         most: common relative change that is allowed.
     """
     with np.errstate(invalid="ignore"):
-        wrong = np.square(head.out - meant.out).sum(axis=-1)
+        wrong = np.square(given.out - meant.out).sum(axis=-1)
         ratio = (wrong / (FACTOR * noise)).max(axis=-1)
-        scale = noise.sum(axis=-1) / (head.out.shape[-2] * head.out.shape[-1])
+        scale = noise.sum(axis=-1) / (given.out.shape[-2] * given.out.shape[-1])
         for gain, spread in zip(
             (found.by_score, found.by_value), attention.spreads(meant), strict=True
         ):
@@ -208,8 +210,8 @@ def _ratio(
     return np.where(np.isfinite(found.error) & ~np.isnan(ratio), ratio, np.inf)
 
 
-def _words(corner: Corner, head: Head, found: attention.Misfit, seen: int) -> str:
-    row = int(head.rows[found.row])
+def _words(corner: Corner, head: Head, found: attention.Misfit) -> str:
+    row, seen = int(head.rows[found.row]), _seen(head.given.mask)
     parts = [
         f"attention {corner.k_type}/{corner.v_type}, head size {corner.head_k}/{corner.head_v}, "
         f"{corner.group} query heads per KV head, {corner.tokens} query tokens, {seen} cells seen, "

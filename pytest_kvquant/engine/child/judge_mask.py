@@ -82,41 +82,72 @@ class _Queries(NamedTuple):
     start: int
     """The first of the cells that they are about."""
 
+    def name(self, at: int) -> str:
+        return f"query {self.numbers[at]} (position {self.positions[at]})"
+
+    def seen(self, mirror: Mirror, windows: I64) -> Bools:
+        """What each should see, shape ``(queries, cells)``."""
+        cells = self.given.shape[1]
+        return mirror.seen(self.positions, self.sequences, self.start, cells, windows)
+
 
 def _first_wrong(
     queries: Sequence[_Queries], mirror: Mirror, window: int, *, bias: bool, chunked: bool
 ) -> str:
     for some in queries:
-        lengths = some.positions % window + 1 if chunked and window else np.full(1, window)
-        seen = mirror.seen(some.positions, some.sequences, some.start, some.given.shape[1], lengths)
-        if not mirror.restored and _right(some, mirror, seen, bias=bias):
-            continue
-        for at, length in enumerate(np.broadcast_to(lengths, some.positions.shape).tolist()):
-            if text := _wrong(some, at, seen[at], mirror, length, bias=bias):
-                return f"query {some.numbers[at]} (position {some.positions[at]}): {text}"
+        ends = some.positions % window + 1 if chunked and window else None
+        windows = np.full(len(some.positions), window) if ends is None else ends
+        if text := _wrong(some, mirror, windows, bias=bias):
+            return text
     return ""
 
 
-def _right(some: _Queries, mirror: Mirror, seen: Bools, *, bias: bool) -> bool:
-    """Whether all queries are shown what they should see, all of them looked at at once."""
-    if ((some.given > SHOWN) != seen).any():
-        return False
-    added = _added(some.positions[:, None], mirror, some, bias=bias)
-    return not (seen & (np.abs(some.given - added) > np.abs(added) / 1024)).any()
+def _wrong(some: _Queries, mirror: Mirror, windows: I64, *, bias: bool) -> str:
+    """What is wrong first, in words; all queries are looked at at once.
+
+    Args:
+        windows: of each query; 0: it sees all.
+    """
+    start, cells = some.start, some.given.shape[1]
+    seen, shown = some.seen(mirror, windows), some.given > SHOWN
+    if mirror.restored:
+        free = mirror.free(start, cells)
+        found = shown[:, free].sum(axis=1)
+        asked = zip(some.positions, some.sequences, windows, strict=True)
+        meant = np.array([mirror.seen_restored(*map(int, one)) for one in asked])
+        if (differ := found != meant).any():
+            at = int(differ.argmax())
+            return (
+                f"{some.name(at)}: of a restored state it shows {found[at]} cells, and the query "
+                f"sees {meant[at]}"
+            )
+        shown &= ~free
+    if (differ := shown != seen).any():
+        at, cell = _first(differ)
+        state = "hides" if seen[at, cell] else "shows"
+        return (
+            f"{some.name(at)}: it {state} cell {cell}, which holds position "
+            f"{int(mirror.where[start + cell])} ({int(differ[at].sum())} cells are wrong)"
+        )
+    added = np.zeros_like(some.given)
+    if bias:
+        added -= np.abs(some.positions[:, None] - mirror.where[start : start + cells])
+    if (off := seen & (np.abs(some.given - added) > np.abs(added) / 1024)).any():
+        at, cell = _first(off)
+        given, meant = some.given[at, cell], added[at, cell]
+        return f"{some.name(at)}: it adds {given:g} to cell {cell} instead of {meant:g}"
+    return ""
 
 
-def _added(position: I64, mirror: Mirror, some: _Queries, *, bias: bool) -> F64:
-    """What the mask adds to scores: a distance where attention has a bias, else nothing."""
-    if not bias:
-        return np.zeros(1)
-    where = mirror.where[some.start : some.start + some.given.shape[1]]
-    return np.asarray(-np.abs(position - where), np.float64)
+def _first(wrong: Bools) -> tuple[int, int]:
+    """Query and cell."""
+    at, cell = np.unravel_index(wrong.argmax(), wrong.shape)
+    return int(at), int(cell)
 
 
 def _shows_more(some: _Queries, mirror: Mirror) -> bool:
     """Whether a cell is shown that not even a query without a window sees."""
-    cells = some.given.shape[1]
-    seen = mirror.seen(some.positions, some.sequences, some.start, cells, np.zeros(1, np.int64))
+    seen = some.seen(mirror, np.zeros(1, np.int64))
     return bool(((some.given > SHOWN) & ~seen).any())
 
 
@@ -129,27 +160,3 @@ def _first_stream(keys: Node, placed: Placed) -> int:
     if keys.copied:
         return int(min(placed.sequences))
     return int(keys.offset // keys.root.nb[2])
-
-
-def _wrong(some: _Queries, at: int, seen: Bools, mirror: Mirror, window: int, *, bias: bool) -> str:
-    given, start = some.given[at], some.start
-    position, sequence = int(some.positions[at]), int(some.sequences[at])
-    shown = given > SHOWN
-    if mirror.restored:
-        free = mirror.free(start, len(given))
-        found, meant = int(shown[free].sum()), mirror.seen_restored(position, sequence, window)
-        if found != meant:
-            return f"of a restored state it shows {found} cells, and the query sees {meant}"
-        shown &= ~free
-    if (differ := np.flatnonzero(shown != seen)).size:
-        cell = int(differ[0])
-        where = int(mirror.where[start + cell])
-        state = "hides" if seen[cell] else "shows"
-        return (
-            f"it {state} cell {cell}, which holds position {where} ({differ.size} cells are wrong)"
-        )
-    added = np.broadcast_to(_added(some.positions[at], mirror, some, bias=bias), given.shape)
-    if (off := np.flatnonzero(seen & (np.abs(given - added) > np.abs(added) / 1024))).size:
-        cell = int(off[0])
-        return f"it adds {given[cell]:g} to cell {cell} instead of {added[cell]:g}"
-    return ""

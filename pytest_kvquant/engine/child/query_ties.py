@@ -10,7 +10,7 @@ import itertools
 
 import numpy as np
 
-from pytest_kvquant.engine.child.attention_inputs import Head
+from pytest_kvquant.engine.child.attention_inputs import Operands
 from pytest_kvquant.engine.child.attention_noise import Taken
 from pytest_kvquant.numerics import attention
 from pytest_kvquant.numerics.arrays import F64
@@ -24,14 +24,14 @@ MOST_TIES = 6
 """Of a query, the nearest ones: all their combinations are tried. One element in 2,500 is tied."""
 
 
-def settled(taken: Taken, head: Head) -> Taken | None:
+def settled(taken: Taken, given: Operands) -> Taken | None:
     """Queries with each tied element on that side which brings the output nearest.
 
     ``None`` where no element is tied, or queries are not rounded to levels.
     """
-    if taken.with_levels is None or head.q.shape[1] % BLOCK:
+    if taken.with_levels is None or given.q.shape[1] % BLOCK:
         return None
-    exact = _levels(head.q)
+    exact = _levels(given.q)
     below = np.floor(exact)
     apart = np.abs(exact - below - 0.5)
     known = np.full_like(exact, np.nan)
@@ -39,12 +39,12 @@ def settled(taken: Taken, head: Head) -> Taken | None:
         tied = [at for at in np.argsort(apart[row])[:MOST_TIES] if apart[row, at] < TIE]
         errors = {}
         for up in itertools.product((0.0, 1.0), repeat=len(tied)):
-            known[row, tied] = np.sign(head.q[row, tied]) * (below[row, tied] + up)
+            known[row, tied] = np.sign(given.q[row, tied]) * (below[row, tied] + up)
             q, k = taken.with_levels(known)
-            one = attention.attend(q[[row]], k, head.v, head.mask[[row]], head.how)
-            errors[up] = float(np.square(one.out[0] - head.out[row]).sum())
+            one = attention.attend(q[[row]], k, given.v, given.mask[[row]], given.how)
+            errors[up] = float(np.square(one.out[0] - given.out[row]).sum())
         nearest = min(errors, key=errors.__getitem__)
-        known[row, tied] = np.sign(head.q[row, tied]) * (below[row, tied] + nearest)
+        known[row, tied] = np.sign(given.q[row, tied]) * (below[row, tied] + nearest)
     return None if np.isnan(known).all() else Taken(*taken.with_levels(known))
 
 

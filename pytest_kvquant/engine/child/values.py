@@ -90,10 +90,7 @@ class Values:
 
     def rows(self, node: Node, at2: int = 0, at3: int = 0, rows: I64 | None = None) -> F64:
         """Rows of one plane as numbers, shape ``(rows, elements)``."""
-        if node.type in PLAIN and node.nb[0] != np.dtype(PLAIN[node.type]).itemsize:
-            whole = self.whole(node)[at3, at2]
-            return whole if rows is None else np.asarray(whole[rows])
-        return self.floats(self.plane(node, at2, at3, rows), node.type)
+        return np.asarray(self.planes(node, [at2], at3, rows)[0])
 
     def planes(self, node: Node, at2: Sequence[int], at3: int = 0, rows: I64 | None = None) -> F64:
         """Rows of some planes as numbers, shape ``(planes, rows, elements)``.
@@ -106,7 +103,7 @@ class Values:
             return whole if rows is None else np.asarray(whole[:, rows])
         raw = self._bytes_of(node, at2, at3, rows)
         flat = self.floats(raw.reshape(-1, raw.shape[2]), node.type)
-        return flat.reshape(*raw.shape[:2], -1)
+        return flat.reshape(*raw.shape[:2], flat.shape[1])
 
     def whole(self, node: Node) -> F64:
         """All elements of a node of plain numbers; shape outermost first, 4 dimensions."""

@@ -16,8 +16,8 @@ import numpy as np
 
 from pytest_kvquant.engine.child import operations, watch
 from pytest_kvquant.engine.child.attention_inputs import (
-    Head,
     Inputs,
+    Operands,
     Sample,
     heads_of,
 )
@@ -70,9 +70,10 @@ def set_rows(node: Node, rows: np.ndarray, head: int, stream: int, out: np.ndarr
         node.ggml.write(node.raw, values.astype(np.float32).view(np.uint8), offset)
 
 
-def recomputed(head: Head, change: str) -> np.ndarray | None:  # noqa: PLR0912  (a list)
+def recomputed(given: Operands, change: str) -> np.ndarray | None:  # noqa: PLR0912  (a list)
     """The output of a head as a kernel with this fault gives it."""
-    how, mask, k, v, q = head.how, head.mask.copy(), head.k, head.v, head.q
+    q, k, v, hidden, out, how = given
+    mask = hidden.copy()
     seen = mask > -np.inf
     cells = np.arange(mask.shape[1])
     last = np.array([int(np.flatnonzero(row)[-1]) if row.any() else 0 for row in seen])
@@ -105,9 +106,9 @@ def recomputed(head: Head, change: str) -> np.ndarray | None:  # noqa: PLR0912  
         q = (q.astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32).astype(np.float64)
     else:
         return None
-    exact = attention.attend(head.q, head.k, head.v, head.mask, head.how)
+    exact = attention.attend(given.q, given.k, given.v, hidden, given.how)
     wrong = attention.attend(q, k, v, mask, how)
-    return head.out + wrong.out - exact.out
+    return out + wrong.out - exact.out
 
 
 def edited(out: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -151,26 +152,26 @@ def spoil_attention(context: Any, node: Node, layer: int) -> None:
     which = range(streams) if "stream" not in WHERE else [WHERE["stream"] % streams]
     sample = Sample(list(chosen), np.arange(tokens), list(which))
     found = [head for heads in heads_of(node, values, sample) for head in heads.each]
-    length = int((found[0].mask > -np.inf).sum(axis=1).max())
+    length = int((found[0].given.mask > -np.inf).sum(axis=1).max())
     if not lives(tokens, length, layer):
         return
     changed = False
     for head in found:
-        out = recomputed(head, CHANGE)
+        out = recomputed(head.given, CHANGE)
         if CHANGE == "kv head":
             other = (head.head // (heads // inputs.k.ne[2]) + 1) % inputs.k.ne[2]
             k, v = (values.rows(side, other, head.stream) for side in (inputs.k, inputs.v))
-            out = attention.attend(head.q, k, v, head.mask, head.how).out
+            out = attention.attend(head.given.q, k, v, head.given.mask, head.given.how).out
         elif CHANGE == "stream":
             if head.stream != streams - 1:
                 continue
             place = head.head // (heads // inputs.k.ne[2])
             k, v = (values.rows(side, place, 0) for side in (inputs.k, inputs.v))
-            out = attention.attend(head.q, k, v, head.mask, head.how).out
+            out = attention.attend(head.given.q, k, v, head.given.mask, head.given.how).out
         elif out is None:
-            out = edited(head.out, head.rows)
+            out = edited(head.given.out, head.rows)
         set_rows(node, head.rows, head.head, head.stream, out)
-        changed |= not np.allclose(out, head.out, rtol=1e-6, atol=0, equal_nan=False)
+        changed |= not np.allclose(out, head.given.out, rtol=1e-6, atol=0, equal_nan=False)
     if changed:
         hit()
 
