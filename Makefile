@@ -64,6 +64,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy --platform darwin
+	$(BIN)/mypy bench
 
 docs: $(READY)
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html

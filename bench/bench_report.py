@@ -16,7 +16,10 @@ from pytest_kvquant.results.result import Result
 
 @pytest.fixture
 def whole(run: Callable[..., Result]) -> Result:
-    return enlarge(run("--kv-pairs", "q8_0/q4_0", "--kv-speed", "off", name="page"), depths=5)
+    whole: Result = enlarge(
+        run("--kv-pairs", "q8_0/q4_0", "--kv-speed", "off", name="page"), depths=5
+    )
+    return whole
 
 
 def test_making_the_page(benchmark: Any, whole: Result) -> None:

@@ -62,7 +62,7 @@ SAMPLE = 0.1
 
 DELAY = """
 import time
-from pytest_kvquant.engine.child import timing
+from pytest_kvquant.engine.child import stream, timing
 
 _decode = stream.Stream._decode
 _make = timing.Bench.__init__
@@ -113,6 +113,7 @@ def make_bed(
         stored=StoredSpeed(),
         expected={},
         declared=lambda *_: False,
+        options={},
     )
 
 
@@ -244,7 +245,7 @@ class Comparison(NamedTuple):
     def difference(self) -> float:
         """Of the medians, as a share of llama-bench's."""
         ours, theirs = zip(*self.undisturbed or self.turns, strict=True)
-        return statistics.median(ours) / statistics.median(theirs) - 1
+        return float(statistics.median(ours) / statistics.median(theirs) - 1)
 
     @property
     def decided(self) -> bool:
@@ -270,14 +271,14 @@ class Comparison(NamedTuple):
 def _compare(program: Path, setup: SpeedSetup, pair: Pair) -> list[Comparison]:
     """Every test at every depth, in turn with llama-bench."""
     found = []
-    with streams(sides(pair, setup), max(DEPTHS) + 512, setup, Account()) as worker:
+    with streams(sides(pair, setup), max(DEPTHS) + 512, setup, [Account()]) as worker:
         for depth in DEPTHS:
-            worker.extend_to(depth)
+            worker.extend_to(depth, (0,))
             for kind, count in (("pp", 512), ("tg", 128)):
                 name = f"{pair} {title(kind, count, depth)} -t {setup.threads}"
                 one = Comparison(name, [])
                 while not one.decided and len(one.turns) < MOST_TURNS:
-                    worker.warm(kind, count, 0.001)
+                    worker.warm(kind, count, 0.001, (0,))
                     ours = worker.samples(kind, count, (0,) * SAMPLES)
                     theirs = _llama_bench(program, setup, pair, kind, count, depth)
                     speed = statistics.median(1e9 * count / ns for ns in ours)

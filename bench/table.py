@@ -70,6 +70,13 @@ class Bench(NamedTuple):
         """A program of the build."""
         return self.lib / name
 
+    @property
+    def wide(self) -> Path:
+        """A configuration whose budgets all pairs keep."""
+        file = self.folder / "wide.toml"
+        file.write_text(WIDE, encoding="utf-8")
+        return file
+
 
 class Timed(NamedTuple):
     """A run of ours: its result, and the seconds that a user waits for it."""
@@ -156,9 +163,7 @@ def quality(bench: Bench) -> None:
     """Rows of the quality matrix against the loop."""
     fixed = ("--kv-chunks", str(bench.chunks))
     looped = loop(bench)
-    wide = bench.folder / "wide.toml"
-    wide.write_text(WIDE, encoding="utf-8")
-    bare = matrix(bench, "bare", *BARE, "--kv-config", str(wide), *fixed)
+    bare = matrix(bench, "bare", *BARE, "--kv-config", str(bench.wide), *fixed)
     known = ("--kv-config", str(bench.expect)) if bench.expect else ()
     whole = matrix(bench, "whole", "--kv-speed", "off", *known, *fixed)
     gpu = bool(bare.result.environment.library.gpus_in_use(bench.gpu_layers))
@@ -200,31 +205,41 @@ def speed(bench: Bench) -> None:
 
 
 def starts(bench: Bench) -> None:
-    """Seconds of the doctor, of collecting, and of a pytest run that has nothing to do with it."""
+    """Seconds of the doctor, of collecting, and of a pytest run that has nothing to do with it.
+
+    Raises:
+        subprocess.CalledProcessError: one of them refuses, which would be quick.
+    """
     own = ["--kv-lib", str(bench.lib), "--kv-python", bench.python, "--kv-model", str(bench.model)]
 
     def least(command: list[str]) -> float:
         spent = []
         for _ in range(DOCTOR_RUNS):
             begun = time.perf_counter()
-            subprocess.run(command, cwd=bench.folder, capture_output=True, check=False)
+            subprocess.run(command, cwd=bench.folder, capture_output=True, check=True)
             spent.append(time.perf_counter() - begun)
         return min(spent)
 
     doctor = least([sys.executable, "-m", "pytest_kvquant", "doctor", *own])
     told("kvquant doctor, seconds", doctor, 1.5, "")
+    unrelated = bench.folder / "test_unrelated.py"
+    unrelated.write_text("def test_it():\n    pass\n", encoding="utf-8")
     pytest = [sys.executable, "-m", "pytest"]
+    only = [*pytest, "-q", "-p", "no:cacheprovider", str(unrelated)]
     corpus = ["--kv-corpus", str(bench.corpus)]
     collecting = least([*pytest, "--kv-matrix", "--collect-only", "-q", *own, *corpus])
-    plain = least([*pytest, "--version"])
-    told("collecting, seconds beyond pytest's own start", collecting - plain, 1.0, "")
-    without = least([*pytest, "--version", "-p", "no:kvquant"])
+    plain, without = least(only), least([*only, "-p", "no:kvquant"])
+    told("collecting, seconds beyond a run of one empty test", collecting - without, 1.0, "")
     told("an unrelated run, milliseconds more", 1e3 * (plain - without), 5, "")
 
 
 def orders(bench: Bench) -> None:
-    """Warm gives what fresh gives, in three orders, those with turbo2 V first in one of them."""
-    fixed = ("--kv-chunks", "2", "--kv-isolation")
+    """Warm gives what fresh gives, in three orders, those with turbo2 V first in one of them.
+
+    Only figures that the kept process gave count: with budgets that all keep, and chunks enough for
+    a verdict, little is measured again.
+    """
+    fixed = ("--kv-config", str(bench.wide), "--kv-chunks", "4", "--kv-isolation")
     pairs = list(bench.pairs)
     turbo2 = [pair for pair in pairs if pair.endswith("/turbo2")]
     fresh = matrix(bench, "fresh", *BARE, *fixed, "fresh").result
@@ -233,11 +248,13 @@ def orders(bench: Bench) -> None:
     for number, order in enumerate((pairs, pairs[::-1], [*turbo2, *others])):
         name = f"order {number}"
         warm = matrix(bench._replace(pairs=tuple(order)), name, *BARE, *fixed, "warm").result
-        differ = [cell.pair for cell in warm.cells if cell.digests != known[cell.pair]]
+        kept = [cell for cell in warm.cells if cell.process == "warm" and cell.digests]
+        differ = [cell.pair for cell in kept if cell.digests != known[cell.pair]]
         again = {cell.pair: cell.again for cell in warm.cells if cell.again}
+        unlike = f", not {', '.join(differ)}" if differ else ""
         print(
-            f"warm, {order[0]} first: {len(warm.cells) - len(differ)} of {len(warm.cells)} "
-            f"bit-equal to fresh{', not ' + ', '.join(differ) if differ else ''}; measured again: "
+            f"warm, {order[0]} first: of {len(kept)} that the kept process measured "
+            f"{len(kept) - len(differ)} bit-equal to fresh{unlike}; measured again: "
             f"{again or 'none'}",
             flush=True,
         )

@@ -15,7 +15,7 @@ CellVerdict = Literal[
     "no-reference",
     "substituted",
 ]
-"""DESIGN's words for a cell that could not be measured honestly."""
+"""Why a cell could not be measured honestly."""
 
 
 class KVQuantError(Exception):
@@ -63,7 +63,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class CellError(KVQuantError):
-    """A cell that could not be measured; ``verdict`` is one of DESIGN's words for it."""
+    """A cell that could not be measured; ``verdict`` says why in a word."""
 
     verdict: CellVerdict = "crashed"
 
@@ -82,6 +82,10 @@ class CellError(KVQuantError):
 
 class CellCrashed(CellError):
     """The worker died: a signal, an abort, an exit."""
+
+
+class CellSpoilt(CellError):
+    """A kept worker no longer is what it was: nothing of its cell counts, and nothing of f16."""
 
 
 class CellTimeout(CellError):

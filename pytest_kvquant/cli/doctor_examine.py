@@ -118,7 +118,7 @@ class _Examination:
 
 def _examine_model(seen: _Examination, settings: Settings) -> Model | None:
     try:
-        model = read_model(settings.model or EMBEDDED_MODEL)
+        model = read_model(settings.model or EMBEDDED_MODEL, hashed=False)
     except RunRefused as error:
         seen.tell("model", str(error), wrong=True)
         return None

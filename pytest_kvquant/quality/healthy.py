@@ -248,9 +248,11 @@ class HealthyCell:
 
 
 def stored_sides(task: Task, pair: Pair) -> list[StoredSide]:
-    """How the build stores a pair's rows; asked in a worker apart from the cell's.
+    """How the build stores a pair's rows; asked in a small context of its own.
 
-    Some builds keep state between contexts, so that only the first one of a process is as asked.
+    A build that keeps state between contexts may tell a kept worker something else than the cell's
+    own census did: then the ratio to the healthy cell is off, no pass, and all is asked again in a
+    fresh process.
 
     Raises:
         CellError: it does not tell, or dies.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pytest_kvquant import format
+from pytest_kvquant.results.cell import Timing
 from pytest_kvquant.results.result import Result
 
 WORTH_A_LINE = 0.1
@@ -15,6 +16,9 @@ SMALL = 0.01
 
 DECODE = "decode"
 
+OPENING = ("start", "library", "model", "context")
+"""Parts of a cell that it takes once, however many chunks it draws."""
+
 
 def time_lines(result: Result) -> list[str]:
     """Lines for the terminal: none, one or two."""
@@ -25,7 +29,7 @@ def saved_line(result: Result) -> str:
     """After how many chunks cells were decided, and the time that the others would have taken."""
     cap = result.settings.cap
     drawn = [
-        (len(cell.digests), cell.timing.prefill)
+        (len(cell.digests), _drawing(cell.timing))
         for cell in result.cells
         if cell.gates and cell.digests and cell.timing is not None
     ]
@@ -39,6 +43,11 @@ def saved_line(result: Result) -> str:
     return (
         f"{cells} decided after {span} of at most {cap} chunks: about {format.seconds(saved)} saved"
     )
+
+
+def _drawing(timing: Timing) -> float:
+    """Seconds that grow with the chunks."""
+    return max(0.0, timing.prefill - sum(timing.parts.get(part, 0.0) for part in OPENING))
 
 
 def rest_line(result: Result) -> str:

@@ -196,11 +196,14 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     wall: float = 0.0
     """Seconds of the cell, the explanation of a failure and what is measured again included."""
     prefill: float = 0.0
-    """Of the wall time, the start of the worker and the prefill quality."""
+    """Of the wall time, the start of the worker and the prefill quality, the emulated healthy cell
+    and f16's logits of the same chunks included where they were not stored."""
     paths: float = 0.0
-    """Of the wall time, the census, the decode path, greedy text and batch shapes."""
+    """Of the wall time, the census, the decode path, greedy text, batch shapes, steady memory,
+    recall and further texts."""
     decode: float = 0.0
-    """Seconds inside `llama_decode`, in the process that the figures are from."""
+    """Seconds inside `llama_decode` for the cell's own contexts, in the process that the figures
+    are from; ``decode`` of ``parts`` also counts f16, proofs and what was measured again."""
     parts: dict[str, float] = {}
     """Seconds by what they went into, most first; they sum to ``wall``: see docs/processes.md."""
 

@@ -13,7 +13,7 @@ from pytest_kvquant.checks.placement import placement
 from pytest_kvquant.checks.subject import Subject
 from pytest_kvquant.config.expectations import declared_failures
 from pytest_kvquant.engine.parent.worker import Worker
-from pytest_kvquant.errors import CellError
+from pytest_kvquant.errors import CellError, CellSpoilt
 from pytest_kvquant.matrix import REFERENCE, Pair
 from pytest_kvquant.quality import prefill
 from pytest_kvquant.results.cell import Cell, Timing, Verdict
@@ -94,6 +94,10 @@ def attempt(
         if subject.cell.gates:
             with part("kernels"):
                 subject = checked(with_kernels(subject, inputs.examiner), "kernels")
+            if inputs.examiner is not None and (objection := proof()):
+                return Measured(subject.cell, None, objection)
+    except CellSpoilt as error:
+        return Measured(subject.cell, None, str(error))
     except CellError as error:
         return Measured(
             msgspec.structs.replace(

@@ -1,8 +1,8 @@
 """The probe of a run: what f16 stores, kept once; cells compared with it; suspects named.
 
 Every cell is probed shortly: a prompt, then a few single tokens, in the cell's own process. A cell
-that fails is probed at length in processes of its own: all tokens as one prompt, all tokens one at
-a time, and a healthy cell of its types emulated beside it.
+that fails is probed at length in a process of its own, all tokens as one prompt and all tokens one
+at a time; f16's side of it, and a healthy cell of its types, come from a worker of f16's own work.
 """
 
 from __future__ import annotations

@@ -114,13 +114,14 @@ def prepare(
     Args:
         shell: the variables that the run was started with.
         pairs: of this process.
-        vocabulary_only: nothing will be measured: no weights are read.
+        vocabulary_only: nothing will be measured: no weights are read, not even for their hash.
 
     Raises:
         RunRefused: one of them cannot be used.
     """
     model = read_model(
         settings.model or EMBEDDED_MODEL,
+        hashed=not vocabulary_only,
         hashes=cache_folder() / "hashes",
         tell=lambda file, size: note(f"{file.name} ({size / 1e9:.1f} GB) is hashed, once"),
     )

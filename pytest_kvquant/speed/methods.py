@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Literal, NamedTuple
 
@@ -74,22 +74,22 @@ def beside(pair: Pair, others: Sequence[Pair], plan: SpeedPlan, setup: SpeedSetu
     if setup.other is not None:
         return []
     tokens = plan.context(max(plan.depths))
-    left = room_beside_weights(setup) - sum(_need(one, setup)(tokens) for one in (REFERENCE, pair))
+    left = room_beside_weights(setup) - sum(_need(one, setup, tokens) for one in (REFERENCE, pair))
     found: list[Pair] = []
     for one in others[: TOGETHER - 1]:
-        left -= _need(one, setup)(tokens)
+        left -= _need(one, setup, tokens)
         if left < 0:
             break
         found.append(one)
     return found
 
 
-def _need(pair: Pair, setup: SpeedSetup) -> Callable[[int], int]:
+def _need(pair: Pair, setup: SpeedSetup, tokens: int) -> int:
     """Bytes of a cache of so many tokens, as often as it takes the memory."""
-    own, times = cache_need(pair, setup), copies(setup)
+    times = copies(setup)
     if not flag(setup.options, "kv-unified", False):
         times *= max(1, whole(setup.options, "parallel"))  # room for each sequence
-    return lambda tokens: times * own.least(tokens)
+    return times * cache_need(pair, setup).least(tokens)
 
 
 def cache_need(pair: Pair, setup: SpeedSetup) -> geometry.Need:
@@ -163,10 +163,9 @@ def _methods(
     """Each depth, how it can be timed (``None``: not at all), and why not better."""
     own, reference = sides(pair, setup)
     room = room_beside_weights(setup)
-    needs_of = [_need(side.pair, setup) for side in (own, reference)]
     for depth in plan.depths:
         tokens = plan.context(depth)
-        cell, f16 = (need_of(tokens) for need_of in needs_of)
+        cell, f16 = (_need(side.pair, setup, tokens) for side in (own, reference))
         needs: list[tuple[Method | None, int, str]] = [
             (None, cell, f"A cache of {tokens:,} tokens needs"),
             ("alone", f16, f"a cache of {tokens:,} tokens of {reference.name} needs"),

@@ -157,6 +157,19 @@ def test_logits_that_an_earlier_cell_changes_are_seen_and_measured_again(
         assert cell.digests == fresh[pair].digests
 
 
+def test_f16_logits_that_an_open_cell_spoils_are_not_stored(tmp_path: Path) -> None:
+    """The reference of the later chunks is computed while q8_0/q8_0 is open, and stays stored."""
+    near = {"*/*": {**WIDE, "kl_mean": 0.0007}}  # open after the first look
+    options: dict[str, Any] = {"chunks": None, "pairs": "q8_0/q8_0", "budgets": near}
+    for name in ("warm", "fresh"):
+        (tmp_path / name).mkdir()
+    found = cells(tmp_path / "warm", "warm", hook=OTHER_LOGITS, **options)
+    again = found["q8_0/q8_0"]
+    assert "f16 no longer gives the same logits in its process, beside it" in again.again
+    fresh = cells(tmp_path / "fresh", "fresh", **options)["q8_0/q8_0"]
+    assert (again.digests, again.per_chunk) == (fresh.digests, fresh.per_chunk)
+
+
 @pytest.mark.slow
 def test_memory_that_is_not_given_back_is_seen(folder: Path, fresh: dict[str, Cell]) -> None:
     if sys.platform != "linux":

@@ -1,7 +1,8 @@
-"""Child side: a worker that has loaded library and model makes fresh ones of itself.
+"""Child side: a worker makes fresh ones of itself.
 
 A copy has no thread, no context and no state that a cell could have left: the process that it is
-copied from never opens a cell. It costs milliseconds, and all copies share one set of weights.
+copied from never opens a cell. It costs milliseconds. Where the CPU computes, that process has
+loaded the model, and all copies share one set of weights; elsewhere only the library.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The child process: one model, one cell, one fresh start.
+"""The child process: a library, a model, and the contexts that the parent asks for.
 
 Run by the interpreter whose llama-cpp-python fits the library. It answers messages until the
 parent hangs up; it never outlives it. Everything the library prints goes to standard error, which

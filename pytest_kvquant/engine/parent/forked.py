@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 from typing import Protocol
 
+_LONG = 60.0
+"""Seconds: a process that is killed ends as soon as the system can."""
+
 
 class Process(Protocol):
     """What a worker needs of its process; :class:`subprocess.Popen` is one."""
@@ -30,11 +33,7 @@ class Server(Protocol):
 
 
 class Forked:
-    """A copy of a worker, seen from the run.
-
-    Raises:
-        subprocess.TimeoutExpired: from :meth:`wait`.
-    """
+    """A copy of a worker, seen from the run."""
 
     def __init__(self, server: Server, pid: int) -> None:
         self._server, self.pid = server, pid
@@ -46,14 +45,14 @@ class Forked:
             self._code = self._server.reap(self.pid, kill=True, patience=_LONG)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its return code, negative for a signal."""
+        """Its return code, negative for a signal.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not ended in ``timeout`` seconds.
+        """
         if self._code is None:
             patience = _LONG if timeout is None else timeout
             self._code = self._server.reap(self.pid, kill=False, patience=patience)
         if self._code is None:
             raise subprocess.TimeoutExpired(f"copy {self.pid} of a worker", timeout or _LONG)
         return self._code
-
-
-_LONG = 60.0
-"""Seconds: a process that is killed ends as soon as the system can."""

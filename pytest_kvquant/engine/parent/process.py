@@ -78,8 +78,7 @@ class WorkerProcess:
 
     Args:
         timesheet: told where the time goes, if anybody wants to know.
-        server: a worker that has loaded library and model and opens no cell: this one is a copy of
-            it.
+        server: a worker that opens no cell, with whatever it has loaded: this one is a copy of it.
         watch: asked while the worker works why the machine suffers; ``None``: it does not.
     """
 

@@ -9,7 +9,8 @@ warm     One process for all, with proof after each cell (:class:`Proof`); what 
          (:class:`Zygote`), which loads library, device and weights itself.
 =======  ===========================================================================================
 
-However they are made, there is one set of weights on a device at a time.
+Of a kept worker there is one set of weights on a device at a time. A fresh one may have another
+beside it, for f16's own work while its cell is open.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pytest_kvquant.engine.parent.process import NoCopy
 from pytest_kvquant.engine.parent.timesheet import Timesheet
 from pytest_kvquant.engine.parent.worker import Worker
 from pytest_kvquant.engine.parent.zygote import Zygote
-from pytest_kvquant.errors import CellError
+from pytest_kvquant.errors import CellError, CellSpoilt
 from pytest_kvquant.results.library import Library
 
 W = TypeVar("W", bound=Worker)
@@ -119,7 +120,10 @@ class Workers:
     def shared(self) -> Iterator[Worker]:
         """A worker for f16's own work; it may lie between two steps of the cell in ``kept``.
 
+        What comes of it may be stored, and outlives the cell: so f16 is proved before.
+
         Raises:
+            CellSpoilt: f16 is not itself beside the cell.
             CellError: it cannot be started, or dies.
         """
         if not self.keeps:
@@ -131,7 +135,16 @@ class Workers:
         else:
             worker = self._kept
             with worker.aside():
+                self._require_f16(worker)
                 yield worker
+
+    def _require_f16(self, worker: KeptWorker) -> None:
+        assert self._first is not None
+        assert self.check is not None
+        with self.timesheet.part("proof"):
+            found = worker.prove(self.check)
+        if found.digest != self._first.digest:
+            raise CellSpoilt("f16 no longer gives the same logits in its process, beside it")
 
     @contextmanager
     def kept(self) -> Iterator[Worker]:

@@ -33,11 +33,13 @@ class Zygote:
     def start(self, kind: type[W]) -> W:
         """A worker that has loaded nothing: a copy, or where none can be made a process of its own.
 
+        What is copied may have died: then this one starts by itself, and the next is a copy again.
+
         Raises:
             CellError: it cannot be started.
         """
         if self._copies:
-            with self._timesheet.part("start"), suppress(CellError):  # one that died is replaced
+            with self._timesheet.part("start"), suppress(CellError):
                 if not self._holding:
                     self._holding.append(Worker(self._engine, timesheet=self._timesheet))
                 try:
