@@ -115,4 +115,4 @@ def test_windows_that_hold_every_token_are_counted_so() -> None:
 
 @pytest.mark.parametrize(("words", "times"), [("", 1), ("-np 4", 4), ("-np 4 -kvu", 1)])
 def test_each_sequence_has_room_of_its_own(words: str, times: int) -> None:
-    assert methods._need(PAIR, setup(words=words))(1024) == times * 1024 * PER_TOKEN
+    assert methods._need(PAIR, setup(words=words), 1024) == times * 1024 * PER_TOKEN
