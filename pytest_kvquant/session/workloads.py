@@ -61,7 +61,8 @@ class Workloads:
         """
         if pair not in self._recalled and self._plan is not None:
             try:
-                with self._task.workers.shared() as worker:
+                workers = self._task.workers
+                with workers.timesheet.scope("control"), workers.shared() as worker:
                     self._task.open_cell(worker, pair)
                     self._recalled[pair] = self._recall(worker, self._plan)
             except CellError as error:

@@ -33,7 +33,7 @@ def test_a_context_of_more_than_two_billion_logits(tmp_path: Path) -> None:
     write(model, Tiny(n_vocab=VOCABULARY, n_embd=32, head_dim=64, n_layer=1, n_head=1, n_head_kv=1))
     corpus.write_bytes(bytes(32 + (7 * at * at + at // 3) % 90 for at in range(2 * CTX)))
     shared = {
-        "model": model, "corpus": corpus, "ctx": CTX, "chunks": 1, "order": "sequential",
+        "model": model, "corpus": (str(corpus),), "ctx": CTX, "chunks": 1, "order": "sequential",
         "decode": 0, "trajectory": 0,
     }  # fmt: skip
     whole = measure(tmp_path, PAIR, scored=SCORED, evidence=tmp_path / "whole", **shared)
