@@ -16,15 +16,12 @@ pytestmark = pytest.mark.faults
 HEALTHY = ("q4_0/q8_0", "f16/q8_0")
 """Measured before and after the spoilt pair, in the same process where one is kept."""
 
-SOME = ("values 1 %, 2 to 8 tokens", "last row of V not written", "rope base 1 % off",
-        "oldest cell hidden at depth", "rows of V spoilt by a copy across streams",
-        "values 1 % in the last stream")  # fmt: skip
-
 
 def verdicts(fault: Planted, folder: Path, isolation: Isolation) -> dict[str, list[str]]:
     lab = Planting(folder, isolation=isolation)
     faulty = lab.spoilt(fault, scenarios=fault.corner in BETWEEN)
-    faulty.take_reference(lab.clean(fault.model))
+    if fault.pair != str(REFERENCE):
+        faulty.take_reference(lab.clean(fault.model))
     reference = lab.clean(fault.model).examine(REFERENCE)
     before, after = HEALTHY
     return {
@@ -33,11 +30,17 @@ def verdicts(fault: Planted, folder: Path, isolation: Isolation) -> dict[str, li
     }
 
 
-@pytest.mark.parametrize("name", SOME)
-def test_the_same_verdicts_warm_and_fresh(name: str, tmp_path: Path) -> None:
-    fault = next(one for one in ALL if one.name == name)
+def red(found: dict[str, list[str]]) -> set[str]:
+    return {pair for pair, failing in found.items() if failing}
+
+
+@pytest.mark.parametrize("fault", ALL, ids=lambda fault: fault.name)
+def test_the_same_verdicts_warm_and_fresh(fault: Planted, tmp_path: Path) -> None:
+    """Which tests fail may differ where a fault stays in the kept process: whatever is red there is
+    confirmed in a fresh one, and that is what a run says.
+    """
     fresh = verdicts(fault, tmp_path, "fresh")
-    assert fresh[fault.pair]
-    assert not fresh[HEALTHY[0]]
-    assert not fresh[HEALTHY[1]]
-    assert verdicts(fault, tmp_path, "warm") == fresh
+    warm = verdicts(fault, tmp_path, "warm")
+    assert red(warm) == red(fresh)
+    if fault.pair not in (*HEALTHY, str(REFERENCE)):
+        assert red(fresh) == {fault.pair}
