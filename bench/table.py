@@ -70,9 +70,8 @@ class Bench(NamedTuple):
         """A program of the build."""
         return self.lib / name
 
-    @property
     def wide(self) -> Path:
-        """A configuration whose budgets all pairs keep."""
+        """Write a configuration whose budgets all pairs keep."""
         file = self.folder / "wide.toml"
         file.write_text(WIDE, encoding="utf-8")
         return file
@@ -163,7 +162,7 @@ def quality(bench: Bench) -> None:
     """Rows of the quality matrix against the loop."""
     fixed = ("--kv-chunks", str(bench.chunks))
     looped = loop(bench)
-    bare = matrix(bench, "bare", *BARE, "--kv-config", str(bench.wide), *fixed)
+    bare = matrix(bench, "bare", *BARE, "--kv-config", str(bench.wide()), *fixed)
     known = ("--kv-config", str(bench.expect)) if bench.expect else ()
     whole = matrix(bench, "whole", "--kv-speed", "off", *known, *fixed)
     gpu = bool(bare.result.environment.library.gpus_in_use(bench.gpu_layers))
@@ -239,7 +238,7 @@ def orders(bench: Bench) -> None:
     Only figures that the kept process gave count: with budgets that all keep, and chunks enough for
     a verdict, little is measured again.
     """
-    fixed = ("--kv-config", str(bench.wide), "--kv-chunks", "4", "--kv-isolation")
+    fixed = ("--kv-config", str(bench.wide()), "--kv-chunks", "4", "--kv-isolation")
     pairs = list(bench.pairs)
     turbo2 = [pair for pair in pairs if pair.endswith("/turbo2")]
     fresh = matrix(bench, "fresh", *BARE, *fixed, "fresh").result

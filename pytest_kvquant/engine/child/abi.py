@@ -26,7 +26,7 @@ OBSERVED = ROOM // 2
 """How much of it must show the paint, before anything is concluded from what does not."""
 
 ROUNDS = 2
-"""Of two calls per struct: a byte that shows the paint once is unwritten, whatever disturbed it."""
+"""Of two calls each: a byte that shows the paint once is unwritten, whatever disturbed it."""
 
 TABLE = Path(__file__).parents[2] / "data" / "bindings.json"
 """Struct layouts, defaults and bound symbols of llama-cpp-python's releases.
@@ -311,7 +311,7 @@ def default_params(handle: ctypes.CDLL, name: str) -> Returned:
     silent = ctypes.CDLL(None).getpid
     function = handle[name.replace("_params", "_default_params")]
     order = (silent, function, function, silent) * ROUNDS
-    calls = [(called, *_over_paint(called)) for called in order]
+    calls = [(called, *_over_paint(silent, called)) for called in order]
     shown = [(called, _unwritten(zeros, ones)) for called, zeros, ones in calls]
     visible = frozenset.intersection(*(paint for called, paint in shown if called is silent))
     unwritten = frozenset.union(*(paint for called, paint in shown if called is function))
@@ -321,15 +321,16 @@ def default_params(handle: ctypes.CDLL, name: str) -> Returned:
     return Returned(calls[1][1], unwritten & visible, reach)
 
 
-def _over_paint(function: ctypes._NamedFuncPointer) -> tuple[bytes, bytes]:
+def _over_paint(
+    silent: ctypes._NamedFuncPointer, function: ctypes._NamedFuncPointer
+) -> tuple[bytes, bytes]:
     """What a function returns over a stack of zeros, and over a stack of ones.
 
     Nothing may stand between painting and calling: every other call leaves its own traces there.
     So both keep the interpreter's lock, and no other thread is let in between.
     """
-    silent = ctypes.cast(ctypes.CDLL(None).getpid, ctypes.c_void_p).value or 0
     call = ctypes.PYFUNCTYPE(_Room)(ctypes.cast(function, ctypes.c_void_p).value or 0)
-    paint = ctypes.PYFUNCTYPE(None, _Paint)(silent)
+    paint = ctypes.PYFUNCTYPE(None, _Paint)(ctypes.cast(silent, ctypes.c_void_p).value or 0)
     zeros, ones = _Paint(), _Paint.from_buffer_copy(b"\xff" * ctypes.sizeof(_Paint))
     paint(zeros)
     over_zeros = call()

@@ -95,8 +95,9 @@ def _first_wrong(
     queries: Sequence[_Queries], mirror: Mirror, window: int, *, bias: bool, chunked: bool
 ) -> str:
     for some in queries:
-        ends = some.positions % window + 1 if chunked and window else None
-        windows = np.full(len(some.positions), window) if ends is None else ends
+        windows = np.full(len(some.positions), window)
+        if chunked and window:
+            windows = some.positions % window + 1
         if text := _wrong(some, mirror, windows, bias=bias):
             return text
     return ""

@@ -27,10 +27,15 @@ class Proof(NamedTuple):
     memory: Mapping[str, int]
     """Bytes free on each GPU; as ``host`` the negative of what its process has of its own."""
 
+    def other_logits(self, first: Proof) -> str:
+        """That f16 is not what it was at the start, in words; nothing where it is."""
+        same = self.digest == first.digest
+        return "" if same else "f16 no longer gives the same logits in its process"
+
     def objection(self, first: Proof) -> str:
         """Why it is not as it was at the start, in words; nothing where it is."""
-        if self.digest != first.digest:
-            return "f16 no longer gives the same logits in its process"
+        if found := self.other_logits(first):
+            return found
         for name, free in self.memory.items():
             if (kept := first.memory.get(name, free) - free) > MEMORY_KEPT:
                 where = "of its process" if name == "host" else f"on {name}"

@@ -135,16 +135,10 @@ class Workers:
         else:
             worker = self._kept
             with worker.aside():
-                self._require_f16(worker)
+                assert self._first is not None
+                if found := self._prove().other_logits(self._first):
+                    raise CellSpoilt(f"{found}, beside it")
                 yield worker
-
-    def _require_f16(self, worker: KeptWorker) -> None:
-        assert self._first is not None
-        assert self.check is not None
-        with self.timesheet.part("proof"):
-            found = worker.prove(self.check)
-        if found.digest != self._first.digest:
-            raise CellSpoilt("f16 no longer gives the same logits in its process, beside it")
 
     @contextmanager
     def kept(self) -> Iterator[Worker]:
@@ -172,10 +166,8 @@ class Workers:
         if "kept" not in self._holding:
             return ""
         assert self._first is not None
-        assert self.check is not None
         try:
-            with self.timesheet.part("proof"):
-                found = self._kept.prove(self.check).objection(self._first)
+            found = self._prove().objection(self._first)
         except CellError as error:
             found = f"its process does not decode f16 after it: {error}"
         if found:
@@ -230,19 +222,22 @@ class Workers:
 
     def _proved(self) -> KeptWorker:
         """The worker that is kept; before its first cell it shows what f16 gives there."""
-        assert self.check is not None
         try:
             if "kept" not in self._holding:
                 self._first = None
                 self._holding["kept"] = self._started(KeptWorker)
                 self._load(self._kept)
             if self._first is None:
-                with self.timesheet.part("proof"):
-                    self._first = self._kept.prove(self.check)
+                self._first = self._prove()
         except BaseException:
             self.rest()
             raise
         return self._kept
+
+    def _prove(self) -> Proof:
+        assert self.check is not None
+        with self.timesheet.part("proof"):
+            return self._kept.prove(self.check)
 
     @property
     def _kept(self) -> KeptWorker:
